@@ -1,0 +1,108 @@
+//! An instance: one VM, container or plain server whose agent runs attempts.
+//!
+//! ```text
+//! wanted -> requested -> booting -> ready -> draining -> ending -> gone
+//!                                     ^                             |
+//!                                     +---- hello (own server) -----+
+//! ```
+//! Own servers enter at `ready` when their agent joins and says hello; the earlier states wait for
+//! the cloud drivers. Failure paths: a lease that ends without a heartbeat takes any state to
+//! `gone` and every attempt there to `lost`; a hello with another boot id does the same for the
+//! attempts of the earlier boot, since the agent's children end with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, SessionId, SolutionId};
+
+/// Where in its life an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Decided, and its name is in the ledger.
+    Wanted,
+    /// The cloud was asked.
+    Requested,
+    /// The cloud makes it; no agent yet.
+    Booting,
+    /// Takes attempts.
+    Ready,
+    /// Takes nothing new; what runs there may finish.
+    Draining,
+    /// Being ended.
+    Ending,
+    /// Not there.
+    Gone,
+}
+
+/// What an agent says of its instance when it connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceFacts {
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Memory, MiB.
+    pub memory_mb: u32,
+    /// Free scratch storage, MiB.
+    pub storage_mb: u32,
+    /// Operating system as Rust names it.
+    pub os: Arc<str>,
+    /// Architecture as Rust names it.
+    pub arch: Arc<str>,
+    /// Attempts at a time.
+    pub slots: u32,
+    /// The cloud's instance type.
+    #[serde(default)]
+    pub instance_type: Option<Arc<str>>,
+    /// Its role [0028].
+    #[serde(default)]
+    pub role: Option<Arc<str>>,
+    /// The VM image it runs.
+    #[serde(default)]
+    pub image: Option<Arc<str>>,
+    /// Counted resources by name.
+    #[serde(default)]
+    pub resources: BTreeMap<Arc<str>, u64>,
+    /// A container engine answers on its socket.
+    #[serde(default)]
+    pub container: bool,
+}
+
+/// An instance as the ledger knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its name.
+    pub id: InstanceId,
+    /// Its solution.
+    pub solution: SolutionId,
+    /// Where in its life.
+    pub state: InstanceState,
+    /// What it offers.
+    pub facts: InstanceFacts,
+    /// Changes with every start of the agent.
+    pub boot: String,
+    /// The turn of the last change of state: an older order about it is refused.
+    pub generation: u64,
+    /// Sessions that hold it; free when empty [0064].
+    pub held_by: std::collections::BTreeSet<SessionId>,
+}
+
+impl Instance {
+    /// Held by no session, and able to take work: a free agent.
+    pub fn is_free(&self) -> bool {
+        self.state == InstanceState::Ready && self.held_by.is_empty()
+    }
+}
+
+/// What is known of an instance only while its agent is connected: never in the ledger, unknown
+/// after a restart. Quantised to whole percents, so that noise does not change plans.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The control connection is up.
+    pub connected: bool,
+    /// CPU in use, percent of the whole instance.
+    pub cpu_percent: u32,
+    /// Memory in use, MiB.
+    pub memory_mb: u32,
+}

@@ -1,0 +1,28 @@
+//! The nouns of Skein and the pure decisions over them.
+//!
+//! Nothing here does IO, reads a clock or draws a random number: time comes in as an
+//! argument, and the same input gives the same bytes out (ARCHITECTURE.md, invariants 1 and 9).
+
+pub mod attempt;
+pub mod decide;
+pub mod draft;
+pub mod event;
+pub mod id;
+pub mod instance;
+pub mod needs;
+pub mod quantity;
+pub mod session;
+pub mod solution;
+pub mod task;
+pub mod thread;
+
+pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place};
+
+pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
+pub use instance::{Instance, InstanceFacts, InstanceState, Live};
+pub use needs::{CpuSetting, Needs};
+pub use quantity::{Digest, NanoUsd, Timestamp};
+pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState};
+pub use solution::{Dedicated, Shared, SharedPrice, Solution, SolutionKind};
+pub use task::{Balance, EnvValue, OnLost, RunSpec, RunningMode, TaskSpec};
+pub use thread::{Link, NodeSpec, ThreadSpec, When};
