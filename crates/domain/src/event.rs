@@ -1,1 +1,197 @@
+//! What happened. Events are the only way a [`crate::decide::Snapshot`] changes, and each is stored
+//! in the same transaction as the rows it changed.
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::{Attempt, AttemptEnd};
+use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
+use crate::instance::InstanceFacts;
+use crate::quantity::Timestamp;
+use crate::session::{ItemEnd, Outcome, SessionSpec};
+use crate::solution::Solution;
+
+/// What becomes of an item when its attempt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It ends.
+    End(ItemEnd),
+    /// It is tried again, not before this moment.
+    Retry {
+        /// When the back-off is over.
+        not_before: Timestamp,
+    },
+    /// A person decides.
+    Ask,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A solution is known, or its facts or prices changed.
+    SolutionSet {
+        /// As it is now.
+        solution: Solution,
+    },
+    /// A solution is no longer configured.
+    SolutionRemoved {
+        /// Which.
+        solution: SolutionId,
+    },
+    /// An agent said hello: its instance can take work.
+    InstanceReady {
+        /// Its name.
+        instance: InstanceId,
+        /// Its solution.
+        solution: SolutionId,
+        /// What it offers.
+        facts: InstanceFacts,
+        /// This start of the agent.
+        boot: String,
+    },
+    /// It takes nothing new.
+    InstanceDraining {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// It is not there any more.
+    InstanceGone {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// A session was accepted.
+    SessionStarted {
+        /// Its id.
+        session: SessionId,
+        /// What was asked for.
+        spec: Arc<SessionSpec>,
+    },
+    /// It was asked to stop.
+    SessionStopping {
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+    },
+    /// Every item ended.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A session took an instance.
+    InstanceHeld {
+        /// Which.
+        instance: InstanceId,
+        /// By whom.
+        session: SessionId,
+    },
+    /// A session gave an instance back.
+    InstanceReleased {
+        /// Which.
+        instance: InstanceId,
+        /// By whom.
+        session: SessionId,
+        /// Why.
+        why: String,
+    },
+    /// The items of a node that have no open attempt are cancelled.
+    NodeCancelled {
+        /// Which.
+        node: NodeKey,
+        /// Why.
+        why: String,
+    },
+    /// An attempt was ordered.
+    Assigned {
+        /// The attempt as it begins.
+        attempt: Attempt,
+    },
+    /// Its place has it.
+    Sent {
+        /// Which.
+        attempt: AttemptKey,
+    },
+    /// Its process runs.
+    Started {
+        /// Which.
+        attempt: AttemptKey,
+    },
+    /// Its cancel was ordered.
+    Cancelling {
+        /// Which.
+        attempt: AttemptKey,
+    },
+    /// It ended; the one accepted end.
+    Ended {
+        /// Which.
+        attempt: AttemptKey,
+        /// How.
+        end: AttemptEnd,
+        /// And its item.
+        then: Then,
+    },
+    /// A person decided about an item that asked.
+    Answered {
+        /// Which attempt was lost.
+        item: crate::id::ItemKey,
+        /// Retry or end.
+        then: Then,
+    },
+}
+
+impl Event {
+    /// One word, for filtering.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::SolutionSet { .. } => "solution_set",
+            Self::SolutionRemoved { .. } => "solution_removed",
+            Self::InstanceReady { .. } => "instance_ready",
+            Self::InstanceDraining { .. } => "instance_draining",
+            Self::InstanceGone { .. } => "instance_gone",
+            Self::SessionStarted { .. } => "session_started",
+            Self::SessionStopping { .. } => "session_stopping",
+            Self::SessionEnded { .. } => "session_ended",
+            Self::InstanceHeld { .. } => "instance_held",
+            Self::InstanceReleased { .. } => "instance_released",
+            Self::NodeCancelled { .. } => "node_cancelled",
+            Self::Assigned { .. } => "assigned",
+            Self::Sent { .. } => "sent",
+            Self::Started { .. } => "started",
+            Self::Cancelling { .. } => "cancelling",
+            Self::Ended { .. } => "ended",
+            Self::Answered { .. } => "answered",
+        }
+    }
+
+    /// The session it is about, when it is about one.
+    pub fn session(&self) -> Option<SessionId> {
+        Some(match self {
+            Self::SessionStarted { session, .. }
+            | Self::SessionStopping { session, .. }
+            | Self::SessionEnded { session, .. }
+            | Self::InstanceHeld { session, .. }
+            | Self::InstanceReleased { session, .. } => *session,
+            Self::NodeCancelled { node, .. } => node.session,
+            Self::Assigned { attempt } => attempt.key.item.session(),
+            Self::Sent { attempt }
+            | Self::Started { attempt }
+            | Self::Cancelling { attempt }
+            | Self::Ended { attempt, .. } => attempt.item.session(),
+            Self::Answered { item, .. } => item.session(),
+            Self::SolutionSet { .. }
+            | Self::SolutionRemoved { .. }
+            | Self::InstanceReady { .. }
+            | Self::InstanceDraining { .. }
+            | Self::InstanceGone { .. } => return None,
+        })
+    }
+}

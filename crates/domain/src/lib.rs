@@ -18,6 +18,7 @@ pub mod thread;
 
 pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place};
 
+pub use event::Event;
 pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
 pub use instance::{Instance, InstanceFacts, InstanceState, Live};
 pub use needs::{CpuSetting, Needs};

@@ -156,6 +156,8 @@ pub struct Node {
     pub next: u32,
     /// Items that left the default state and have not ended.
     pub open: BTreeMap<u32, ItemState>,
+    /// Of these, the ones to be tried again, by when.
+    pub retry: BTreeSet<(Timestamp, u32)>,
     /// Items that ended.
     pub tally: Tally,
     /// Links that have not opened yet.

@@ -21,7 +21,7 @@ pub enum When {
     Success,
     /// Every item ended, however.
     End,
-    /// At least one item failed, was lost or cancelled.
+    /// At least one item failed or was lost.
     Failure,
 }
 

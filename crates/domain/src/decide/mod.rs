@@ -1,1 +1,30 @@
+//! Deciding, purely: `decide(&Snapshot, &Policy, now) -> Plan`.
+//!
+//! ```text
+//! events --apply--> Snapshot --decide--> Plan --(the engine stores it)--> events --apply--> ...
+//!                      |
+//!                      +--explain--> why one item is where it is
+//!                      +--project--> what a session would do (dry run)
+//! ```
+//! No IO, clock or randomness; integers only; ordered containers only, so that equal snapshots give
+//! the same plan bytes.
+
+pub mod apply;
+pub mod balance;
+pub mod change;
+pub mod cost;
+pub mod explain;
+pub mod index;
+pub mod place;
+pub mod plan;
+pub mod policy;
+pub mod project;
 pub mod reason;
+pub mod running_mode;
+pub mod settle;
+pub mod snapshot;
+
+pub use plan::{Assignment, Plan, Release, decide};
+pub use policy::{Algorithm, Policy};
+pub use reason::{Choice, Reason};
+pub use snapshot::Snapshot;

@@ -1,0 +1,131 @@
+//! The agent's side of a spawner.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command as Process, Stdio};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use super::cgroup::{self, CgroupBase};
+use super::{Command, Event, Launch, StopSignal};
+
+/// How our own binary is called for its hidden subcommands.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Our executable.
+    pub exe: PathBuf,
+    /// Arguments that make it a spawner.
+    pub spawner: Vec<String>,
+    /// Arguments that make it a function runner.
+    pub runner: Vec<String>,
+}
+
+impl Programs {
+    /// This very binary: `skein agent-spawner`, `skein function-runner`.
+    pub fn own() -> std::io::Result<Self> {
+        Ok(Self {
+            exe: std::env::current_exe()?,
+            spawner: vec!["agent-spawner".into()],
+            runner: vec!["function-runner".into()],
+        })
+    }
+}
+
+/// What a spawner says, with its end.
+#[derive(Debug)]
+pub enum SpawnerEvent {
+    /// A message.
+    Said(Event),
+    /// Its process is gone.
+    Gone,
+}
+
+/// A spawner process that belongs to one slot. Dropping it ends the process and its attempt.
+#[derive(Debug)]
+pub struct Spawner {
+    commands: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl Spawner {
+    /// Starts one. Its events come with `slot` over `events`; the first is `Ready`.
+    pub fn launch(
+        programs: &Programs,
+        slot: usize,
+        base: &CgroupBase,
+        events: mpsc::UnboundedSender<(usize, SpawnerEvent)>,
+    ) -> std::io::Result<Self> {
+        let mut child = Process::new(&programs.exe)
+            .args(&programs.spawner)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C in a terminal goes to the agent, which then drains: not to its spawners.
+            .process_group(0)
+            .spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(std::io::Error::other("a spawner without pipes"));
+        };
+        let name = format!("{}-{slot}", std::process::id());
+        let spawner = Self { commands: write_to(OwnedFd::from(stdin))? };
+        spawner.send(&Command::Configure { name: name.clone(), cgroup: Some(base.clone()) });
+        let base = base.clone();
+        std::thread::Builder::new().name(format!("slot-{slot}")).stack_size(256 * 1024).spawn(move || {
+            read_events(stdout, slot, &events);
+            child.wait().ok();
+            cgroup::remove(&base, &name);
+            events.send((slot, SpawnerEvent::Gone)).ok();
+        })?;
+        Ok(spawner)
+    }
+
+    /// Starts a child.
+    pub fn start(&self, launch: Launch) {
+        self.send(&Command::Start(Box::new(launch)));
+    }
+
+    /// Signals the child of launch `id`.
+    pub fn signal(&self, id: u64, signal: StopSignal) {
+        self.send(&Command::Signal { id, signal });
+    }
+
+    fn send(&self, command: &Command) {
+        if let Ok(mut line) = serde_json::to_vec(command) {
+            line.push(b'\n');
+            // A spawner that is gone says so by itself.
+            self.commands.send(line).ok();
+        }
+    }
+}
+
+/// Writes from a task of its own: a spawner that does not read must not hold up the agent.
+fn write_to(stdin: OwnedFd) -> std::io::Result<mpsc::UnboundedSender<Vec<u8>>> {
+    let mut pipe = pipe::Sender::from_owned_fd(stdin)?;
+    let (sender, mut lines) = mpsc::unbounded_channel::<Vec<u8>>();
+    tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if pipe.write_all(&line).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok(sender)
+}
+
+fn read_events(stdout: ChildStdout, slot: usize, events: &mpsc::UnboundedSender<(usize, SpawnerEvent)>) {
+    let mut lines = BufReader::new(stdout);
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
+        match serde_json::from_str(&line) {
+            Ok(event) => {
+                if events.send((slot, SpawnerEvent::Said(event))).is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(slot, %error, "a line of a spawner makes no sense"),
+        }
+        line.clear();
+    }
+}

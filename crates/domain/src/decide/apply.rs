@@ -1,0 +1,325 @@
+//! `apply`: the only way the kept part of a snapshot changes.
+//!
+//! Events come from the engine's own core, which has checked them; one that does not fit (an unknown
+//! key) changes nothing, so that a doubled event is harmless.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::snapshot::Snapshot;
+use crate::attempt::{Attempt, AttemptEnd, AttemptState, Place};
+use crate::event::{Event, Then};
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
+use crate::instance::{Instance, InstanceState};
+use crate::quantity::Timestamp;
+use crate::session::{Hold, ItemEnd, ItemState, Node, Session, SessionSpec, SessionState, Tally};
+use crate::thread::When;
+
+impl Snapshot {
+    /// Applies one event of turn `turn`, which happens at `at`.
+    pub fn apply(&mut self, turn: u64, at: Timestamp, event: &Event) {
+        self.turn = turn;
+        match event {
+            Event::SolutionSet { solution } => {
+                self.touched.solutions.insert(solution.id.clone());
+                self.solutions.insert(solution.id.clone(), solution.clone());
+            }
+            Event::SolutionRemoved { solution } => {
+                self.touched.solutions.insert(solution.clone());
+                self.solutions.remove(solution);
+            }
+            Event::InstanceReady { instance, solution, facts, boot } => {
+                let held_by = self.instances.get(instance).map(|i| i.held_by.clone()).unwrap_or_default();
+                let known = Instance {
+                    id: instance.clone(),
+                    solution: solution.clone(),
+                    state: InstanceState::Ready,
+                    facts: facts.clone(),
+                    boot: boot.clone(),
+                    generation: turn,
+                    held_by,
+                };
+                self.instances.insert(instance.clone(), known);
+                self.instance_changed(instance);
+            }
+            Event::InstanceDraining { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Draining),
+            Event::InstanceGone { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Gone),
+            Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
+            Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
+            Event::SessionEnded { session, outcome } => self.end_session(at, *session, SessionState::Ended(*outcome)),
+            Event::InstanceHeld { instance, session } => self.hold(at, instance, *session),
+            Event::InstanceReleased { instance, session, .. } => self.release(instance, *session),
+            Event::NodeCancelled { node, .. } => self.cancel_node(at, *node),
+            Event::Assigned { attempt } => self.assign(attempt),
+            Event::Sent { attempt } => self.set_attempt(*attempt, |a| a.state = AttemptState::Sent),
+            Event::Started { attempt } => self.set_attempt(*attempt, |a| {
+                a.state = AttemptState::Started;
+                a.started_at = Some(at);
+            }),
+            Event::Cancelling { attempt } => self.set_attempt(*attempt, |a| a.cancelling = true),
+            Event::Ended { attempt, end, then } => self.end_attempt(at, *attempt, end, *then),
+            Event::Answered { item, then } => self.answer(at, *item, *then),
+        }
+    }
+
+    fn instance_changed(&mut self, instance: &InstanceId) {
+        self.touched.instances.insert(instance.clone());
+        self.index_instance(instance);
+    }
+
+    fn set_instance_state(&mut self, turn: u64, id: &InstanceId, state: InstanceState) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.state = state;
+            instance.generation = turn;
+            self.instance_changed(id);
+        }
+    }
+
+    fn set_session_state(&mut self, id: SessionId, state: SessionState) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.state = state;
+            self.touched.sessions.insert(id);
+            self.index.unsettled.insert(id);
+        }
+    }
+
+    fn start_session(&mut self, at: Timestamp, id: SessionId, spec: &Arc<SessionSpec>) {
+        let nodes: Vec<Node> = spec.thread.nodes.iter().map(|node| new_node(node, at)).collect();
+        for (place, node) in nodes.iter().enumerate() {
+            let key = NodeKey { session: id, node: u32::try_from(place).unwrap_or(u32::MAX) };
+            self.touched.nodes.insert(key);
+            self.index.set_ready(key, node);
+        }
+        let session = Session {
+            id,
+            spec: spec.clone(),
+            state: SessionState::Running,
+            created_at: at,
+            nodes_open: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+            nodes,
+            followers: Arc::new(Session::followers_of(&spec.thread)),
+            holds: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
+        self.sessions.insert(id, session);
+        self.touched.sessions.insert(id);
+        self.touched.new_sessions.insert(id);
+    }
+
+    fn end_session(&mut self, at: Timestamp, id: SessionId, state: SessionState) {
+        let Some(mut session) = self.sessions.remove(&id) else { return };
+        session.state = state;
+        for instance in session.holds.keys() {
+            if let Some(held) = self.instances.get_mut(instance) {
+                held.held_by.remove(&id);
+                self.touched.instances.insert(instance.clone());
+            }
+        }
+        self.index.idle.retain(|(_, s, _)| *s != id);
+        session.holds.clear();
+        self.index.unsettled.remove(&id);
+        self.touched.sessions.insert(id);
+        self.touched.sessions_ended.push((session, at));
+    }
+
+    fn hold(&mut self, at: Timestamp, id: &InstanceId, session_id: SessionId) {
+        let (Some(instance), Some(session)) = (self.instances.get_mut(id), self.sessions.get_mut(&session_id)) else {
+            return;
+        };
+        instance.held_by.insert(session_id);
+        session.holds.entry(id.clone()).or_insert_with(|| {
+            self.index.idle.insert((at, session_id, id.clone()));
+            Hold { attempts: 0, idle_since: at }
+        });
+        self.touched.instances.insert(id.clone());
+        self.touched.sessions.insert(session_id);
+    }
+
+    fn release(&mut self, id: &InstanceId, session_id: SessionId) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.held_by.remove(&session_id);
+            self.touched.instances.insert(id.clone());
+        }
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            if let Some(hold) = session.holds.remove(id) {
+                self.index.idle.remove(&(hold.idle_since, session_id, id.clone()));
+            }
+            self.touched.sessions.insert(session_id);
+        }
+    }
+
+    fn assign(&mut self, attempt: &Attempt) {
+        let key = attempt.key;
+        let Some(session) = self.sessions.get_mut(&key.item.session()) else { return };
+        let Some(node) = session.nodes.get_mut(key.item.node.node as usize) else { return };
+        let failures = match node.open.get(&key.item.index) {
+            Some(ItemState::Ready { not_before, failures, .. }) => {
+                node.retry.remove(&(*not_before, key.item.index));
+                *failures
+            }
+            Some(ItemState::Assigned { .. } | ItemState::Asking { .. }) => return,
+            None => 0,
+        };
+        node.next = node.next.max(key.item.index + 1);
+        node.open.insert(key.item.index, ItemState::Assigned { attempt: key, failures });
+        let profile = node.profile.clone();
+        self.index.set_ready(key.item.node, node);
+        if let Place::Instance(id) = &attempt.place {
+            if let Some(group) = &profile.group {
+                session.groups.insert(group.clone(), id.clone());
+                self.touched.sessions.insert(session.id);
+            }
+            if let Some(hold) = session.holds.get_mut(id) {
+                if hold.attempts == 0 {
+                    self.index.idle.remove(&(hold.idle_since, session.id, id.clone()));
+                }
+                hold.attempts += 1;
+                self.touched.sessions.insert(session.id);
+            }
+        }
+        self.index.add_attempt(attempt, &profile.needs);
+        self.attempts.insert(key, attempt.clone());
+        self.touched.attempts.insert(key);
+        self.touched.items.insert(key.item);
+        self.touched.nodes.insert(key.item.node);
+    }
+
+    fn set_attempt(&mut self, key: AttemptKey, change: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.attempts.get_mut(&key) {
+            change(attempt);
+            self.touched.attempts.insert(key);
+        }
+    }
+
+    fn end_attempt(&mut self, at: Timestamp, key: AttemptKey, end: &AttemptEnd, then: Then) {
+        let Some(attempt) = self.attempts.remove(&key) else { return };
+        self.touched.attempts.remove(&key);
+        if let Some(node) = self.node(key.item.node) {
+            let profile = node.profile.clone();
+            self.index.remove_attempt(&attempt, &profile.needs);
+        }
+        if let Place::Instance(id) = &attempt.place {
+            self.idle_hold(at, key.item.session(), id);
+        }
+        let own_failure = !matches!(end.cause, crate::attempt::EndCause::Lost { .. });
+        self.touched.attempts_ended.push((attempt, end.clone(), at));
+        self.change_item(at, key.item, key.number, u32::from(own_failure), then);
+    }
+
+    fn idle_hold(&mut self, at: Timestamp, session_id: SessionId, id: &InstanceId) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(hold) = session.holds.get_mut(id) else { return };
+        hold.attempts = hold.attempts.saturating_sub(1);
+        if hold.attempts == 0 {
+            hold.idle_since = at;
+            self.index.idle.insert((at, session_id, id.clone()));
+        }
+        self.touched.sessions.insert(session_id);
+    }
+
+    fn answer(&mut self, at: Timestamp, item: ItemKey, then: Then) {
+        let attempts = match self.node(item.node).and_then(|n| n.open.get(&item.index)) {
+            Some(ItemState::Asking { attempts, .. }) => *attempts,
+            _ => return,
+        };
+        self.change_item(at, item, attempts, 0, then);
+    }
+
+    fn change_item(&mut self, at: Timestamp, item: ItemKey, attempts: u32, failed: u32, then: Then) {
+        let Some(session) = self.sessions.get_mut(&item.session()) else { return };
+        let Some(node) = session.nodes.get_mut(item.node.node as usize) else { return };
+        let failures = failed
+            + match node.open.get(&item.index) {
+                Some(ItemState::Assigned { failures, .. } | ItemState::Asking { failures, .. }) => *failures,
+                _ => 0,
+            };
+        match then {
+            Then::End(end) => {
+                node.open.remove(&item.index);
+                node.tally.add(end, 1);
+                self.touched.items_ended.push((item, end, at));
+            }
+            Then::Retry { not_before } => {
+                node.retry.insert((not_before, item.index));
+                node.open.insert(item.index, ItemState::Ready { not_before, attempts, failures });
+                self.touched.items.insert(item);
+            }
+            Then::Ask => {
+                node.open.insert(item.index, ItemState::Asking { attempts, failures });
+                self.touched.items.insert(item);
+            }
+        }
+        self.index.set_ready(item.node, node);
+        self.touched.nodes.insert(item.node);
+        if session.state == SessionState::Stopping {
+            self.index.unsettled.insert(item.session());
+        }
+        self.open_links(at, item.node);
+    }
+
+    fn cancel_node(&mut self, at: Timestamp, key: NodeKey) {
+        self.index.doomed.remove(&key);
+        let Some(node) = self.sessions.get_mut(&key.session).and_then(|s| s.nodes.get_mut(key.node as usize)) else {
+            return;
+        };
+        if node.untouched() > 0 {
+            self.touched.cancelled.push((key, node.next, node.count));
+            node.tally.add(ItemEnd::Cancelled, node.untouched());
+            node.next = node.count;
+        }
+        let unplaced: Vec<u32> =
+            node.open.iter().filter(|(_, s)| !matches!(s, ItemState::Assigned { .. })).map(|(i, _)| *i).collect();
+        for index in unplaced {
+            node.open.remove(&index);
+            node.tally.add(ItemEnd::Cancelled, 1);
+            self.touched.items_ended.push((key.item(index), ItemEnd::Cancelled, at));
+        }
+        node.retry.clear();
+        self.index.set_ready(key, node);
+        self.touched.nodes.insert(key);
+        self.open_links(at, key);
+    }
+
+    /// When a node is over, its followers' links open, or can never open.
+    fn open_links(&mut self, at: Timestamp, key: NodeKey) {
+        let Some(session) = self.sessions.get_mut(&key.session) else { return };
+        let Some(node) = session.nodes.get(key.node as usize).filter(|n| n.is_over()) else { return };
+        let (tally, count) = (node.tally, node.count);
+        session.nodes_open = session.nodes_open.saturating_sub(1);
+        self.index.unsettled.insert(key.session);
+        let followers = session.followers.clone();
+        for follower in &followers[key.node as usize] {
+            let links = &session.spec.thread.nodes[*follower as usize].after;
+            let next = &mut session.nodes[*follower as usize];
+            for link in links.iter().filter(|l| l.node == key.node) {
+                let opens = match link.when {
+                    When::Success => tally.succeeded == count,
+                    When::End => true,
+                    When::Failure => tally.failed + tally.lost > 0,
+                };
+                next.links_open -= u32::from(opens);
+                if !opens {
+                    self.index.doomed.insert(NodeKey { session: key.session, node: *follower });
+                }
+            }
+            next.ready_at = at;
+            let next_key = NodeKey { session: key.session, node: *follower };
+            self.index.set_ready(next_key, next);
+            self.touched.nodes.insert(next_key);
+        }
+        self.touched.sessions.insert(key.session);
+    }
+}
+
+fn new_node(spec: &crate::thread::NodeSpec, at: Timestamp) -> Node {
+    Node {
+        count: spec.task.array,
+        next: 0,
+        open: BTreeMap::new(),
+        retry: BTreeSet::new(),
+        tally: Tally::default(),
+        links_open: u32::try_from(spec.after.len()).unwrap_or(u32::MAX),
+        ready_at: at,
+        profile: Arc::new(spec.task.profile()),
+    }
+}

@@ -1,0 +1,74 @@
+//! What one item is expected to cost in a place, and what an ended attempt did cost.
+
+use crate::needs::CpuSetting;
+use crate::quantity::NanoUsd;
+use crate::solution::{Dedicated, Shared};
+use crate::task::Profile;
+
+use super::policy::Policy;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Run time to reckon with, ms: stated, or assumed within the longest run time.
+pub fn expected_ms(profile: &Profile, policy: &Policy) -> u64 {
+    profile
+        .expected_run_ms
+        .unwrap_or_else(|| profile.longest_run_ms.map_or(policy.assumed_run_ms, |l| l.min(policy.assumed_run_ms)))
+}
+
+/// On an instance with `slots` slots: its share of the hourly price. The share is the CPU set aside,
+/// or one slot's when none is.
+pub fn on_instance(dedicated: &Dedicated, slots: u32, cpu: CpuSetting, run_ms: u64) -> NanoUsd {
+    let (share, of) = match cpu {
+        CpuSetting::Algorithm => (1, u64::from(slots.max(1))),
+        CpuSetting::AtLeast(percent) => (u64::from(percent), 100),
+        CpuSetting::Exclusive => (1, 1),
+    };
+    NanoUsd::charge(dedicated.price_per_hour, run_ms.saturating_mul(share), HOUR_MS.saturating_mul(of))
+}
+
+/// In a shared solution: the request, and the billed time (rounded up, at least the minimum) times
+/// the memory.
+pub fn in_gateway(shared: &Shared, memory_mb: u32, run_ms: u64) -> NanoUsd {
+    let price = &shared.price;
+    let granularity = price.granularity_ms.max(1);
+    let billed_ms = run_ms.div_ceil(granularity).saturating_mul(granularity).max(price.min_billed_ms);
+    price.per_request + NanoUsd::charge(price.per_gb_s, billed_ms.saturating_mul(u64::from(memory_mb)), 1024 * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solution::SharedPrice;
+
+    #[test]
+    fn lambda_list_price_for_one_minute_at_1_gb() {
+        // 60 s x 1 GB x 0.0000166667 USD + 0.0000002 USD a request (data/prices, aws-lambda).
+        let shared = Shared {
+            url: String::new(),
+            timeout_ms: 900_000,
+            concurrency: 1,
+            memory_mb_max: 10_240,
+            price: SharedPrice {
+                per_request: NanoUsd(200),
+                per_gb_s: NanoUsd(16_667),
+                granularity_ms: 1,
+                min_billed_ms: 1,
+            },
+            cold_start_ms: 800,
+            min_warm: 0,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+        };
+        assert_eq!(in_gateway(&shared, 1024, 60_000), NanoUsd(1_000_220));
+    }
+
+    #[test]
+    fn an_instance_charges_the_share_it_sets_aside() {
+        let dedicated = Dedicated { price_per_hour: NanoUsd(36_000_000), slots_max: None, timeout_ms: 0 };
+        let cost = |cpu| on_instance(&dedicated, 4, cpu, 1000);
+        assert_eq!(cost(CpuSetting::Exclusive), NanoUsd(10_000));
+        assert_eq!(cost(CpuSetting::AtLeast(40)), NanoUsd(4_000));
+        assert_eq!(cost(CpuSetting::Algorithm), NanoUsd(2_500));
+    }
+}

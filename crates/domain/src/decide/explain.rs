@@ -1,0 +1,149 @@
+//! `explain`: why one item is where it is, from the same predicates as `decide`.
+
+use serde::{Deserialize, Serialize};
+
+use super::balance::Overlay;
+use super::index::Class;
+use super::plan::choose;
+use super::policy::Policy;
+use super::reason::{Choice, Reason};
+use super::snapshot::Snapshot;
+use super::place;
+use crate::attempt::Place;
+use crate::id::{AttemptKey, ItemKey};
+use crate::instance::InstanceState;
+use crate::quantity::{NanoUsd, Timestamp};
+use crate::session::ItemState;
+use crate::task::Profile;
+
+/// Why an open item is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Explanation {
+    /// It waits.
+    Waiting {
+        /// Why.
+        reason: Reason,
+        /// What each place says.
+        candidates: Vec<Candidate>,
+    },
+    /// The next pass will place it.
+    Placeable {
+        /// Where.
+        place: Place,
+        /// Why there.
+        choice: Choice,
+        /// What each place says.
+        candidates: Vec<Candidate>,
+    },
+    /// An attempt is open.
+    Placed {
+        /// Which.
+        attempt: AttemptKey,
+        /// Where.
+        place: Place,
+        /// Why there.
+        choice: Choice,
+    },
+}
+
+/// One place's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The place.
+    pub place: Place,
+    /// Why it does not take the item now; absent when it would.
+    pub reason: Option<Reason>,
+    /// Expected cost there.
+    pub cost: NanoUsd,
+}
+
+/// Explains an item of an open session; `None` when it has ended or is unknown.
+pub fn explain(snapshot: &Snapshot, policy: &Policy, item: ItemKey, now: Timestamp) -> Option<Explanation> {
+    let session = snapshot.sessions.get(&item.session())?;
+    let node = session.nodes.get(item.node.node as usize)?;
+    let spec = &session.spec.thread.nodes[item.node.node as usize];
+    if item.index >= node.count {
+        return None;
+    }
+    let (since, backoff) = match node.open.get(&item.index) {
+        Some(ItemState::Assigned { attempt, .. }) => {
+            let open = snapshot.attempts.get(attempt)?;
+            let (place, choice) = (open.place.clone(), open.choice.clone());
+            return Some(Explanation::Placed { attempt: *attempt, place, choice });
+        }
+        Some(ItemState::Asking { .. }) => return Some(waiting(Reason::AsksPerson)),
+        Some(ItemState::Ready { not_before, .. }) => ((*not_before).max(node.ready_at), Some(*not_before)),
+        None if item.index < node.next => return None,
+        None => (node.ready_at, None),
+    };
+    if node.links_open > 0 {
+        let open = |link: &&crate::thread::Link| !session.nodes[link.node as usize].is_over();
+        let name = |link: &crate::thread::Link| session.spec.thread.nodes[link.node as usize].name.clone();
+        return Some(waiting(Reason::WaitsFor { nodes: spec.after.iter().filter(open).map(name).collect() }));
+    }
+    if let Some(until) = backoff.filter(|until| *until > now) {
+        return Some(waiting(Reason::Backoff { until }));
+    }
+    Some(explain_ready(snapshot, policy, item, since, now))
+}
+
+fn waiting(reason: Reason) -> Explanation {
+    Explanation::Waiting { reason, candidates: Vec::new() }
+}
+
+fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Timestamp, now: Timestamp) -> Explanation {
+    let plan = super::plan::decide(snapshot, policy, now);
+    let session = &snapshot.sessions[&item.session()];
+    let profile = session.nodes[item.node.node as usize].profile.clone();
+    let class = Class { session: item.session(), profile };
+    let candidates = candidates(snapshot, policy, &class);
+    if let Some(placed) = plan.assignments.iter().find(|a| a.item == item) {
+        return Explanation::Placeable { place: placed.place.clone(), choice: placed.choice.clone(), candidates };
+    }
+    let of_node = plan.waiting.iter().find(|w| w.node == item.node);
+    let reason = match of_node {
+        Some(waiting) => waiting.reason.clone(),
+        // Another node of its class was asked first; or everything was given to earlier items.
+        None => match choose(&Overlay::new(snapshot, policy), &class, since, now) {
+            Err(reason) => reason,
+            Ok(_) => plan
+                .waiting
+                .iter()
+                .find(|w| w.session == item.session())
+                .map_or(Reason::PlanFull, |w| w.reason.clone()),
+        },
+    };
+    Explanation::Waiting { reason, candidates }
+}
+
+/// Every place's answer to one item of the class, now.
+pub fn candidates(snapshot: &Snapshot, policy: &Policy, class: &Class) -> Vec<Candidate> {
+    let overlay = Overlay::new(snapshot, policy);
+    let profile: &Profile = &class.profile;
+    let there = snapshot.instances.values().filter(|i| i.state != InstanceState::Gone);
+    let instances = there.map(|instance| Candidate {
+        place: Place::Instance(instance.id.clone()),
+        reason: overlay.fits(class, instance).err(),
+        cost: overlay.cost_on(profile, instance),
+    });
+    let run_ms = super::cost::expected_ms(profile, policy);
+    let gateways = snapshot.solutions.iter().filter_map(|(id, solution)| {
+        let shared = solution.shared()?;
+        Some(Candidate {
+            place: Place::Gateway(id.clone()),
+            reason: place::fits_gateway(id, shared, overlay.open_in(id), profile).err(),
+            cost: super::cost::in_gateway(shared, profile.needs.memory_mb, run_ms),
+        })
+    });
+    instances.chain(gateways).collect()
+}
+
+/// Why a task asked for serverless mode could never run there: refused at submit.
+pub fn never_fits(snapshot: &Snapshot, policy: &Policy, profile: &Profile) -> Option<Reason> {
+    let overlay = Overlay::new(snapshot, policy);
+    if profile.mode != crate::task::RunningMode::Serverless {
+        return None;
+    }
+    overlay.any_gateway_ever(profile).err()
+}

@@ -1,0 +1,55 @@
+//! What a person can set about deciding. Comes from the configuration, re-read live.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::id::InstanceId;
+use crate::task::Balance;
+
+/// Settings of `decide`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Balancing when a task asks for none.
+    pub balance: Balance,
+    /// What places items with CPU setting 0.
+    pub algorithm: Algorithm,
+    /// Most orders of one pass.
+    pub plan_orders_max: u32,
+    /// Run time assumed for prices when nothing is known, ms.
+    pub assumed_run_ms: u64,
+    /// Most attempts on one instance, over what agents offer.
+    pub tasks_per_instance_max: Option<u32>,
+    /// No new attempt on an instance whose CPU use is at or above this, percent [0072].
+    pub cpu_ceiling_percent: Option<u32>,
+    /// Most instances one session holds [0072].
+    pub instances_per_session_max: Option<u32>,
+    /// Instances that are never ended, whatever their load.
+    pub do_not_terminate: BTreeSet<InstanceId>,
+}
+
+/// The tasking class of [0052] for CPU setting 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Algorithm {
+    /// One of ours.
+    Builtin(Balance),
+    /// A user's: its proposals are events in the snapshot, checked like any other placement.
+    Custom {
+        /// Its class name.
+        class: Arc<str>,
+    },
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            balance: Balance::FewestTasks,
+            algorithm: Algorithm::Builtin(Balance::FewestTasks),
+            plan_orders_max: 256,
+            assumed_run_ms: 60_000,
+            tasks_per_instance_max: None,
+            cpu_ceiling_percent: None,
+            instances_per_session_max: None,
+            do_not_terminate: BTreeSet::new(),
+        }
+    }
+}

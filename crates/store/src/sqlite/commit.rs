@@ -1,0 +1,213 @@
+//! One turn, one transaction; and the retention.
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use skein_domain::decide::change::Change;
+use skein_domain::{Attempt, AttemptEnd, ItemKey, Session, SessionId, Timestamp};
+
+use super::{SqliteLedger, int};
+use crate::row::{DocumentKind, Limits, Removed, Side, Turn};
+use crate::{Ledger, StoreError};
+
+impl Ledger for SqliteLedger {
+    fn load(&mut self) -> Result<skein_domain::decide::snapshot::Stored, StoreError> {
+        super::load::load(&self.connection)
+    }
+
+    fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
+        let epoch = self.epoch;
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let ours = transaction
+            .prepare_cached("UPDATE meta SET turn = ?1 WHERE epoch = ?2")?
+            .execute(params![int(turn.turn), int(epoch)])?;
+        if ours != 1 {
+            return Err(StoreError::Fenced { ours: epoch });
+        }
+        for change in turn.changes {
+            write_change(&transaction, change)?;
+        }
+        for side in turn.side {
+            write_side(&transaction, side)?;
+        }
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
+        for event in turn.events {
+            let session = event.session().map(|s| int(s.0));
+            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
+        }
+        drop(insert);
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
+        let before = |age_ms: u64| now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000));
+        let transaction = self.connection.transaction()?;
+        let mut query = transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 LIMIT 1000")?;
+        let ids: Vec<i64> = query.query_map([before(limits.sessions_age_ms)], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        drop(query);
+        for id in &ids {
+            for table in ["items", "attempts", "nodes", "file_refs", "client_keys"] {
+                transaction.execute(&format!("DELETE FROM {table} WHERE session = ?1"), [id])?;
+            }
+            transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
+        }
+        let old = transaction.execute("DELETE FROM events WHERE at < ?1", [before(limits.events_age_ms)])?;
+        let many = transaction.execute(
+            "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1",
+            [int(limits.events_max)],
+        )?;
+        transaction.commit()?;
+        let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
+        Ok(Removed { sessions, events: (old + many) as u64 })
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    Ok(serde_json::to_string(value)?)
+}
+
+fn run(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+fn write_change(to: &Connection, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::Solution(s) => run(
+            to,
+            "INSERT INTO solutions (id, body) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
+            params![s.id.as_str(), json(s)?],
+        ),
+        Change::SolutionGone(id) => run(to, "DELETE FROM solutions WHERE id = ?1", [id.as_str()]),
+        Change::Instance(i) => run(
+            to,
+            "INSERT INTO instances (id, body) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
+            params![i.id.as_str(), json(i)?],
+        ),
+        Change::Session { session, new, ended_at } => write_session(to, session, *new, *ended_at),
+        Change::Node(key, row) => run(
+            to,
+            "INSERT INTO nodes (session, node, body) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET body = excluded.body",
+            params![int(key.session.0), key.node, json(row)?],
+        ),
+        // The node's counters already say it: untouched items have no rows of their own.
+        Change::ItemsCancelled { .. } => Ok(()),
+        Change::ItemOpen(key, state) => write_item(to, *key, Some(json(state)?), None, None),
+        Change::ItemEnded(key, end, at) => write_item(to, *key, None, Some(json(end)?), Some(*at)),
+        Change::Attempt(attempt) => write_attempt(to, attempt, None),
+        Change::AttemptEnded(attempt, end, at) => write_attempt(to, attempt, Some((end, *at))),
+    }
+}
+
+/// What a session's row keeps beside its spec and its nodes.
+#[derive(Serialize)]
+struct SessionBody<'a> {
+    nodes_open: u32,
+    holds: &'a std::collections::BTreeMap<skein_domain::InstanceId, skein_domain::session::Hold>,
+    groups: &'a std::collections::BTreeMap<std::sync::Arc<str>, skein_domain::InstanceId>,
+}
+
+fn write_session(to: &Connection, session: &Session, new: bool, ended_at: Option<Timestamp>) -> Result<(), StoreError> {
+    let body = SessionBody { nodes_open: session.nodes_open, holds: &session.holds, groups: &session.groups };
+    let (id, body, state) = (int(session.id.0), json(&body)?, json(&session.state)?);
+    let ended_at = ended_at.map(|at| at.0);
+    if !new {
+        return run(
+            to,
+            "UPDATE sessions SET state = ?2, body = ?3, ended_at = ?4 WHERE id = ?1",
+            params![id, state, body, ended_at],
+        );
+    }
+    let (name, user) = (session.spec.thread.name.as_str(), session.spec.user.as_str());
+    run(
+        to,
+        "INSERT INTO sessions (id, name, user, created_at, ended_at, state, spec, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![id, name, user, session.created_at.0, ended_at, state, json(&*session.spec)?, body],
+    )
+}
+
+fn write_item(
+    to: &Connection,
+    key: ItemKey,
+    open: Option<String>,
+    ended: Option<String>,
+    at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    run(
+        to,
+        "INSERT INTO items (session, node, idx, open, ended, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET open = excluded.open, ended = excluded.ended, at = excluded.at",
+        params![int(key.session().0), key.node.node, key.index, open, ended, at.map(|a| a.0)],
+    )
+}
+
+fn write_attempt(to: &Connection, attempt: &Attempt, ended: Option<(&AttemptEnd, Timestamp)>) -> Result<(), StoreError> {
+    let key = attempt.key;
+    let ending = ended.map(|(end, _)| json(end)).transpose()?;
+    run(
+        to,
+        "INSERT INTO attempts (session, node, idx, number, place, body, ending, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET body = excluded.body, ending = excluded.ending, at = excluded.at",
+        params![
+            int(key.item.session().0),
+            key.item.node.node,
+            key.item.index,
+            key.number,
+            attempt.place.to_string(),
+            json(attempt)?,
+            ending,
+            ended.map(|(_, at)| at.0),
+        ],
+    )
+}
+
+fn write_side(to: &Connection, side: &Side) -> Result<(), StoreError> {
+    match side {
+        Side::Document(d) => run(
+            to,
+            "INSERT INTO documents (kind, name, version, body, user, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![d.kind.word(), d.name, int(d.version), json(&d.body)?, d.user.as_str(), d.at.0],
+        ),
+        Side::DocumentRemoved(kind, name) => remove_document(to, *kind, name),
+        Side::Token(t) => run(
+            to,
+            "INSERT INTO tokens (id, hash, user, created_at) VALUES (?1, ?2, ?3, ?4)",
+            params![t.id, t.hash, t.user.as_str(), t.created_at.0],
+        ),
+        Side::TokenRevoked(id) => run(to, "DELETE FROM tokens WHERE id = ?1", [id]),
+        Side::JoinToken(t) => run(
+            to,
+            "INSERT INTO join_tokens (hash, expires_at, used) VALUES (?1, ?2, ?3)",
+            params![t.hash, t.expires_at.0, t.used],
+        ),
+        Side::JoinTokenUsed(hash) => run(to, "UPDATE join_tokens SET used = 1 WHERE hash = ?1", [hash]),
+        Side::Identity(i) => run(
+            to,
+            "INSERT INTO identities (instance, solution, public_key) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET solution = excluded.solution, public_key = excluded.public_key",
+            params![i.instance.as_str(), i.solution.as_str(), i.public_key],
+        ),
+        Side::Secret(s) => run(
+            to,
+            "INSERT INTO secrets (name, sealed, at) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET sealed = excluded.sealed, at = excluded.at",
+            params![s.name, s.sealed, s.at.0],
+        ),
+        Side::SecretRemoved(name) => run(to, "DELETE FROM secrets WHERE name = ?1", [name]),
+        Side::ClientKey { user, key, session } => run(
+            to,
+            "INSERT INTO client_keys (user, key, session) VALUES (?1, ?2, ?3)",
+            params![user.as_str(), key, int(session.0)],
+        ),
+        Side::FileRef { session, digest } => run(
+            to,
+            "INSERT INTO file_refs (session, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![int(session.0), digest.as_str()],
+        ),
+    }
+}
+
+fn remove_document(to: &Connection, kind: DocumentKind, name: &str) -> Result<(), StoreError> {
+    run(to, "UPDATE documents SET removed = 1 WHERE kind = ?1 AND name = ?2", params![kind.word(), name])
+}

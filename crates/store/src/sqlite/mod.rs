@@ -1,0 +1,117 @@
+//! The ledger in SQLite: WAL, `synchronous = FULL` (an answered turn survives a power cut).
+
+mod commit;
+mod load;
+mod read;
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use skein_domain::EngineId;
+
+use crate::StoreError;
+
+const SCHEMA: u32 = 1;
+const FILE: &str = "ledger.sqlite";
+const LOCK: &str = "ledger.lock";
+
+/// The one writer.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    connection: Connection,
+    epoch: u64,
+    dir: PathBuf,
+    /// Held for as long as the ledger is open; the system lets go of it when the process ends.
+    _lock: File,
+}
+
+/// One reader.
+#[derive(Debug)]
+pub struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteLedger {
+    /// Opens, or makes, the ledger in `dir` for `engine`; takes the folder's lock and a new epoch.
+    pub fn open(dir: &Path, engine: &EngineId) -> Result<Self, StoreError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { what, path, source }
+        };
+        std::fs::create_dir_all(dir).map_err(io("making the folder", dir))?;
+        let lock = take_lock(dir, engine)?;
+        let path = dir.join(FILE);
+        let connection = Connection::open(&path)?;
+        prepare(&connection)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        migrate(&connection, engine)?;
+        let owner: String = connection.query_row("SELECT engine FROM meta", [], |row| row.get(0))?;
+        if owner != engine.as_str() {
+            return Err(StoreError::OtherEngine { dir: dir.to_owned(), owner, asked: engine.to_string() });
+        }
+        let epoch = connection.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))?;
+        Ok(Self { connection, epoch: epoch.unsigned_abs(), dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// A reader of the same ledger.
+    pub fn reader(&self) -> Result<SqliteReader, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(self.dir.join(FILE), flags)?;
+        prepare(&connection)?;
+        Ok(SqliteReader { connection })
+    }
+
+    /// The epoch that every transaction of this writer asserts.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    Ok(())
+}
+
+fn take_lock(dir: &Path, engine: &EngineId) -> Result<File, StoreError> {
+    let path = dir.join(LOCK);
+    let fail = |source| StoreError::Io { what: "locking", path: path.clone(), source };
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(fail)?;
+            return Err(StoreError::InUse { dir: dir.to_owned(), holder: holder.trim().to_owned() });
+        }
+        Err(std::fs::TryLockError::Error(source)) => return Err(fail(source)),
+    }
+    file.set_len(0).map_err(fail)?;
+    file.rewind().map_err(fail)?;
+    writeln!(file, "engine '{engine}' (process {})", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+fn migrate(connection: &Connection, engine: &EngineId) -> Result<(), StoreError> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > SCHEMA {
+        return Err(StoreError::Newer { found, known: SCHEMA });
+    }
+    if found == 0 {
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute_batch(include_str!("schema.sql"))?;
+        transaction.execute("INSERT INTO meta (one, engine, epoch, turn) VALUES (1, ?1, 0, 0)", [engine.as_str()])?;
+        transaction.pragma_update(None, "user_version", SCHEMA)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// SQLite's integers are signed; our counters never come near the sign.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
