@@ -208,6 +208,14 @@ impl Held {
     fn is_live(&self) -> bool {
         !matches!(self.phase, Phase::Finishing { .. } | Phase::Ended { .. })
     }
+
+    /// When it is killed, if it is being stopped.
+    fn kill_at(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Running { stop: Some(stop), .. } => Some(if stop.killed { 0 } else { stop.kill_at }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -315,13 +323,15 @@ impl Core {
 
     /// When time alone changes something, on the clock that `step` gets.
     pub fn next_wake(&self) -> Option<u64> {
-        let live = self.held.values().any(Held::is_live);
+        let kill_at = self.lease.kill_at();
+        let outlives_lease = self.held.values().any(|held| held.is_live() && held.kill_at().is_none_or(|at| at > kill_at));
+        let unstopped = self.held.values().any(|held| held.is_live() && held.kill_at().is_none());
         let times = [
             self.connected.then_some(self.lease.next_heartbeat),
-            if live { self.lease.stop_at() } else { None },
+            self.lease.stop_at().filter(|_| outlives_lease),
             self.leave_at,
             match self.drain {
-                Drain::Until(at) if live => Some(at),
+                Drain::Until(at) => Some(at).filter(|_| unstopped),
                 _ => None,
             },
         ];

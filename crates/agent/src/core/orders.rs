@@ -32,6 +32,10 @@ impl Core {
         }
         self.remember(of);
         self.supersede(now, of);
+        if self.held.get(&of.attempt).is_some_and(|held| !matches!(held.phase, Phase::Ended { .. })) {
+            self.refuse(of, "an older generation of the same attempt is still being stopped");
+            return;
+        }
         self.held.insert(of.attempt, Held { generation: of.generation, order: None, phase: Phase::Fetching });
         self.send(FromAgent::Accepted(of));
         match body {
@@ -42,8 +46,12 @@ impl Core {
 
     /// Newer than everything this agent has seen of the item?
     fn fresh(&self, of: AttemptRef) -> Result<(), String> {
-        let last = self.generations.get(&of.attempt.item).copied().unwrap_or(self.generation_floor);
-        if of.generation > last || (last == 0 && self.generation_floor == 0 && !self.generations.contains_key(&of.attempt.item)) {
+        let last = match self.generations.get(&of.attempt.item) {
+            Some(last) => *last,
+            None if self.generation_floor == 0 => return Ok(()),
+            None => self.generation_floor,
+        };
+        if of.generation > last {
             return Ok(());
         }
         Err(format!("stale order: generation {} came after generation {last} of the same item", of.generation))

@@ -1,0 +1,208 @@
+//! What agents and gateways say, and what their silence means.
+
+use skein_domain::event::Event;
+use skein_domain::{
+    AttemptEnd, AttemptKey, AttemptState, EndCause, InstanceId, InstanceState, Live, Place, SolutionId,
+};
+use skein_wire::{AttemptRef, FromAgent, Hello};
+
+use super::{Core, GatewayEvent, Output};
+
+impl Core {
+    pub(super) fn hello(&mut self, hello: Hello, solution: SolutionId) {
+        let id = hello.instance.clone();
+        self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
+        let known = self.snapshot.instances.get(&id);
+        let same_boot = known.is_some_and(|i| i.boot == hello.boot && i.state != InstanceState::Gone);
+        let unchanged = same_boot && known.is_some_and(|i| i.facts == hello.facts && i.solution == solution);
+        if !same_boot {
+            self.lose_attempts(&id, "its agent was started anew; what ran before ended with it");
+        }
+        if !unchanged {
+            let (facts, boot) = (hello.facts.clone(), hello.boot.clone());
+            self.happen(vec![Event::InstanceReady { instance: id.clone(), solution, facts, boot }]);
+        }
+        let draining = self.snapshot.instances.get(&id).is_some_and(|i| i.state == InstanceState::Draining);
+        if hello.draining && !draining {
+            let why = "its agent is stopping".to_owned();
+            self.happen(vec![Event::InstanceDraining { instance: id.clone(), why }]);
+        }
+        self.snapshot.set_live(&id, Live { connected: true, ..Live::default() });
+        self.reconcile(&id, &hello.holding);
+    }
+
+    /// Compares what the agent holds with what the ledger has open there.
+    fn reconcile(&mut self, id: &InstanceId, holding: &[AttemptRef]) {
+        let mut events = Vec::new();
+        let mut resend = Vec::new();
+        let mut cancel = Vec::new();
+        for attempt in self.snapshot.attempts_on(id) {
+            let held = holding.iter().any(|h| h.attempt == attempt.key && h.generation == attempt.generation);
+            match (held, attempt.state) {
+                (true, _) if attempt.cancelling => cancel.push(attempt.key),
+                (true, AttemptState::Assigned) => events.push(Event::Sent { attempt: attempt.key }),
+                (true, _) => {}
+                (false, AttemptState::Assigned) => resend.push(attempt.key),
+                (false, _) => events.push(self.ended(attempt.key, lost("its agent does not have it any more"))),
+            }
+        }
+        for held in holding {
+            let open = self.snapshot.attempts.get(&held.attempt);
+            if open.is_none_or(|a| a.generation != held.generation) {
+                let place = Place::Instance(id.clone());
+                let (attempt, generation) = (held.attempt, held.generation);
+                self.turn.outputs.push(Output::Cancel { attempt, generation, place });
+            }
+        }
+        if !events.is_empty() {
+            self.happen(events);
+        }
+        for key in resend {
+            self.order_start(key, false);
+        }
+        for key in cancel {
+            self.order_cancel(key);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, id: &InstanceId, boot: &str) {
+        let ours = self.snapshot.instances.get(id).is_some_and(|i| i.boot == boot);
+        if ours {
+            self.snapshot.set_live(id, Live::default());
+        }
+    }
+
+    pub(super) fn from_agent(&mut self, id: &InstanceId, boot: &str, messages: Vec<FromAgent>) {
+        let Some(instance) = self.snapshot.instances.get(id) else { return };
+        if instance.boot != boot || instance.state == InstanceState::Gone {
+            return;
+        }
+        let mut recorded = Vec::new();
+        for message in messages {
+            match message {
+                FromAgent::Hello(_) => {}
+                FromAgent::Heartbeat { number, cpu_percent, memory_mb, .. } => {
+                    self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
+                    self.snapshot.set_live(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
+                    self.turn.outputs.push(Output::Lease { instance: id.clone(), heartbeat: number });
+                }
+                FromAgent::Accepted(order) => self.advance(id, order, AttemptState::Sent),
+                FromAgent::Started(order) => self.advance(id, order, AttemptState::Started),
+                FromAgent::OrderRefused { order, why } => {
+                    if self.is_open(id, order) {
+                        let end = AttemptEnd::bare(EndCause::NotStarted { why });
+                        let event = self.ended(order.attempt, end);
+                        self.happen(vec![event]);
+                    }
+                }
+                FromAgent::Ended { order, end } => {
+                    if self.is_open(id, order) {
+                        let event = self.ended(order.attempt, *end);
+                        self.happen(vec![event]);
+                    }
+                    recorded.push(order);
+                }
+                FromAgent::Draining => {
+                    let why = "its agent is stopping".to_owned();
+                    self.happen(vec![Event::InstanceDraining { instance: id.clone(), why }]);
+                }
+                FromAgent::Leaving => self.gone(id, "its agent left"),
+            }
+        }
+        if !recorded.is_empty() {
+            self.turn.lazy = false;
+            self.turn.outputs.push(Output::Recorded { instance: id.clone(), attempts: recorded });
+        }
+    }
+
+    /// Is this the attempt's present generation, open on this instance?
+    fn is_open(&self, id: &InstanceId, order: AttemptRef) -> bool {
+        self.snapshot.attempts.get(&order.attempt).is_some_and(|open| {
+            open.generation == order.generation && matches!(&open.place, Place::Instance(place) if place == id)
+        })
+    }
+
+    fn advance(&mut self, id: &InstanceId, order: AttemptRef, to: AttemptState) {
+        if !self.is_open(id, order) {
+            return;
+        }
+        let attempt = order.attempt;
+        let state = self.snapshot.attempts.get(&attempt).map(|a| a.state);
+        let event = match (state, to) {
+            (Some(AttemptState::Assigned), AttemptState::Sent) => Event::Sent { attempt },
+            (Some(AttemptState::Assigned | AttemptState::Sent), AttemptState::Started) => Event::Started { attempt },
+            _ => return,
+        };
+        self.happen(vec![event]);
+    }
+
+    pub(super) fn from_gateway(&mut self, solution: &SolutionId, order: AttemptRef, event: GatewayEvent) {
+        let open = self.snapshot.attempts.get(&order.attempt);
+        let ours = open.is_some_and(|a| {
+            a.generation == order.generation && matches!(&a.place, Place::Gateway(place) if place == solution)
+        });
+        if !ours {
+            return;
+        }
+        let attempt = order.attempt;
+        let event = match event {
+            GatewayEvent::Started => {
+                if open.is_some_and(|a| a.state == AttemptState::Started) {
+                    return;
+                }
+                Event::Started { attempt }
+            }
+            GatewayEvent::Ended(end) => self.ended(attempt, *end),
+            GatewayEvent::NotTaken(why) => self.ended(attempt, AttemptEnd::bare(EndCause::NotStarted { why })),
+        };
+        self.happen(vec![event]);
+    }
+
+    pub(super) fn order_failed(&mut self, order: AttemptRef, why: String) {
+        let open = self.snapshot.attempts.get(&order.attempt).is_some_and(|a| a.generation == order.generation);
+        if open {
+            let event = self.ended(order.attempt, AttemptEnd::bare(EndCause::NotStarted { why }));
+            self.happen(vec![event]);
+        }
+    }
+
+    /// Leases that are over: the instance is gone, and what ran there is lost.
+    pub(super) fn expire_leases(&mut self) {
+        let due: Vec<InstanceId> = self.leases.iter().filter(|(_, due)| **due <= self.now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            let why = format!("no heartbeat for {} s", self.settings.lease_ms / 1000);
+            self.gone(&id, &why);
+        }
+    }
+
+    fn gone(&mut self, id: &InstanceId, why: &str) {
+        self.leases.remove(id);
+        self.snapshot.set_live(id, Live::default());
+        if self.snapshot.instances.get(id).is_none_or(|i| i.state == InstanceState::Gone) {
+            return;
+        }
+        self.lose_attempts(id, why);
+        let mut events: Vec<Event> = Vec::new();
+        if let Some(instance) = self.snapshot.instances.get(id) {
+            events.extend(instance.held_by.iter().map(|session| Event::InstanceReleased {
+                instance: id.clone(),
+                session: *session,
+                why: why.to_owned(),
+            }));
+        }
+        events.push(Event::InstanceGone { instance: id.clone(), why: why.to_owned() });
+        self.happen(events);
+    }
+
+    fn lose_attempts(&mut self, id: &InstanceId, why: &str) {
+        let keys: Vec<AttemptKey> = self.snapshot.attempts_on(id).map(|a| a.key).collect();
+        let events: Vec<Event> = keys.into_iter().map(|key| self.ended(key, lost(why))).collect();
+        if !events.is_empty() {
+            self.happen(events);
+        }
+    }
+}
+
+fn lost(why: &str) -> AttemptEnd {
+    AttemptEnd::bare(EndCause::Lost { why: why.to_owned() })
+}

@@ -1,0 +1,118 @@
+//! What comes in.
+
+use std::sync::Arc;
+
+use skein_domain::decide::Policy;
+use skein_domain::{AttemptEnd, Digest, InstanceId, SessionId, SessionSpec, Solution, SolutionId, UserName};
+use skein_store::Side;
+use skein_wire::{AttemptRef, FromAgent, Hello};
+
+/// Whom to answer: the rim knows.
+pub type ReplyId = u64;
+
+/// What the core needs of the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How to decide.
+    pub policy: Policy,
+    /// Lease of an agent, ms.
+    pub lease_ms: u64,
+}
+
+/// One input.
+#[derive(Debug)]
+pub enum Input {
+    /// Start a session.
+    Submit {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// What was asked for, settled and checked.
+        spec: Arc<SessionSpec>,
+        /// The client's key: the same key again is the same session.
+        client_key: Option<String>,
+        /// Content it refers to.
+        digests: Vec<Digest>,
+    },
+    /// Stop a session.
+    Stop {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+    },
+    /// Drain an instance.
+    Drain {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// Write rows that the planner does not look at.
+    Write {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// The rows.
+        side: Vec<Side>,
+    },
+    /// The configuration changed.
+    Configure {
+        /// Settings.
+        settings: Box<Settings>,
+        /// Solutions.
+        solutions: Vec<Solution>,
+    },
+    /// An agent connected and proved its identity.
+    Hello {
+        /// What it said.
+        hello: Box<Hello>,
+        /// Its solution, from its identity.
+        solution: SolutionId,
+    },
+    /// An agent's connection ended.
+    Disconnected {
+        /// Which.
+        instance: InstanceId,
+        /// Its boot: an older connection's end says nothing about a newer one.
+        boot: String,
+    },
+    /// Messages of a connected agent.
+    FromAgent {
+        /// Whose.
+        instance: InstanceId,
+        /// Its boot.
+        boot: String,
+        /// The messages.
+        messages: Vec<FromAgent>,
+    },
+    /// News of an invocation.
+    FromGateway {
+        /// The shared solution.
+        solution: SolutionId,
+        /// Which attempt.
+        order: AttemptRef,
+        /// What.
+        event: GatewayEvent,
+    },
+    /// An order could not be made (a secret or a file is missing).
+    OrderFailed {
+        /// Which.
+        order: AttemptRef,
+        /// What, why, next step.
+        why: String,
+    },
+}
+
+/// News of an invocation.
+#[derive(Debug)]
+pub enum GatewayEvent {
+    /// The request is under way.
+    Started,
+    /// It ended.
+    Ended(Box<AttemptEnd>),
+    /// The gateway did not take it, and nothing was started.
+    NotTaken(String),
+}

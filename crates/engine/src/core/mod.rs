@@ -1,0 +1,292 @@
+//! The engine's core: a state machine without IO.
+//!
+//! ```text
+//! inputs --turn--> events --apply--> snapshot --decide--> plan --> events --apply--> changes, outputs
+//!                                                                                      |
+//!                                              the writer commits the changes, <-------+
+//!                                              and only then lets the outputs out
+//! ```
+//! Failure paths: a commit that fails drops this core; the writer loads a new one from the ledger, and
+//! none of the turn's outputs leave. An order that was committed but not sent (a crash between the
+//! two) is the attempt's row in state `assigned`: it is sent again when its agent says hello.
+//! A restart gives every instance one full lease term.
+
+mod agents;
+mod ends;
+mod input;
+mod output;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skein_domain::decide::{Policy, Snapshot, decide};
+use skein_domain::event::Event;
+use skein_domain::id::SESSIONS_PER_TURN_MAX;
+use skein_domain::{
+    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SessionState, SolutionId, SolutionKind, Timestamp,
+    UserName,
+};
+use skein_store::Side;
+
+pub use input::{GatewayEvent, Input, ReplyId, Settings};
+pub use output::{Answer, OrderTo, Output, Refusal};
+
+/// Client keys remembered in memory; older ones are in the ledger, where the rim looks first.
+const RECENT_KEYS_MAX: usize = 100_000;
+
+/// What a turn produced: to be committed, then let out.
+#[derive(Debug, Default)]
+pub struct TurnResult {
+    /// Its number.
+    pub turn: u64,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Rows to write.
+    pub changes: Vec<skein_domain::decide::change::Change>,
+    /// Other rows to write.
+    pub side: Vec<Side>,
+    /// To let out after the commit.
+    pub outputs: Vec<Output>,
+    /// Nobody waits for this turn's rows: it may be written with a later one.
+    pub lazy: bool,
+}
+
+impl TurnResult {
+    /// Is there anything to write?
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.changes.is_empty() && self.side.is_empty()
+    }
+}
+
+/// The core.
+pub struct Core {
+    snapshot: Snapshot,
+    settings: Settings,
+    /// When each instance's lease ends.
+    leases: BTreeMap<InstanceId, Timestamp>,
+    recent_keys: BTreeMap<(UserName, String), SessionId>,
+    next_wake: Option<Timestamp>,
+    /// Orders to gateways that must be taken up again after a restart.
+    resume: bool,
+    /// Applied but not yet written (lazy turns), carried into the next turn.
+    turn: TurnResult,
+    now: Timestamp,
+    ordinal: u64,
+}
+
+impl Core {
+    /// A core over what the ledger has open.
+    pub fn new(snapshot: Snapshot, settings: Settings, now: Timestamp) -> Self {
+        let mut leases = BTreeMap::new();
+        for instance in snapshot.instances.values() {
+            if matches!(instance.state, InstanceState::Ready | InstanceState::Draining) {
+                leases.insert(instance.id.clone(), now.after_ms(settings.lease_ms));
+            }
+        }
+        Self {
+            snapshot,
+            settings,
+            leases,
+            recent_keys: BTreeMap::new(),
+            next_wake: Some(now),
+            resume: true,
+            turn: TurnResult::default(),
+            now,
+            ordinal: 0,
+        }
+    }
+
+    /// What the planner sees.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How it decides.
+    pub fn policy(&self) -> &Policy {
+        &self.settings.policy
+    }
+
+    /// When to call [`Core::turn`] even without input.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        let lease = self.leases.values().min().copied();
+        [self.next_wake, lease].into_iter().flatten().min()
+    }
+
+    /// One turn over what came in.
+    pub fn turn(&mut self, now: Timestamp, inputs: Vec<Input>) -> TurnResult {
+        self.now = now;
+        self.ordinal = 0;
+        self.turn = TurnResult { turn: self.snapshot.turn + 1, lazy: true, ..TurnResult::default() };
+        if std::mem::take(&mut self.resume) {
+            self.resume_gateways();
+        }
+        for input in inputs {
+            self.take(input);
+        }
+        self.expire_leases();
+        self.place();
+        self.turn.changes = self.snapshot.take_changes();
+        std::mem::take(&mut self.turn)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Submit { reply, spec, client_key, digests } => self.submit(reply, spec, client_key, digests),
+            Input::Stop { reply, session, by } => self.stop(reply, session, by),
+            Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
+            Input::Write { reply, side } => {
+                self.turn.side.extend(side);
+                self.answer(reply, Ok(Answer::Done));
+            }
+            Input::Configure { settings, solutions } => self.configure(*settings, solutions),
+            Input::Hello { hello, solution } => self.hello(*hello, solution),
+            Input::Disconnected { instance, boot } => self.disconnected(&instance, &boot),
+            Input::FromAgent { instance, boot, messages } => self.from_agent(&instance, &boot, messages),
+            Input::FromGateway { solution, order, event } => self.from_gateway(&solution, order, event),
+            Input::OrderFailed { order, why } => self.order_failed(order, why),
+        }
+    }
+
+    /// Applies events, and what follows from them, to the snapshot and this turn.
+    fn happen(&mut self, events: Vec<Event>) {
+        let lazy = |event: &Event| matches!(event, Event::Sent { .. } | Event::Started { .. });
+        let all = self.snapshot.apply_all(self.turn.turn, self.now, events);
+        self.turn.lazy &= all.iter().all(lazy);
+        for event in &all {
+            if let Event::Cancelling { attempt } = event {
+                self.order_cancel(*attempt);
+            }
+        }
+        self.turn.events.extend(all);
+    }
+
+    fn answer(&mut self, reply: ReplyId, answer: Result<Answer, Refusal>) {
+        self.turn.lazy = false;
+        self.turn.outputs.push(Output::Reply { reply, answer });
+    }
+
+    fn submit(
+        &mut self,
+        reply: ReplyId,
+        spec: Arc<skein_domain::SessionSpec>,
+        client_key: Option<String>,
+        digests: Vec<skein_domain::Digest>,
+    ) {
+        let known = client_key.as_ref().and_then(|key| self.recent_keys.get(&(spec.user.clone(), key.clone())));
+        if let Some(session) = known {
+            let session = *session;
+            return self.answer(reply, Ok(Answer::Session { session, new: false }));
+        }
+        if self.ordinal >= SESSIONS_PER_TURN_MAX {
+            let why = format!("more than {SESSIONS_PER_TURN_MAX} sessions were submitted at once");
+            return self.answer(reply, Err(Refusal::busy(why)));
+        }
+        let session = SessionId::derive(self.turn.turn, self.ordinal);
+        self.ordinal += 1;
+        if let Some(key) = client_key {
+            self.turn.side.push(Side::ClientKey { user: spec.user.clone(), key: key.clone(), session });
+            if self.recent_keys.len() >= RECENT_KEYS_MAX {
+                self.recent_keys.clear();
+            }
+            self.recent_keys.insert((spec.user.clone(), key), session);
+        }
+        self.turn.side.extend(digests.into_iter().map(|digest| Side::FileRef { session, digest }));
+        self.happen(vec![Event::SessionStarted { session, spec }]);
+        self.answer(reply, Ok(Answer::Session { session, new: true }));
+    }
+
+    fn stop(&mut self, reply: ReplyId, session: SessionId, by: UserName) {
+        match self.snapshot.sessions.get(&session).map(|s| s.state) {
+            None => self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
+            Some(SessionState::Running) => {
+                self.happen(vec![Event::SessionStopping { session, by }]);
+                self.answer(reply, Ok(Answer::Done));
+            }
+            Some(_) => self.answer(reply, Ok(Answer::Done)),
+        }
+    }
+
+    fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {
+        let Some(state) = self.snapshot.instances.get(instance).map(|i| i.state) else {
+            return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));
+        };
+        if state == InstanceState::Ready {
+            self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why: why.clone() }]);
+            self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why });
+        }
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    fn configure(&mut self, settings: Settings, solutions: Vec<skein_domain::Solution>) {
+        self.settings = settings;
+        let mut events = Vec::new();
+        for known in self.snapshot.solutions.keys() {
+            if !solutions.iter().any(|s| s.id == *known) {
+                events.push(Event::SolutionRemoved { solution: known.clone() });
+            }
+        }
+        for solution in solutions {
+            if let SolutionKind::Shared(shared) = &solution.kind {
+                let before = self.snapshot.solutions.get(&solution.id).and_then(|s| s.shared()).map(|s| s.min_warm);
+                if before != Some(shared.min_warm) {
+                    self.turn.outputs.push(Output::Scale { solution: solution.id.clone(), min_warm: shared.min_warm });
+                }
+            }
+            if self.snapshot.solutions.get(&solution.id) != Some(&solution) {
+                events.push(Event::SolutionSet { solution });
+            }
+        }
+        if !events.is_empty() {
+            self.happen(events);
+        }
+    }
+
+    fn place(&mut self) {
+        let plan = decide(&self.snapshot, &self.settings.policy, self.now);
+        self.next_wake = plan.next_wake;
+        if plan.assignments.is_empty() && plan.releases.is_empty() {
+            return;
+        }
+        let ordered: Vec<AttemptKey> = plan.assignments.iter().map(|a| a.item.attempt(a.number)).collect();
+        let events = plan.into_events(&self.snapshot, self.turn.turn, self.now);
+        self.happen(events);
+        for attempt in ordered {
+            self.order_start(attempt, false);
+        }
+    }
+
+    /// Lets out the order to start an open attempt.
+    fn order_start(&mut self, key: AttemptKey, resume: bool) {
+        let Some(attempt) = self.snapshot.attempts.get(&key) else { return };
+        let Some(session) = self.snapshot.sessions.get(&key.item.session()) else { return };
+        let order = OrderTo { spec: session.spec.clone(), attempt: attempt.clone() };
+        self.turn.outputs.push(match &attempt.place {
+            Place::Instance(_) => Output::StartOnAgent { order },
+            Place::Gateway(_) => Output::StartInGateway { order, resume },
+        });
+    }
+
+    fn order_cancel(&mut self, key: AttemptKey) {
+        if let Some(attempt) = self.snapshot.attempts.get(&key) {
+            let (place, generation) = (attempt.place.clone(), attempt.generation);
+            self.turn.outputs.push(Output::Cancel { attempt: key, generation, place });
+        }
+    }
+
+    /// After a restart nobody waits for the answers of open invocations: take them up again.
+    fn resume_gateways(&mut self) {
+        let open: Vec<(AttemptKey, bool)> = self
+            .snapshot
+            .attempts
+            .values()
+            .filter(|a| matches!(a.place, Place::Gateway(_)))
+            .map(|a| (a.key, a.state != AttemptState::Assigned))
+            .collect();
+        for (attempt, _) in open {
+            self.order_start(attempt, true);
+        }
+        let warm = self.snapshot.solutions.values().filter_map(|s| Some((s.id.clone(), s.shared()?.min_warm)));
+        let warm: Vec<(SolutionId, u32)> = warm.collect();
+        self.turn.outputs.extend(warm.into_iter().map(|(solution, min_warm)| Output::Scale { solution, min_warm }));
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes out, after the commit.
+
+use std::sync::Arc;
+
+use skein_domain::{Attempt, AttemptKey, InstanceId, Place, SessionId, SessionSpec, SolutionId};
+use skein_wire::AttemptRef;
+
+use super::input::ReplyId;
+
+/// An order to start, before it is put into the form its place wants.
+#[derive(Debug, Clone)]
+pub struct OrderTo {
+    /// The session's spec.
+    pub spec: Arc<SessionSpec>,
+    /// The attempt.
+    pub attempt: Attempt,
+}
+
+/// One output.
+#[derive(Debug)]
+pub enum Output {
+    /// Answer whoever asked.
+    Reply {
+        /// Whom.
+        reply: ReplyId,
+        /// With what.
+        answer: Result<Answer, Refusal>,
+    },
+    /// Order an agent to start.
+    StartOnAgent {
+        /// What.
+        order: OrderTo,
+    },
+    /// Invoke a function.
+    StartInGateway {
+        /// What.
+        order: OrderTo,
+        /// It may have been invoked before a restart: attach to it if so.
+        resume: bool,
+    },
+    /// Cancel an attempt.
+    Cancel {
+        /// Which.
+        attempt: AttemptKey,
+        /// Its generation.
+        generation: u64,
+        /// Where.
+        place: Place,
+    },
+    /// Tell an agent that its ends are in the ledger.
+    Recorded {
+        /// Whom.
+        instance: InstanceId,
+        /// Which.
+        attempts: Vec<AttemptRef>,
+    },
+    /// Tell an agent to take nothing new.
+    DrainAgent {
+        /// Whom.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// Renew an agent's lease.
+    Lease {
+        /// Whose.
+        instance: InstanceId,
+        /// The heartbeat that it answers.
+        heartbeat: u64,
+    },
+    /// Tell a shared solution how many instances to keep warm (scale-up or scale-down message).
+    Scale {
+        /// Which.
+        solution: SolutionId,
+        /// How many.
+        min_warm: u32,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Done, and in the ledger.
+    Done,
+    /// The session.
+    Session {
+        /// Its id.
+        session: SessionId,
+        /// It was started now; false when the client's key was known.
+        new: bool,
+    },
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind, for a status code.
+    pub kind: RefusalKind,
+    /// What and why.
+    pub why: String,
+}
+
+/// Kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// It is not there.
+    NotFound,
+    /// Later, perhaps.
+    Busy,
+}
+
+impl Refusal {
+    pub(super) fn not_found(why: String) -> Self {
+        Self { kind: RefusalKind::NotFound, why }
+    }
+    pub(super) fn busy(why: String) -> Self {
+        Self { kind: RefusalKind::Busy, why }
+    }
+}
