@@ -40,3 +40,9 @@ pub(crate) fn jittered(ms: u64) -> u64 {
     let draw = u64::from(u16::from_le_bytes(random_bytes::<2>()));
     ms - ms / 2 * draw / u64::from(u16::MAX)
 }
+
+/// The wall clock, for the age of cached files only: it may jump.
+#[allow(clippy::disallowed_methods, reason = "this is the clock module")]
+pub(crate) fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

@@ -17,25 +17,25 @@ use crate::folder::{Folder, private_dirs};
 use crate::lane::{Content, Lane, LaneError, retried};
 
 /// Inputs are asked for this long before the attempt is given up, ms.
-pub const FETCH_MS_MAX: u64 = 60_000;
+pub(crate) const FETCH_MS_MAX: u64 = 60_000;
 /// Outputs are offered this long before the attempt is given up, ms.
-pub const UPLOAD_MS_MAX: u64 = 600_000;
+pub(crate) const UPLOAD_MS_MAX: u64 = 600_000;
 /// Most output files of one attempt.
-pub const OUTPUT_FILES_MAX: usize = 10_000;
+pub(crate) const OUTPUT_FILES_MAX: usize = 10_000;
 /// Content kept for later attempts, bytes; the least recently used goes first.
-pub const CACHE_BYTES_MAX: u64 = 2 << 30;
+pub(crate) const CACHE_BYTES_MAX: u64 = 2 << 30;
 /// Up to this size a file is read and sent whole, without asking first whether the engine has it, bytes.
 const SMALL_BYTES: u64 = 64 * 1024;
 
 /// Content by digest, kept between attempts.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub(crate) struct Cache {
     root: PathBuf,
 }
 
 impl Cache {
     /// A cache in `<dir>/cache`.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let root = dir.join("cache");
         private_dirs(&root)?;
         for entry in fs::read_dir(&root)?.flatten() {
@@ -85,7 +85,7 @@ impl Cache {
 }
 
 /// Places an order's inputs in its folder. The text says what, why and the next step.
-pub async fn place_inputs(order: &StartOrder, folder: Arc<Folder>, cache: Cache, lane: &Lane) -> Result<(), String> {
+pub(crate) async fn place_inputs(order: &StartOrder, folder: Arc<Folder>, cache: Cache, lane: &Lane) -> Result<(), String> {
     for input in &order.inputs {
         let failed = |why: String| format!("input '{}' cannot be had: {why}", input.path);
         if !cache.path(&input.digest).exists() {
@@ -106,9 +106,12 @@ pub async fn place_inputs(order: &StartOrder, folder: Arc<Folder>, cache: Cache,
     Ok(())
 }
 
-async fn copied(cache: &Cache, input: &InputFile, folder: &Folder) -> io::Result<()> {
-    let (from, to, digest) = (cache.path(&input.digest), folder.work().join(&input.path), input.digest.clone());
+/// The copy holds the folder: when the attempt is cancelled meanwhile, it must not go to another.
+async fn copied(cache: &Cache, input: &InputFile, folder: &Arc<Folder>) -> io::Result<()> {
+    let (from, digest) = (cache.path(&input.digest), input.digest.clone());
+    let (folder, path) = (Arc::clone(folder), input.path.clone());
     let copy = move || {
+        let to = folder.work().join(path);
         if let Some(parent) = to.parent() {
             private_dirs(parent)?;
         }
@@ -120,7 +123,7 @@ async fn copied(cache: &Cache, input: &InputFile, folder: &Folder) -> io::Result
 /// A copy, not a link: a task may write to its inputs, and the cache must not change with it.
 fn copy_checked(from: &Path, to: &Path, digest: &Digest) -> io::Result<()> {
     let mut source = File::open(from)?;
-    source.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(clock::now_ms())).ok();
+    source.set_modified(clock::wall()).ok();
     // Executable, since an input may be the program that runs.
     let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(to)?;
     let mut hasher = blake3::Hasher::new();
@@ -142,7 +145,7 @@ fn copy_checked(from: &Path, to: &Path, digest: &Digest) -> io::Result<()> {
 }
 
 /// Finds, hashes and uploads an order's outputs.
-pub async fn bring_outputs(order: &StartOrder, folder: Arc<Folder>, lane: &Lane) -> Result<Vec<OutputFile>, CollectFailure> {
+pub(crate) async fn bring_outputs(order: &StartOrder, folder: Arc<Folder>, lane: &Lane) -> Result<Vec<OutputFile>, CollectFailure> {
     let patterns = order.outputs.clone();
     let found = tokio::task::spawn_blocking(move || find_outputs(&folder.work(), &patterns)).await;
     let found = found.map_err(|e| CollectFailure::Place(e.to_string()))?.map_err(CollectFailure::Task)?;

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 /// Empty folders kept for later attempts.
-pub const FOLDERS_KEPT_MAX: usize = 64;
+pub(crate) const FOLDERS_KEPT_MAX: usize = 64;
 
 const MODE: u32 = 0o700;
 
@@ -30,7 +30,7 @@ struct Returned {
 
 /// Makes folders, and empties those that come back on a thread of its own.
 #[derive(Debug)]
-pub struct Folders {
+pub(crate) struct Folders {
     root: PathBuf,
     free: Arc<Mutex<Vec<u64>>>,
     next: AtomicU64,
@@ -40,7 +40,7 @@ pub struct Folders {
 impl Folders {
     /// Folders under `dir`. What an earlier agent left there is removed; with `keep`, folders of
     /// ended attempts move to `<dir>/kept/` instead of being emptied.
-    pub fn open(dir: &Path, keep: bool) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, keep: bool) -> io::Result<Self> {
         let root = dir.join("attempts");
         if root.exists() {
             fs::remove_dir_all(&root)?;
@@ -66,7 +66,7 @@ impl Folders {
     }
 
     /// A folder with empty `work` and `tmp`; `name` is what it is called when it is kept.
-    pub fn take(&self, name: String) -> io::Result<Folder> {
+    pub(crate) fn take(&self, name: String) -> io::Result<Folder> {
         let free = lock(&self.free).pop();
         let number = free.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         let path = self.root.join(number.to_string());
@@ -78,7 +78,7 @@ impl Folders {
     }
 
     /// Removes everything; for the end of the agent.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         fs::remove_dir_all(&self.root).ok();
     }
 }

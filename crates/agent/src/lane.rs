@@ -18,9 +18,9 @@ use crate::clock;
 use crate::tls;
 
 /// A connection to the engine that is not made within this is given up, ms.
-pub const CONNECT_MS_MAX: u64 = 5_000;
+pub(crate) const CONNECT_MS_MAX: u64 = 5_000;
 /// An answer that stands still this long is given up, ms.
-pub const STALL_MS_MAX: u64 = 30_000;
+pub(crate) const STALL_MS_MAX: u64 = 30_000;
 /// Longest pause between two tries, ms.
 const BACKOFF_MS_MAX: u64 = 2_000;
 

@@ -1,1 +1,8 @@
+//! The HTTP API `/api/v1`: request and response types, documents, and the client that the CLI uses.
 
+pub mod client;
+pub mod document;
+pub mod types;
+
+pub use client::{ApiError, Client};
+pub use types::*;

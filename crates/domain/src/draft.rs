@@ -142,7 +142,11 @@ pub struct InputDraft {
 
 /// A link as written: a name, or a name and a condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a link is a task's name, or {task = \"NAME\", when = \"success\" | \"end\" | \"failure\"}"
+)]
 pub enum AfterDraft {
     /// After its success.
     Name(String),
@@ -396,6 +400,9 @@ impl TaskDraft {
         if spec.array == 0 || spec.array > ARRAY_MAX {
             wrong.push(format!("array = {}: give 1 to {ARRAY_MAX}", spec.array));
         }
+        if spec.longest_run_ms == Some(0) {
+            wrong.push("longest_run_s = 0: give the seconds after which it is stopped".to_owned());
+        }
         if spec.service && spec.longest_run_ms.is_some() {
             wrong.push("a service has no end: remove 'longest_run_s' or 'service'".to_owned());
         }
@@ -428,9 +435,9 @@ fn placeholder() -> TaskName {
 pub fn apply_override(document: &mut Value, text: &str) -> Result<(), BadDraft> {
     let form = || BadDraft::from(format!("override '{text}': write TASK.PARAMETER=VALUE, as in split.memory_mb=512"));
     let (target, value) = text.split_once('=').ok_or_else(form)?;
-    let (task, param) = target.split_once('.').ok_or_else(form)?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     let object = document.as_object_mut().ok_or_else(form)?;
+    let (task, param) = split_target(object, target).ok_or_else(form)?;
     let Some(tasks) = object.get_mut("tasks").and_then(Value::as_object_mut) else {
         let own = object.get("name").and_then(Value::as_str).unwrap_or(task);
         if task != "*" && task != own {
@@ -446,6 +453,18 @@ pub fn apply_override(document: &mut Value, text: &str) -> Result<(), BadDraft> 
         set_path(node, param, value.clone(), text)?;
     }
     Ok(())
+}
+
+/// `task.param`: a task's name may have dots itself, so the longest one that is there counts.
+fn split_target<'a>(document: &Map<String, Value>, target: &'a str) -> Option<(&'a str, &'a str)> {
+    let tasks = document.get("tasks").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+    let own = document.get("name").and_then(Value::as_str);
+    let names = tasks.map(String::as_str).chain(own);
+    let param = |name: &str| target.strip_prefix(name)?.strip_prefix('.').map(str::len);
+    match names.filter_map(param).min() {
+        Some(length) => Some((&target[..target.len() - length - 1], &target[target.len() - length..])),
+        None => target.split_once('.'),
+    }
 }
 
 fn set_path(object: &mut Map<String, Value>, path: &str, value: Value, text: &str) -> Result<(), BadDraft> {
@@ -490,6 +509,10 @@ mod tests {
             (json!({"name": "a", "command": [""]}), "'command' is empty"),
             (json!({"name": "a", "command": ["x"], "array": 2_000_000}), "array"),
             (json!({"name": "a", "command": ["x"], "inputs": [{"path": "p"}]}), "'digest'"),
+            (json!({"name": "a", "command": ["x"], "longest_run_s": 0}), "longest_run_s = 0"),
+            (json!({"name": "a", "command": ["x"], "env": {"A": 5}}), "{secret = \"NAME\"}"),
+            (json!({"name": "a", "command": ["x"], "env": {"A": {"secret": "S", "x": 1}}}), "nothing else"),
+            (json!({"name": "a", "command": ["x"], "after": [{"task": "b", "wen": "end"}]}), "a link is"),
         ] {
             let text = resolve(value).unwrap_err().to_string();
             assert!(text.contains(part), "{part} in {text}");
@@ -512,6 +535,9 @@ mod tests {
         assert_eq!(thread["tasks"]["a"]["memory_mb"], 512);
         assert_eq!(thread["tasks"]["b"]["running_mode"], "serverless");
         assert_eq!(thread["tasks"]["b"]["env"]["LEVEL"], "high");
+        let mut dotted = json!({"tasks": {"a": {}, "a.b": {}}});
+        apply_override(&mut dotted, "a.b.cpu=40").unwrap();
+        assert_eq!(dotted["tasks"]["a.b"]["cpu"], 40);
         assert!(apply_override(&mut thread, "c.cpu=1").unwrap_err().to_string().contains("there are: a, b"));
         assert!(apply_override(&mut thread, "cpu").is_err());
     }

@@ -14,6 +14,8 @@ pub mod quantity;
 pub mod session;
 pub mod solution;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod thread;
 
 pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place};

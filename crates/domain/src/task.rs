@@ -81,7 +81,11 @@ pub enum RunSpec {
 
 /// An environment value: plain text, or a secret's name whose value travels with the order only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "an environment value is a text in quotes, or {secret = \"NAME\"} and nothing else"
+)]
 pub enum EnvValue {
     /// Plain text.
     Plain(String),

@@ -1,6 +1,6 @@
 //! A thread: a DAG of tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,12 @@ pub enum BadThread {
         /// The other.
         b: TaskName,
     },
+    /// A `together` set names a node that is not there.
+    #[error("a 'together' set names '{missing}', which is not in the thread: add it or remove it from the set")]
+    UnknownTogether {
+        /// What it names.
+        missing: String,
+    },
     /// Too many nodes.
     #[error("the thread has {nodes} tasks; the limit is {THREAD_NODES_MAX}: split it, or use an array")]
     TooManyNodes {
@@ -172,7 +178,7 @@ fn topological(loose: &[LooseNode], links: &[Vec<(usize, When)>]) -> Result<Vec<
             next[*from].push(to);
         }
     }
-    let mut ready: std::collections::BTreeSet<(&str, usize)> =
+    let mut ready: BTreeSet<(&str, usize)> =
         (0..loose.len()).filter(|i| open[*i] == 0).map(|i| (loose[i].name.as_str(), i)).collect();
     let mut order = Vec::with_capacity(loose.len());
     while let Some((_, at)) = ready.pop_first() {
@@ -219,13 +225,15 @@ fn ancestors(nodes: &[NodeSpec], node: usize) -> Vec<bool> {
 }
 
 fn check_inputs(nodes: &[NodeSpec]) -> Result<(), BadThread> {
+    let by_name: BTreeMap<&TaskName, usize> = nodes.iter().enumerate().map(|(i, n)| (&n.name, i)).collect();
     for (at, node) in nodes.iter().enumerate() {
         let mut before: Option<Vec<bool>> = None;
         for input in &node.task.inputs {
             let InputSource::Output { from, output } = &input.source else { continue };
-            let before = before.get_or_insert_with(|| ancestors(nodes, at));
-            let ok = nodes.iter().position(|n| n.name == *from).is_some_and(|i| before[i]);
-            if !ok {
+            let giver = by_name.get(from).copied();
+            let linked = giver.is_some_and(|giver| node.after.iter().any(|link| link.node as usize == giver));
+            let mut ok = || giver.is_some_and(|giver| before.get_or_insert_with(|| ancestors(nodes, at))[giver]);
+            if !linked && !ok() {
                 return Err(BadThread::InputNotBefore {
                     node: node.name.clone(),
                     from: from.clone(),
@@ -237,29 +245,38 @@ fn check_inputs(nodes: &[NodeSpec]) -> Result<(), BadThread> {
     Ok(())
 }
 
+/// The sets by place. Sets that share a node are one: all of it starts together.
 fn together_sets(nodes: &[NodeSpec], sets: &[Vec<String>]) -> Result<Vec<Vec<u32>>, BadThread> {
-    let mut result = Vec::with_capacity(sets.len());
+    let by_name: BTreeMap<&str, u32> = nodes.iter().map(|n| n.name.as_str()).zip(0..).collect();
+    let mut result: Vec<BTreeSet<u32>> = Vec::with_capacity(sets.len());
     for set in sets {
-        let mut places = Vec::with_capacity(set.len());
+        let mut places = BTreeSet::new();
         for name in set {
-            let at = nodes.iter().position(|n| n.name.as_str() == name).ok_or_else(|| BadThread::UnknownNode {
-                node: nodes[0].name.clone(),
-                missing: name.clone(),
-            })?;
-            places.push(u32::try_from(at).unwrap_or(u32::MAX));
+            let at = by_name.get(name.as_str()).ok_or_else(|| BadThread::UnknownTogether { missing: name.clone() })?;
+            places.insert(*at);
         }
-        places.sort_unstable();
-        places.dedup();
-        for a in &places {
-            let before = ancestors(nodes, *a as usize);
-            if let Some(b) = places.iter().find(|b| before[**b as usize]) {
-                return Err(BadThread::TogetherButOrdered {
-                    a: nodes[*a as usize].name.clone(),
-                    b: nodes[*b as usize].name.clone(),
-                });
-            }
+        while let Some(shares) = result.iter().position(|other| !other.is_disjoint(&places)) {
+            places.extend(result.swap_remove(shares));
         }
         result.push(places);
     }
-    Ok(result)
+    result.retain(|places| !places.is_empty());
+    result.sort();
+    for places in &result {
+        check_unordered(nodes, places)?;
+    }
+    Ok(result.into_iter().map(|places| places.into_iter().collect()).collect())
+}
+
+fn check_unordered(nodes: &[NodeSpec], places: &BTreeSet<u32>) -> Result<(), BadThread> {
+    for a in places {
+        let before = ancestors(nodes, *a as usize);
+        if let Some(b) = places.iter().find(|b| before[**b as usize]) {
+            return Err(BadThread::TogetherButOrdered {
+                a: nodes[*a as usize].name.clone(),
+                b: nodes[*b as usize].name.clone(),
+            });
+        }
+    }
+    Ok(())
 }

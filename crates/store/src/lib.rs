@@ -56,6 +56,8 @@ pub trait Reader: Send {
     fn documents(&self, kind: DocumentKind) -> Result<Vec<Document>, StoreError>;
     /// One document; the newest version unless one is named.
     fn document(&self, kind: DocumentKind, name: &str, version: Option<u64>) -> Result<Option<Document>, StoreError>;
+    /// The highest version of a document that ever was, removed ones included; 0 when there was none.
+    fn last_version(&self, kind: DocumentKind, name: &str) -> Result<u64, StoreError>;
     /// Tokens.
     fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
     /// A join token by its secret's hash.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 /// Attempts are dead this long before the lease ends, ms; a tenth of a short lease. It covers a late
 /// timer, the kill itself, and clocks that drift apart.
-pub const LEASE_MARGIN_MS: u64 = 1_000;
+pub(crate) const LEASE_MARGIN_MS: u64 = 1_000;
 /// Least margin, ms.
-pub const LEASE_MARGIN_MS_MIN: u64 = 50;
+pub(crate) const LEASE_MARGIN_MS_MIN: u64 = 50;
 /// Longest grace of an attempt that is stopped because its lease ends, ms; a fifth of a short lease.
-pub const LEASE_GRACE_MS: u64 = 2_000;
+pub(crate) const LEASE_GRACE_MS: u64 = 2_000;
 
 /// Counted on the agent's own clock from the departure of the last heartbeat that was answered.
 #[derive(Debug, Default)]

@@ -51,12 +51,13 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts one. Its events come with `slot` over `events`; the first is `Ready`.
+    /// Starts one. `tell` gets its events on a thread of its own; the first is `Ready`, the last is
+    /// `Gone`. It must not block.
     pub fn launch(
         programs: &Programs,
         slot: usize,
         base: &CgroupBase,
-        events: mpsc::UnboundedSender<(usize, SpawnerEvent)>,
+        tell: impl Fn(SpawnerEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
         let mut child = Process::new(&programs.exe)
             .args(&programs.spawner)
@@ -73,10 +74,10 @@ impl Spawner {
         spawner.send(&Command::Configure { name: name.clone(), cgroup: Some(base.clone()) });
         let base = base.clone();
         std::thread::Builder::new().name(format!("slot-{slot}")).stack_size(256 * 1024).spawn(move || {
-            read_events(stdout, slot, &events);
+            read_events(stdout, slot, &tell);
             child.wait().ok();
             cgroup::remove(&base, &name);
-            events.send((slot, SpawnerEvent::Gone)).ok();
+            tell(SpawnerEvent::Gone);
         })?;
         Ok(spawner)
     }
@@ -114,16 +115,12 @@ fn write_to(stdin: OwnedFd) -> std::io::Result<mpsc::UnboundedSender<Vec<u8>>> {
     Ok(sender)
 }
 
-fn read_events(stdout: ChildStdout, slot: usize, events: &mpsc::UnboundedSender<(usize, SpawnerEvent)>) {
+fn read_events(stdout: ChildStdout, slot: usize, tell: &impl Fn(SpawnerEvent)) {
     let mut lines = BufReader::new(stdout);
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
         match serde_json::from_str(&line) {
-            Ok(event) => {
-                if events.send((slot, SpawnerEvent::Said(event))).is_err() {
-                    return;
-                }
-            }
+            Ok(event) => tell(SpawnerEvent::Said(event)),
             Err(error) => tracing::warn!(slot, %error, "a line of a spawner makes no sense"),
         }
         line.clear();

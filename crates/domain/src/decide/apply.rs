@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use crate::attempt::{Attempt, AttemptEnd, AttemptState, Place};
+use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place};
 use crate::event::{Event, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::{Instance, InstanceState};
@@ -42,7 +42,11 @@ impl Snapshot {
                 self.instances.insert(instance.clone(), known);
                 self.instance_changed(instance);
             }
-            Event::InstanceDraining { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Draining),
+            Event::InstanceDraining { instance, .. } => {
+                if self.instances.get(instance).is_some_and(|i| i.state < InstanceState::Draining) {
+                    self.set_instance_state(turn, instance, InstanceState::Draining);
+                }
+            }
             Event::InstanceGone { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Gone),
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
@@ -51,10 +55,14 @@ impl Snapshot {
             Event::InstanceReleased { instance, session, .. } => self.release(instance, *session),
             Event::NodeCancelled { node, .. } => self.cancel_node(at, *node),
             Event::Assigned { attempt } => self.assign(attempt),
-            Event::Sent { attempt } => self.set_attempt(*attempt, |a| a.state = AttemptState::Sent),
+            Event::Sent { attempt } => self.set_attempt(*attempt, |a| {
+                if a.state == AttemptState::Assigned {
+                    a.state = AttemptState::Sent;
+                }
+            }),
             Event::Started { attempt } => self.set_attempt(*attempt, |a| {
                 a.state = AttemptState::Started;
-                a.started_at = Some(at);
+                a.started_at = a.started_at.or(Some(at));
             }),
             Event::Cancelling { attempt } => self.set_attempt(*attempt, |a| a.cancelling = true),
             Event::Ended { attempt, end, then } => self.end_attempt(at, *attempt, end, *then),
@@ -84,6 +92,9 @@ impl Snapshot {
     }
 
     fn start_session(&mut self, at: Timestamp, id: SessionId, spec: &Arc<SessionSpec>) {
+        if self.sessions.contains_key(&id) {
+            return;
+        }
         let nodes: Vec<Node> = spec.thread.nodes.iter().map(|node| new_node(node, at)).collect();
         for (place, node) in nodes.iter().enumerate() {
             let key = NodeKey { session: id, node: u32::try_from(place).unwrap_or(u32::MAX) };
@@ -152,16 +163,20 @@ impl Snapshot {
         let key = attempt.key;
         let Some(session) = self.sessions.get_mut(&key.item.session()) else { return };
         let Some(node) = session.nodes.get_mut(key.item.node.node as usize) else { return };
-        let failures = match node.open.get(&key.item.index) {
-            Some(ItemState::Ready { not_before, failures, .. }) => {
-                node.retry.remove(&(*not_before, key.item.index));
+        let index = key.item.index;
+        let failures = match node.open.get(&index) {
+            Some(ItemState::Ready { not_before, attempts, failures }) if key.number == attempts + 1 => {
+                node.retry.remove(&(*not_before, index));
                 *failures
             }
-            Some(ItemState::Assigned { .. } | ItemState::Asking { .. }) => return,
-            None => 0,
+            // Untouched indices leave the default state in order, so that `next` says which are left.
+            None if index == node.next && index < node.count && key.number == 1 => {
+                node.next += 1;
+                0
+            }
+            _ => return,
         };
-        node.next = node.next.max(key.item.index + 1);
-        node.open.insert(key.item.index, ItemState::Assigned { attempt: key, failures });
+        node.open.insert(index, ItemState::Assigned { attempt: key, failures });
         let profile = node.profile.clone();
         self.index.set_ready(key.item.node, node);
         if let Place::Instance(id) = &attempt.place {
@@ -201,7 +216,7 @@ impl Snapshot {
         if let Place::Instance(id) = &attempt.place {
             self.idle_hold(at, key.item.session(), id);
         }
-        let own_failure = !matches!(end.cause, crate::attempt::EndCause::Lost { .. });
+        let own_failure = !matches!(end.cause, EndCause::Lost { .. } | EndCause::Cancelled);
         self.touched.attempts_ended.push((attempt, end.clone(), at));
         self.change_item(at, key.item, key.number, u32::from(own_failure), then);
     }
@@ -259,9 +274,11 @@ impl Snapshot {
 
     fn cancel_node(&mut self, at: Timestamp, key: NodeKey) {
         self.index.doomed.remove(&key);
-        let Some(node) = self.sessions.get_mut(&key.session).and_then(|s| s.nodes.get_mut(key.node as usize)) else {
+        let Some(session) = self.sessions.get_mut(&key.session) else { return };
+        let Some(node) = session.nodes.get_mut(key.node as usize) else { return };
+        if node.is_over() {
             return;
-        };
+        }
         if node.untouched() > 0 {
             self.touched.cancelled.push((key, node.next, node.count));
             node.tally.add(ItemEnd::Cancelled, node.untouched());
@@ -277,7 +294,17 @@ impl Snapshot {
         node.retry.clear();
         self.index.set_ready(key, node);
         self.touched.nodes.insert(key);
+        self.doom_together(key);
         self.open_links(at, key);
+    }
+
+    /// What was to start together with a cancelled node can no longer start either.
+    fn doom_together(&mut self, key: NodeKey) {
+        let Some(session) = self.sessions.get(&key.session) else { return };
+        let sets = session.spec.thread.together.iter().filter(|set| set.contains(&key.node));
+        for node in sets.flatten().filter(|node| session.nodes[**node as usize].untouched() > 0) {
+            self.index.doomed.insert(NodeKey { session: key.session, node: *node });
+        }
     }
 
     /// When a node is over, its followers' links open, or can never open.
@@ -297,8 +324,8 @@ impl Snapshot {
                     When::End => true,
                     When::Failure => tally.failed + tally.lost > 0,
                 };
-                next.links_open -= u32::from(opens);
-                if !opens {
+                next.links_open = next.links_open.saturating_sub(u32::from(opens));
+                if !opens && !next.is_over() {
                     self.index.doomed.insert(NodeKey { session: key.session, node: *follower });
                 }
             }

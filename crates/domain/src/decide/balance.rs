@@ -13,7 +13,7 @@ use super::reason::Reason;
 use super::snapshot::Snapshot;
 use super::{cost, place};
 use crate::id::{InstanceId, SessionId, SolutionId};
-use crate::instance::Instance;
+use crate::instance::{Instance, InstanceState};
 use crate::needs::CpuSetting;
 use crate::quantity::NanoUsd;
 use crate::task::{Balance, Profile};
@@ -108,8 +108,7 @@ impl<'a> Overlay<'a> {
         fits_instance(instance, live, load, slots, &class.profile, self.policy)?;
         match self.policy.instances_per_session_max {
             Some(most) if !self.holds(class.session, instance) && self.holds_count(class.session) >= most as usize => {
-                let asked = self.holds_count(class.session) as u64 + 1;
-                Err(Reason::TooSmall { what: "instances per session".into(), asked, most: most.into() })
+                Err(Reason::NotFree { what: "more instances for one session".into(), asked: 1, free: 0 })
             }
             _ => Ok(()),
         }
@@ -132,9 +131,21 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The best instance for one item of the class, or why there is none.
-    pub(super) fn best_instance(&self, class: &Class) -> Result<OnInstance, Reason> {
+    /// The custom algorithm that places items of this profile: nobody else does.
+    fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
+        match (&self.policy.algorithm, profile.needs.cpu, profile.balance) {
+            (Algorithm::Custom { class }, CpuSetting::Algorithm, None) => Some(class),
+            _ => None,
+        }
+    }
+
+    /// The best instance for one item of the class that costs at most `cost_max`, or why there is
+    /// none. Where its group is, the cost does not matter.
+    pub(super) fn best_instance(&self, class: &Class, cost_max: Option<NanoUsd>) -> Result<OnInstance, Reason> {
         place::mode_allows_instances(&class.profile)?;
+        if let Some(name) = self.custom(&class.profile) {
+            return Err(Reason::NoProposal { class: name.clone() });
+        }
         let balance = self.scheme(&class.profile);
         let found = |instance: &Instance, by_group| OnInstance {
             id: instance.id.clone(),
@@ -145,10 +156,14 @@ impl<'a> Overlay<'a> {
         if let Some(instance) = self.group_instance(class).filter(|i| self.fits(class, i).is_ok()) {
             return Ok(found(instance, true));
         }
-        match self.best_by(balance, class) {
+        match self.best_by(balance, class, cost_max) {
             Some(instance) => Ok(found(instance, false)),
-            None => Err(self.why_none(class)),
+            None => Err(self.why_none(class, cost_max)),
         }
+    }
+
+    fn within(&self, profile: &Profile, instance: &Instance, cost_max: Option<NanoUsd>) -> bool {
+        cost_max.is_none_or(|most| self.cost_on(profile, instance) <= most)
     }
 
     fn group_instance(&self, class: &Class) -> Option<&'a Instance> {
@@ -160,7 +175,7 @@ impl<'a> Overlay<'a> {
 
     /// Instances as the scheme ranks them. Those that other sessions hold come after all others;
     /// among equals, one this session holds already comes first.
-    fn best_by(&self, balance: Balance, class: &Class) -> Option<&'a Instance> {
+    fn best_by(&self, balance: Balance, class: &Class, cost_max: Option<NanoUsd>) -> Option<&'a Instance> {
         let mut best: Option<((bool, i64, bool, &InstanceId), &Instance)> = None;
         let mut look = |instance: &'a Instance| {
             let attempts = i64::from(self.load(&instance.id).attempts);
@@ -171,7 +186,8 @@ impl<'a> Overlay<'a> {
             };
             let others = self.held_by_others(class.session, instance);
             let rank = (others, order, !self.holds(class.session, instance), &instance.id);
-            if best.as_ref().is_none_or(|(b, _)| rank < *b) && self.fits(class, instance).is_ok() {
+            let better = best.as_ref().is_none_or(|(b, _)| rank < *b);
+            if better && self.within(&class.profile, instance, cost_max) && self.fits(class, instance).is_ok() {
                 best = Some((rank, instance));
             }
         };
@@ -183,11 +199,12 @@ impl<'a> Overlay<'a> {
         best.map(|(_, instance)| instance)
     }
 
-    fn why_none(&self, class: &Class) -> Reason {
+    fn why_none(&self, class: &Class, cost_max: Option<NanoUsd>) -> Reason {
         let mut counts: BTreeMap<Reason, u32> = BTreeMap::new();
         let mut looked_at = 0;
-        let there = self.snapshot.instances.values().filter(|i| i.state != crate::instance::InstanceState::Gone);
-        for instance in there.take(LOOKED_AT_MAX) {
+        let there = self.snapshot.instances.values().filter(|i| i.state != InstanceState::Gone);
+        let asked = there.filter(|i| self.within(&class.profile, i, cost_max));
+        for instance in asked.take(LOOKED_AT_MAX) {
             looked_at += 1;
             if let Err(reason) = self.fits(class, instance) {
                 *counts.entry(reason).or_default() += 1;
@@ -205,9 +222,8 @@ impl<'a> Overlay<'a> {
         place::mode_allows_instances(profile)?;
         let mut cheapest: Option<NanoUsd> = None;
         let mut why = None;
-        let there = self.snapshot.instances.values().filter(|i| i.state != crate::instance::InstanceState::Gone);
-        for instance in there.take(LOOKED_AT_MAX) {
-            match place::suits_instance(instance, profile) {
+        for instance in self.snapshot.instances.values().filter(|i| i.state != InstanceState::Gone) {
+            match place::could_take(instance, profile) {
                 Ok(()) => {
                     let cost = self.cost_on(profile, instance);
                     cheapest = Some(cheapest.map_or(cost, |c| c.min(cost)));
@@ -223,9 +239,28 @@ impl<'a> Overlay<'a> {
         self.gateways_that(profile, |id, shared| place::suits_gateway(id, shared, profile)).map(|found| found.cost)
     }
 
-    /// The cheapest shared solution with room, or why there is none.
-    pub(super) fn best_gateway(&self, profile: &Profile) -> Result<InGateway, Reason> {
-        self.gateways_that(profile, |id, shared| fits_gateway(id, shared, self.open_in(id), profile))
+    /// The cheapest shared solution with room that costs at most `cost_max`, or why there is none.
+    pub(super) fn best_gateway(&self, profile: &Profile, cost_max: Option<NanoUsd>) -> Result<InGateway, Reason> {
+        let found = self.gateways_that(profile, |id, shared| fits_gateway(id, shared, self.open_in(id), profile))?;
+        match cost_max {
+            Some(most) if found.cost > most => Err(self.why_no_gateway(profile, most)),
+            _ => Ok(found),
+        }
+    }
+
+    /// Why the ones that cost at most `most` do not take it.
+    fn why_no_gateway(&self, profile: &Profile, most: NanoUsd) -> Reason {
+        let run_ms = cost::expected_ms(profile, self.policy);
+        let shared = self.snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s.shared()?)));
+        let cheap = shared.filter(|(_, s)| cost::in_gateway(s, profile.needs.memory_mb, run_ms) <= most);
+        let mut reasons = cheap.filter_map(|(id, s)| fits_gateway(id, s, self.open_in(id), profile).err());
+        reasons.next().unwrap_or(Reason::NoneConfigured { what: "shared solution".into() })
+    }
+
+    /// The longest cold start of any shared solution, ms.
+    pub(super) fn cold_start_ms(&self) -> u64 {
+        let shared = self.snapshot.solutions.values().filter_map(|s| s.shared());
+        shared.map(|s| s.cold_start_ms).max().unwrap_or(0)
     }
 
     fn gateways_that(

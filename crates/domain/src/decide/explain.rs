@@ -3,17 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::balance::Overlay;
+use super::choose::{Ever, choose};
 use super::index::Class;
-use super::plan::choose;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
 use super::place;
 use crate::attempt::Place;
-use crate::id::{AttemptKey, ItemKey};
+use crate::id::{AttemptKey, ItemKey, NodeKey};
 use crate::instance::InstanceState;
 use crate::quantity::{NanoUsd, Timestamp};
-use crate::session::ItemState;
+use crate::session::{ItemState, Session};
 use crate::task::Profile;
 
 /// Why an open item is where it is.
@@ -101,20 +101,26 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
     if let Some(placed) = plan.assignments.iter().find(|a| a.item == item) {
         return Explanation::Placeable { place: placed.place.clone(), choice: placed.choice.clone(), candidates };
     }
-    let of_node = plan.waiting.iter().find(|w| w.node == item.node);
-    let reason = match of_node {
-        Some(waiting) => waiting.reason.clone(),
-        // Another node of its class was asked first; or everything was given to earlier items.
-        None => match choose(&Overlay::new(snapshot, policy), &class, since, now) {
-            Err(reason) => reason,
-            Ok(_) => plan
-                .waiting
-                .iter()
-                .find(|w| w.session == item.session())
-                .map_or(Reason::PlanFull, |w| w.reason.clone()),
-        },
+    if let Some(waiting) = plan.waiting.iter().find(|w| asked_with(session, w.node, item.node)) {
+        return Explanation::Waiting { reason: waiting.reason.clone(), candidates };
+    }
+    // Another node of its class was asked first; or everything was given to earlier items.
+    let overlay = Overlay::new(snapshot, policy);
+    let ever = Ever::of(&overlay, &class.profile);
+    let reason = choose(&overlay, &ever, &class, since, now).err();
+    let of_class = |w: &&super::plan::Waiting| {
+        snapshot.node(w.node).is_some_and(|n| w.session == item.session() && n.profile == class.profile)
     };
+    let of_class = || plan.waiting.iter().find(of_class).map(|w| w.reason.clone());
+    let reason = reason.or_else(of_class).unwrap_or(Reason::PlanFull);
     Explanation::Waiting { reason, candidates }
+}
+
+/// Is `node` the node `asked`, or one that starts together with it?
+fn asked_with(session: &Session, asked: NodeKey, node: NodeKey) -> bool {
+    let mut sets = session.spec.thread.together.iter();
+    asked == node
+        || asked.session == node.session && sets.any(|set| set.contains(&asked.node) && set.contains(&node.node))
 }
 
 /// Every place's answer to one item of the class, now.

@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod balance;
 pub mod change;
+mod choose;
 pub mod cost;
 pub mod explain;
 pub mod index;

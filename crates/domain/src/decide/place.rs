@@ -47,6 +47,15 @@ pub fn suits_instance(instance: &Instance, profile: &Profile) -> Result<(), Reas
     Ok(())
 }
 
+/// Could this instance take it, now or once it is empty? One that takes nothing new will not.
+pub fn could_take(instance: &Instance, profile: &Profile) -> Result<(), Reason> {
+    suits_instance(instance, profile)?;
+    if instance.state >= InstanceState::Draining {
+        return Err(Reason::NotReady { state: instance.state });
+    }
+    Ok(())
+}
+
 /// Can this instance, with `load` taken and `live` measured, take it now?
 pub fn fits_instance(
     instance: &Instance,

@@ -2,14 +2,14 @@
 //!
 //! Classes are served in order of rank (service level, urgency), then of how long their oldest node
 //! has been ready. A class whose next item finds no place is put aside for this pass: its other items
-//! ask for the same. Where both kinds of place can ever take an item, the cheaper kind gets it; when
-//! that has no room, the item waits for it until its allowed wait (less the cold start it would then
-//! still have before it) is over, and goes to the dearer kind ("patience").
+//! ask for the same. [`super::choose`] finds the place for one item.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::balance::{InGateway, OnInstance, Overlay};
+use super::balance::Overlay;
+use super::choose::{Chosen, Ever, choose};
 use super::index::Class;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
@@ -18,8 +18,8 @@ use crate::attempt::Place;
 use crate::event::Event;
 use crate::id::{InstanceId, ItemKey, NodeKey, SessionId};
 use crate::quantity::{NanoUsd, Timestamp};
-use crate::session::{HoldPolicy, ItemState, SessionState};
-use crate::task::URGENT;
+use crate::session::{HoldPolicy, ItemState, Session, SessionState};
+use crate::task::Profile;
 
 /// An item, and where it is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         plan: Plan::default(),
         taken: BTreeMap::new(),
         together_tried: BTreeSet::new(),
+        ever: BTreeMap::new(),
     };
     pass.place();
     pass.release();
@@ -98,18 +99,38 @@ struct Pass<'a> {
     now: Timestamp,
     plan: Plan,
     /// Items of a node given out by this pass.
-    taken: BTreeMap<NodeKey, u32>,
+    taken: BTreeMap<NodeKey, Taken>,
     /// First nodes of `together` sets looked at in this pass.
     together_tried: BTreeSet<NodeKey>,
+    /// Which kinds of place could ever take a profile, asked once.
+    ever: BTreeMap<Arc<Profile>, Ever>,
+}
+
+/// How many of a node's items this pass has given out.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    retries: u32,
+    untouched: u32,
 }
 
 /// Order in which classes are served: rank, oldest, key; with the class and its place in its queue.
 type Head<'a> = (Reverse<(crate::task::ServiceLevel, u8)>, Timestamp, NodeKey, &'a Class);
 
-enum Next {
-    Item(ItemKey, u32, Timestamp),
-    NotYet(Timestamp),
-    None,
+#[derive(Debug, Clone, Copy)]
+struct NextItem {
+    item: ItemKey,
+    number: u32,
+    since: Timestamp,
+}
+
+/// Why a node's next item was not placed, and for what else that holds.
+enum Stop {
+    /// For this node only.
+    Node(Reason),
+    /// For its whole class.
+    Class(Reason),
+    /// For everything: the plan is full.
+    Pass,
 }
 
 impl<'a> Pass<'a> {
@@ -126,82 +147,109 @@ impl<'a> Pass<'a> {
             advance(class, &mut heads);
         }
         while let Some((_, _, node, class)) = heads.pop_first() {
-            match self.place_node(class, node) {
-                Ok(()) => advance(class, &mut heads),
-                Err(reason) => {
-                    self.plan.waiting.push(Waiting { session: class.session, node, reason: reason.clone() });
-                    match reason {
-                        Reason::PlanFull => return self.plan.wake_at(self.now),
-                        // These belong to this node, not to its class.
-                        Reason::TogetherNotReady { .. } | Reason::TogetherLacks { .. } => advance(class, &mut heads),
-                        _ => {}
-                    }
+            let (reason, goes_on) = match self.place_node(class, node) {
+                Ok(()) => {
+                    advance(class, &mut heads);
+                    continue;
                 }
+                Err(Stop::Node(reason)) => (reason, true),
+                Err(Stop::Class(reason)) => (reason, false),
+                Err(Stop::Pass) => {
+                    heads.clear();
+                    self.plan.wake_at(self.now);
+                    (Reason::PlanFull, false)
+                }
+            };
+            self.plan.waiting.push(Waiting { session: class.session, node, reason });
+            if goes_on {
+                advance(class, &mut heads);
             }
         }
     }
 
     /// Places as many items of a node as find room. An error says why its next item does not.
-    fn place_node(&mut self, class: &Class, node: NodeKey) -> Result<(), Reason> {
+    fn place_node(&mut self, class: &Class, node: NodeKey) -> Result<(), Stop> {
         let session = self.overlay.snapshot.sessions.get(&node.session);
         let Some(session) = session.filter(|s| s.state == SessionState::Running) else {
-            return Err(Reason::SessionStops);
+            return Err(Stop::Node(Reason::SessionStops));
         };
         if let Some(set) = session.spec.thread.together.iter().find(|set| set.contains(&node.node)) {
             return self.place_together(node.session, set);
         }
-        loop {
-            match self.next_item(node) {
-                Next::None => return Ok(()),
-                Next::NotYet(at) => {
-                    self.plan.wake_at(at);
-                    return Ok(());
+        let mut patient = None;
+        while let Some(next) = self.next_retry(node) {
+            match self.place_item(class, next) {
+                Ok(()) => {}
+                // Of the same class, but untouched items have waited for longer than a retry.
+                Err(Stop::Class(reason @ Reason::WaitsForCheaper { .. })) => {
+                    patient = Some(reason);
+                    break;
                 }
-                Next::Item(item, number, since) => self.place_item(class, item, number, since)?,
+                Err(stop) => return Err(stop),
+            }
+        }
+        while let Some(next) = self.next_untouched(node) {
+            self.place_item(class, next)?;
+        }
+        patient.map_or(Ok(()), |reason| Err(Stop::Node(reason)))
+    }
+
+    /// The node's next item to be tried again that this pass has not given out.
+    fn next_retry(&mut self, key: NodeKey) -> Option<NextItem> {
+        let node = self.overlay.snapshot.node(key)?;
+        let taken = self.taken.get(&key).map_or(0, |t| t.retries);
+        let (at, index) = *node.retry.iter().nth(taken as usize)?;
+        if at > self.now {
+            self.plan.wake_at(at);
+            return None;
+        }
+        let Some(ItemState::Ready { attempts, .. }) = node.open.get(&index) else { return None };
+        Some(NextItem { item: key.item(index), number: attempts + 1, since: at.max(node.ready_at) })
+    }
+
+    /// The node's next untouched item that this pass has not given out.
+    fn next_untouched(&self, key: NodeKey) -> Option<NextItem> {
+        let node = self.overlay.snapshot.node(key)?;
+        let taken = self.taken.get(&key).map_or(0, |t| t.untouched);
+        (taken < node.untouched()).then(|| NextItem {
+            item: key.item(node.next + taken),
+            number: 1,
+            since: node.ready_at,
+        })
+    }
+
+    fn count_taken(&mut self, next: NextItem) {
+        let taken = self.taken.entry(next.item.node).or_default();
+        if next.number > 1 { taken.retries += 1 } else { taken.untouched += 1 }
+    }
+
+    fn orders_max(&self) -> usize {
+        self.overlay.policy.plan_orders_max.max(1) as usize
+    }
+
+    fn place_item(&mut self, class: &Class, next: NextItem) -> Result<(), Stop> {
+        if self.plan.assignments.len() >= self.orders_max() {
+            return Err(Stop::Pass);
+        }
+        let overlay = &self.overlay;
+        let ever = self.ever.entry(class.profile.clone()).or_insert_with(|| Ever::of(overlay, &class.profile));
+        match choose(overlay, ever, class, next.since, self.now) {
+            Ok(chosen) => {
+                self.take(class, next, chosen);
+                Ok(())
+            }
+            Err(reason) => {
+                if let Reason::WaitsForCheaper { until, .. } = reason {
+                    self.plan.wake_at(until);
+                }
+                Err(Stop::Class(reason))
             }
         }
     }
 
-    /// The node's next item that this pass has not given out: retries whose time has come, then
-    /// untouched indices.
-    fn next_item(&self, key: NodeKey) -> Next {
-        let Some(node) = self.overlay.snapshot.node(key) else { return Next::None };
-        let taken = self.taken.get(&key).copied().unwrap_or(0);
-        let due = node.retry.range(..=(self.now, u32::MAX)).count();
-        let due = u32::try_from(due).unwrap_or(u32::MAX);
-        if taken < due {
-            let retry = node.retry.iter().nth(taken as usize).map(|(_, index)| *index);
-            let index = retry.unwrap_or(0);
-            if let Some(ItemState::Ready { not_before, attempts, .. }) = node.open.get(&index) {
-                return Next::Item(key.item(index), attempts + 1, (*not_before).max(node.ready_at));
-            }
-        }
-        let fresh = taken - due.min(taken);
-        if fresh < node.untouched() {
-            return Next::Item(key.item(node.next + fresh), 1, node.ready_at);
-        }
-        match node.retry.range((self.now, u32::MAX)..).next() {
-            Some((at, _)) => Next::NotYet(*at),
-            None => Next::None,
-        }
-    }
-
-    fn place_item(&mut self, class: &Class, item: ItemKey, number: u32, since: Timestamp) -> Result<(), Reason> {
-        if self.plan.assignments.len() >= self.overlay.policy.plan_orders_max as usize {
-            return Err(Reason::PlanFull);
-        }
-        let chosen = choose(&self.overlay, class, since, self.now).inspect_err(|reason| {
-            if let Reason::WaitsForCheaper { until, .. } = reason {
-                self.plan.wake_at(*until);
-            }
-        })?;
-        self.take(class, item, number, chosen);
-        Ok(())
-    }
-
-    fn take(&mut self, class: &Class, item: ItemKey, number: u32, chosen: Chosen) {
-        let profile = &class.profile;
-        let place_limit = match &chosen.place {
+    fn take(&mut self, class: &Class, next: NextItem, chosen: Chosen) {
+        let longest = class.profile.longest_run_ms;
+        let limit_ms = match &chosen.place {
             Place::Instance(id) => {
                 let instance = self.overlay.snapshot.instances.get(id);
                 if instance.is_some_and(|i| !self.overlay.holds(class.session, i)) {
@@ -209,28 +257,27 @@ impl<'a> Pass<'a> {
                 }
                 self.overlay.take_instance(class, id);
                 let solution = instance.and_then(|i| self.overlay.snapshot.solutions.get(&i.solution));
-                solution.and_then(|s| s.dedicated()).map(|d| d.timeout_ms)
+                longest.or_else(|| solution.and_then(|s| s.dedicated()).map(|d| d.timeout_ms))
             }
             Place::Gateway(id) => {
                 self.overlay.take_gateway(id);
-                self.overlay.snapshot.solutions.get(id).and_then(|s| s.shared()).map(|s| s.timeout_ms)
+                let most = self.overlay.snapshot.solutions.get(id).and_then(|s| s.shared()).map(|s| s.timeout_ms);
+                longest.into_iter().chain(most).min()
             }
         };
-        let limits = [profile.longest_run_ms, place_limit];
-        let limit_ms = if profile.service { None } else { limits.into_iter().flatten().min() };
-        *self.taken.entry(item.node).or_default() += 1;
+        self.count_taken(next);
         self.plan.assignments.push(Assignment {
-            item,
-            number,
+            item: next.item,
+            number: next.number,
             place: chosen.place,
             choice: chosen.choice,
             cost: chosen.cost,
-            limit_ms,
+            limit_ms: limit_ms.filter(|_| !class.profile.service),
         });
     }
 
-    /// All items of the set in this plan, or none.
-    fn place_together(&mut self, session_id: SessionId, set: &[u32]) -> Result<(), Reason> {
+    /// All items of the set that are ready in this plan, or none.
+    fn place_together(&mut self, session_id: SessionId, set: &[u32]) -> Result<(), Stop> {
         let node_key = |node: &u32| NodeKey { session: session_id, node: *node };
         let Some(first) = set.first().map(node_key).filter(|first| self.together_tried.insert(*first)) else {
             return Ok(());
@@ -243,29 +290,60 @@ impl<'a> Pass<'a> {
             .map(|n| session.spec.thread.nodes[*n as usize].name.clone())
             .collect();
         if !not_ready.is_empty() {
-            return Err(Reason::TogetherNotReady { nodes: not_ready });
+            return Err(Stop::Node(Reason::TogetherNotReady { nodes: not_ready }));
         }
         let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone());
-        let (mut of, mut lacking, mut because) = (0, 0, None);
-        for key in set.iter().map(node_key) {
-            let profile = session.nodes[key.node as usize].profile.clone();
-            let class = Class { session: session_id, profile };
-            while let Next::Item(item, number, since) = self.next_item(key) {
-                of += 1;
-                if let Err(reason) = self.place_item(&class, item, number, since) {
-                    lacking += 1;
-                    because.get_or_insert(reason);
-                    *self.taken.entry(key).or_default() += 1;
-                }
+        let mut keys: Vec<NodeKey> = set.iter().map(node_key).collect();
+        keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
+        let found = self.try_together(keys, session);
+        if found.is_err() {
+            let wake = self.plan.next_wake;
+            (self.overlay, self.plan, self.taken) = before;
+            if let Some(at) = wake {
+                self.plan.wake_at(at);
             }
         }
-        let Some(because) = because else { return Ok(()) };
-        let wake = self.plan.next_wake;
-        (self.overlay, self.plan, self.taken) = before;
-        if let Some(at) = wake {
-            self.plan.wake_at(at);
+        found
+    }
+
+    /// The set is placed without trying back, so what has the fewest places, and then what asks for
+    /// most, goes first.
+    fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32)>) {
+        let profile = session.nodes[key.node as usize].profile.clone();
+        let class = Class { session: session.id, profile };
+        let needs = &class.profile.needs;
+        let asks = Reverse((needs.cpu.reserved_percent(), needs.memory_mb, needs.storage_mb));
+        let instances = self.overlay.snapshot.usable().filter_map(|id| self.overlay.snapshot.instances.get(id));
+        (instances.filter(|instance| self.overlay.fits(&class, instance).is_ok()).count(), asks)
+    }
+
+    fn try_together(&mut self, keys: Vec<NodeKey>, session: &Session) -> Result<(), Stop> {
+        let (mut of, mut lacking, mut because, mut full) = (0_u32, 0_u32, None, false);
+        for key in keys {
+            let class = Class { session: session.id, profile: session.nodes[key.node as usize].profile.clone() };
+            while let Some(next) = self.next_retry(key).or_else(|| self.next_untouched(key)) {
+                of += 1;
+                match self.place_item(&class, next) {
+                    Ok(()) => continue,
+                    Err(Stop::Pass) => full = true,
+                    Err(Stop::Class(reason) | Stop::Node(reason)) => {
+                        lacking += 1;
+                        because.get_or_insert(reason);
+                    }
+                }
+                self.count_taken(next);
+            }
         }
-        Err(Reason::TogetherLacks { lacking, of, because: Box::new(because) })
+        let (asked, most) = (u64::from(of), self.orders_max() as u64);
+        if asked > most {
+            let what = "orders in one plan".into();
+            (lacking, because) = (of, Some(Reason::TooSmall { what, asked, most }));
+        } else if full {
+            return Err(Stop::Pass);
+        }
+        because.map_or(Ok(()), |because| {
+            Err(Stop::Node(Reason::TogetherLacks { lacking, of, because: Box::new(because) }))
+        })
     }
 
     /// Holds that have been idle for as long as their session's policy allows.
@@ -285,123 +363,10 @@ impl<'a> Pass<'a> {
                 self.plan.wake_at(due);
             }
         }
-    }
-}
-
-pub(super) struct Chosen {
-    pub place: Place,
-    pub choice: Choice,
-    pub cost: NanoUsd,
-}
-
-fn on_instance(found: OnInstance, choice: Choice, group: Option<&std::sync::Arc<str>>) -> Chosen {
-    let choice = match group.filter(|_| found.by_group) {
-        Some(group) => Choice::Group { group: group.clone() },
-        None => choice,
-    };
-    Chosen { place: Place::Instance(found.id), choice, cost: found.cost }
-}
-
-fn in_gateway(found: InGateway, choice: Choice) -> Chosen {
-    Chosen { place: Place::Gateway(found.id), choice, cost: found.cost }
-}
-
-/// Chooses a place for one item that has been ready since `since`.
-pub(super) fn choose(overlay: &Overlay<'_>, class: &Class, since: Timestamp, now: Timestamp) -> Result<Chosen, Reason> {
-    let profile = &class.profile;
-    let group = profile.group.as_ref();
-    match (overlay.any_instance_ever(profile), overlay.any_gateway_ever(profile)) {
-        (Err(_), Err(_)) => Err(neither(overlay, class)),
-        (Ok(_), Err(other)) => {
-            let found = overlay.best_instance(class)?;
-            let choice = only(profile.mode, other, Some(found.balance));
-            Ok(on_instance(found, choice, group))
+        // What is given back may be what another class waits for.
+        if !self.plan.releases.is_empty() && !self.plan.waiting.is_empty() {
+            self.plan.wake_at(self.now);
         }
-        (Err(other), Ok(_)) => Ok(in_gateway(overlay.best_gateway(profile)?, only(profile.mode, other, None))),
-        (Ok(instance_cost), Ok(gateway_cost)) => {
-            let both = Both { overlay, class, since, now, instance_cost, gateway_cost };
-            if instance_cost <= gateway_cost { both.instance_first() } else { both.gateway_first() }
-        }
-    }
-}
-
-fn only(mode: crate::task::RunningMode, other: Reason, balance: Option<crate::task::Balance>) -> Choice {
-    match other {
-        Reason::ModeExcludes { .. } => Choice::Mode { mode, balance },
-        other => Choice::OnlyKind { other: Box::new(other) },
-    }
-}
-
-/// Neither kind can ever take it: the reason of the kind that the mode allows.
-fn neither(overlay: &Overlay<'_>, class: &Class) -> Reason {
-    let of_gateway = overlay.any_gateway_ever(&class.profile).err();
-    match overlay.best_instance(class) {
-        Err(Reason::ModeExcludes { .. } | Reason::FunctionNeedsGateway) => {
-            of_gateway.unwrap_or(Reason::NoneConfigured { what: "shared solution".into() })
-        }
-        Err(reason) => reason,
-        Ok(_) => Reason::PlanFull,
-    }
-}
-
-struct Both<'a> {
-    overlay: &'a Overlay<'a>,
-    class: &'a Class,
-    since: Timestamp,
-    now: Timestamp,
-    instance_cost: NanoUsd,
-    gateway_cost: NanoUsd,
-}
-
-impl Both<'_> {
-    fn instance_first(&self) -> Result<Chosen, Reason> {
-        let group = self.class.profile.group.as_ref();
-        let (here, there) = (self.instance_cost, self.gateway_cost);
-        let because = match self.overlay.best_instance(self.class) {
-            Ok(found) => return Ok(on_instance(found, Choice::Cheaper { here, there }, group)),
-            Err(reason) => reason,
-        };
-        let choice = self.second(because, self.gateway_cold_start_ms(), self.gateway_cost, self.instance_cost)?;
-        let found = self.overlay.best_gateway(&self.class.profile).map_err(|_| full(&choice))?;
-        Ok(in_gateway(found, choice))
-    }
-
-    fn gateway_first(&self) -> Result<Chosen, Reason> {
-        let group = self.class.profile.group.as_ref();
-        let (here, there) = (self.gateway_cost, self.instance_cost);
-        let because = match self.overlay.best_gateway(&self.class.profile) {
-            Ok(found) => return Ok(in_gateway(found, Choice::Cheaper { here, there })),
-            Err(reason) => reason,
-        };
-        let choice = self.second(because, 0, self.instance_cost, self.gateway_cost)?;
-        let found = self.overlay.best_instance(self.class).map_err(|_| full(&choice))?;
-        Ok(on_instance(found, choice, group))
-    }
-
-    /// May it go to the dearer kind yet? `start_ms` is how long that kind takes to start.
-    fn second(&self, because: Reason, start_ms: u64, here: NanoUsd, there: NanoUsd) -> Result<Choice, Reason> {
-        let because = Box::new(because);
-        if self.class.profile.rank.1 >= URGENT {
-            return Ok(Choice::Urgent { because });
-        }
-        let until = self.since.after_ms(self.class.profile.allowed_wait_ms.saturating_sub(start_ms));
-        if self.now < until {
-            return Err(Reason::WaitsForCheaper { until, because });
-        }
-        Ok(Choice::Overflow { waited_ms: self.now.ms_since(self.since), here, there, because })
-    }
-
-    fn gateway_cold_start_ms(&self) -> u64 {
-        let shared = self.overlay.snapshot.solutions.values().filter_map(|s| s.shared());
-        shared.map(|s| s.cold_start_ms).max().unwrap_or(0)
-    }
-}
-
-/// Both kinds are full: what the cheaper one said.
-fn full(choice: &Choice) -> Reason {
-    match choice {
-        Choice::Overflow { because, .. } | Choice::Urgent { because } => (**because).clone(),
-        _ => Reason::PlanFull,
     }
 }
 

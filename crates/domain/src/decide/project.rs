@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::cost::expected_ms;
+use super::plan::Plan;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
@@ -13,7 +14,7 @@ use crate::attempt::{AttemptEnd, EndCause, Place};
 use crate::event::{Event, Then};
 use crate::id::{AttemptKey, ItemKey, NodeKey, SessionId};
 use crate::quantity::{NanoUsd, Timestamp};
-use crate::session::ItemEnd;
+use crate::session::{ItemEnd, ItemState};
 
 /// Most items a projection places; what is beyond is counted only.
 pub const PROJECT_ITEMS_MAX: usize = 100_000;
@@ -52,54 +53,102 @@ pub struct Projection {
 
 /// Runs `session` forward from `now`, every other open session with it.
 pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Timestamp) -> Projection {
-    let mut world = snapshot.clone();
+    let mut world = Course { world: snapshot.clone(), policy, session, now, ends: BTreeSet::new(), placed: 0 };
     let mut result = Projection::default();
-    let mut ends: BTreeSet<(Timestamp, AttemptKey)> = BTreeSet::new();
     for attempt in snapshot.attempts.values() {
-        ends.insert((end_of(snapshot, policy, attempt.key, &attempt.place, attempt.started_at.unwrap_or(now)).max(now), attempt.key));
+        let start = attempt.started_at.unwrap_or(now);
+        let end = end_of(snapshot, policy, attempt.key, &attempt.place, start).max(now);
+        world.ends.insert((end, attempt.key));
     }
     let mut at = now;
-    while world.sessions.contains_key(&session) {
-        let plan = super::plan::decide(&world, policy, at);
-        let wake = plan.next_wake;
+    while world.world.sessions.contains_key(&session) {
+        if world.placed >= PROJECT_ITEMS_MAX {
+            result.cut = true;
+            break;
+        }
+        let plan = super::plan::decide(&world.world, policy, at);
+        let moved = !plan.assignments.is_empty() || !plan.releases.is_empty();
+        let (wake, stuck) = (plan.next_wake, world.stuck(&plan));
+        world.carry_out(plan, at, &mut result);
+        if moved && wake.is_some_and(|wake| wake <= at) {
+            continue;
+        }
+        let next_end = world.ends.first().map(|(end, _)| *end);
+        match [next_end, wake.filter(|wake| *wake > at)].into_iter().flatten().min() {
+            Some(next) => at = next,
+            None if moved => continue,
+            None => {
+                result.stuck = stuck;
+                break;
+            }
+        }
+        world.finish_until(at);
+    }
+    let ended = !world.world.sessions.contains_key(&session);
+    let last = result.items.iter().map(|i| i.end_ms).max().unwrap_or(0);
+    result.total_ms = if ended { at.ms_since(now) } else { last };
+    result
+}
+
+/// A world that runs forward.
+struct Course<'a> {
+    world: Snapshot,
+    policy: &'a Policy,
+    session: SessionId,
+    now: Timestamp,
+    ends: BTreeSet<(Timestamp, AttemptKey)>,
+    /// Items of all sessions placed so far.
+    placed: usize,
+}
+
+impl Course<'_> {
+    fn carry_out(&mut self, plan: Plan, at: Timestamp, result: &mut Projection) {
+        self.placed += plan.assignments.len();
         for placed in &plan.assignments {
             let key = placed.item.attempt(placed.number);
-            let end = end_of(&world, policy, key, &placed.place, at);
-            ends.insert((end, key));
-            if placed.item.session() == session {
+            let end = end_of(&self.world, self.policy, key, &placed.place, at);
+            self.ends.insert((end, key));
+            if placed.item.session() == self.session {
                 result.cost += placed.cost;
                 result.items.push(ProjectedItem {
                     item: placed.item,
                     place: placed.place.clone(),
                     choice: placed.choice.clone(),
-                    start_ms: at.ms_since(now),
-                    end_ms: end.ms_since(now),
+                    start_ms: at.ms_since(self.now),
+                    end_ms: end.ms_since(self.now),
                     cost: placed.cost,
                 });
             }
         }
-        if result.items.len() >= PROJECT_ITEMS_MAX {
-            result.cut = true;
-            break;
-        }
-        let waiting: Vec<_> = plan.waiting.iter().filter(|w| w.session == session).map(|w| (w.node, w.reason.clone())).collect();
-        let idle = plan.assignments.is_empty() && plan.releases.is_empty();
-        let turn = world.turn + 1;
-        let events = plan.into_events(&world, turn, at);
-        world.apply_all(turn, at, events);
-        let next_end = ends.first().map(|(end, _)| *end);
-        let Some(next) = [next_end, wake.filter(|w| *w > at)].into_iter().flatten().min() else {
-            if idle {
-                result.stuck = waiting;
-                break;
-            }
-            continue;
-        };
-        at = next;
-        finish_until(&mut world, &mut ends, at);
+        let turn = self.world.turn + 1;
+        let events = plan.into_events(&self.world, turn, at);
+        self.world.apply_all(turn, at, events);
     }
-    result.total_ms = result.items.iter().map(|i| i.end_ms).max().unwrap_or(0);
-    result
+
+    fn finish_until(&mut self, at: Timestamp) {
+        let mut events = Vec::new();
+        while let Some((_, attempt)) = self.ends.first().copied().filter(|(end, _)| *end <= at) {
+            self.ends.pop_first();
+            let end = AttemptEnd::bare(EndCause::Succeeded);
+            events.push(Event::Ended { attempt, end, then: Then::End(ItemEnd::Succeeded) });
+        }
+        let turn = self.world.turn + 1;
+        self.world.apply_all(turn, at, events);
+    }
+
+    /// The session's nodes that found no place, and those that wait for a person.
+    fn stuck(&self, plan: &Plan) -> Vec<(NodeKey, Reason)> {
+        let waiting = plan.waiting.iter().filter(|w| w.session == self.session);
+        let mut stuck: Vec<_> = waiting.map(|w| (w.node, w.reason.clone())).collect();
+        let nodes = self.world.sessions.get(&self.session).into_iter().flat_map(|s| s.nodes.iter().enumerate());
+        for (at, node) in nodes {
+            if node.open.values().any(|state| matches!(state, ItemState::Asking { .. })) {
+                let key = NodeKey { session: self.session, node: u32::try_from(at).unwrap_or(u32::MAX) };
+                stuck.push((key, Reason::AsksPerson));
+            }
+        }
+        stuck
+    }
 }
 
 fn end_of(world: &Snapshot, policy: &Policy, key: AttemptKey, place: &Place, start: Timestamp) -> Timestamp {
@@ -110,15 +159,4 @@ fn end_of(world: &Snapshot, policy: &Policy, key: AttemptKey, place: &Place, sta
     };
     // At least a millisecond, so that time moves on.
     start.after_ms((run + cold).max(1))
-}
-
-fn finish_until(world: &mut Snapshot, ends: &mut BTreeSet<(Timestamp, AttemptKey)>, at: Timestamp) {
-    let mut events = Vec::new();
-    while let Some((_, attempt)) = ends.first().copied().filter(|(end, _)| *end <= at) {
-        ends.pop_first();
-        let end = AttemptEnd::bare(EndCause::Succeeded);
-        events.push(Event::Ended { attempt, end, then: Then::End(ItemEnd::Succeeded) });
-    }
-    let turn = world.turn + 1;
-    world.apply_all(turn, at, events);
 }

@@ -29,7 +29,7 @@ use skein_domain::{
 use skein_store::Side;
 
 pub use input::{GatewayEvent, Input, ReplyId, Settings};
-pub use output::{Answer, OrderTo, Output, Refusal};
+pub use output::{Answer, OrderTo, Output, Refusal, RefusalKind};
 
 /// Client keys remembered in memory; older ones are in the ledger, where the rim looks first.
 const RECENT_KEYS_MAX: usize = 100_000;
@@ -153,8 +153,14 @@ impl Core {
         let all = self.snapshot.apply_all(self.turn.turn, self.now, events);
         self.turn.lazy &= all.iter().all(lazy);
         for event in &all {
-            if let Event::Cancelling { attempt } = event {
-                self.order_cancel(*attempt);
+            match event {
+                Event::Cancelling { attempt } => self.order_cancel(*attempt),
+                Event::Ended { attempt, end, .. } => {
+                    let session = attempt.item.session();
+                    let refer = |output: &skein_domain::OutputFile| Side::FileRef { session, digest: output.digest.clone() };
+                    self.turn.side.extend(end.outputs.iter().map(refer));
+                }
+                _ => {}
             }
         }
         self.turn.events.extend(all);

@@ -58,15 +58,22 @@ impl SqliteLedger {
 
     /// A reader of the same ledger.
     pub fn reader(&self) -> Result<SqliteReader, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(self.dir.join(FILE), flags)?;
-        prepare(&connection)?;
-        Ok(SqliteReader { connection })
+        SqliteReader::open(&self.dir)
     }
 
     /// The epoch that every transaction of this writer asserts.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+}
+
+impl SqliteReader {
+    /// A reader of the ledger in `dir`, which a writer has open or has left.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(dir.join(FILE), flags)?;
+        prepare(&connection)?;
+        Ok(Self { connection })
     }
 }
 

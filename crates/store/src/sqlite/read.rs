@@ -195,6 +195,13 @@ impl Reader for SqliteReader {
         Ok(self.list(sql, params![kind.word(), name, version.map(int)], document_row)?.pop())
     }
 
+    fn last_version(&self, kind: DocumentKind, name: &str) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(max(version), 0) FROM documents WHERE kind = ?1 AND name = ?2";
+        let mut query = self.connection.prepare_cached(sql)?;
+        let last: i64 = query.query_row(params![kind.word(), name], |row| row.get(0))?;
+        Ok(last.unsigned_abs())
+    }
+
     fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.list("SELECT id, hash, user, created_at FROM tokens ORDER BY created_at", [], |row| {
             let user: String = row.get(2)?;

@@ -1,0 +1,7 @@
+//! Tests with real processes: spawner, agent against a fake engine, function host with real runners.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod agent;
+mod engine;
+mod spawner;
+mod support;

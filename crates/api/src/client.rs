@@ -1,0 +1,247 @@
+//! The typed client. Every call says what failed and what to do next.
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::types::*;
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No engine answers there.
+    #[error("no engine answers at {url}: {source}; start one with 'skein up', or name another with --engine")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The engine refused.
+    #[error("{}{}", .body.error, .body.next_step.as_ref().map(|n| format!("; {n}")).unwrap_or_default())]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What and next step.
+        body: ErrorBody,
+    },
+    /// The answer makes no sense.
+    #[error("the engine's answer cannot be read ({0}): is it another version?")]
+    Answer(String),
+}
+
+/// A client of one engine.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    /// A client of the engine at `url` (`http://host:port`), with an API token.
+    pub fn new(http: reqwest::Client, url: &str, token: &str) -> Self {
+        Self { http, url: url.trim_end_matches('/').to_owned(), token: token.to_owned() }
+    }
+
+    /// Where the engine is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ApiError> {
+        let response =
+            request.send().await.map_err(|source| ApiError::Unreachable { url: self.url.clone(), source })?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let body = serde_json::from_str(&text).unwrap_or(ErrorBody { error: format!("status {status}: {text}"), next_step: None });
+        Err(ApiError::Refused { status, body })
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiError> {
+        let response = self.send(request).await?;
+        response.json().await.map_err(|e| ApiError::Answer(e.to_string()))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.json(self.request(Method::GET, path)).await
+    }
+
+    async fn with_body<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: &B) -> Result<T, ApiError> {
+        self.json(self.request(method, path).json(body)).await
+    }
+
+    async fn done(&self, request: RequestBuilder) -> Result<(), ApiError> {
+        self.send(request).await.map(|_| ())
+    }
+
+    /// Is it up? (No token needed.)
+    pub async fn health(&self) -> Result<Health, ApiError> {
+        self.get("/healthz").await
+    }
+    /// Starts a session.
+    pub async fn start(&self, request: &StartRequest) -> Result<Started, ApiError> {
+        self.with_body(Method::POST, "/api/v1/sessions", request).await
+    }
+    /// What a session would do.
+    pub async fn plan(&self, request: &StartRequest) -> Result<PlanView, ApiError> {
+        self.with_body(Method::POST, "/api/v1/plan", request).await
+    }
+    /// Sessions, newest first.
+    pub async fn sessions(&self, page: PageQuery) -> Result<Vec<SessionSummary>, ApiError> {
+        self.get(&format!("/api/v1/sessions?offset={}&limit={}", page.offset, page.limit)).await
+    }
+    /// One session.
+    pub async fn session(&self, id: &str) -> Result<SessionDetail, ApiError> {
+        self.get(&format!("/api/v1/sessions/{id}")).await
+    }
+    /// Stops a session.
+    pub async fn stop(&self, id: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/stop"))).await
+    }
+    /// A session's attempts.
+    pub async fn attempts(&self, id: &str, page: PageQuery) -> Result<Vec<AttemptView>, ApiError> {
+        self.get(&format!("/api/v1/sessions/{id}/attempts?offset={}&limit={}", page.offset, page.limit)).await
+    }
+    /// Why an item is where it is.
+    pub async fn why(&self, session: &str, node: &str, index: u32) -> Result<Why, ApiError> {
+        self.get(&format!("/api/v1/sessions/{session}/nodes/{node}/items/{index}/why")).await
+    }
+    /// Tasks (`kind` = `tasks`) or threads (`threads`) of the repository.
+    pub async fn documents(&self, kind: &str) -> Result<Vec<DocumentView>, ApiError> {
+        self.get(&format!("/api/v1/{kind}")).await
+    }
+    /// One of them.
+    pub async fn document(&self, kind: &str, name: &str, version: Option<u64>) -> Result<DocumentView, ApiError> {
+        let version = version.map(|v| format!("?version={v}")).unwrap_or_default();
+        self.get(&format!("/api/v1/{kind}/{name}{version}")).await
+    }
+    /// Stores a new version.
+    pub async fn put_document(&self, kind: &str, name: &str, document: &serde_json::Value) -> Result<DocumentView, ApiError> {
+        self.with_body(Method::PUT, &format!("/api/v1/{kind}/{name}"), document).await
+    }
+    /// Removes one from the repository.
+    pub async fn remove_document(&self, kind: &str, name: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::DELETE, &format!("/api/v1/{kind}/{name}"))).await
+    }
+    /// Solutions.
+    pub async fn solutions(&self) -> Result<Vec<SolutionView>, ApiError> {
+        self.get("/api/v1/solutions").await
+    }
+    /// Instances.
+    pub async fn instances(&self) -> Result<Vec<InstanceView>, ApiError> {
+        self.get("/api/v1/instances").await
+    }
+    /// Drains an instance.
+    pub async fn drain(&self, instance: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/drain"))).await
+    }
+    /// Names of secrets.
+    pub async fn secrets(&self) -> Result<Vec<SecretView>, ApiError> {
+        self.get("/api/v1/secrets").await
+    }
+    /// Sets a secret.
+    pub async fn set_secret(&self, name: &str, value: &str) -> Result<(), ApiError> {
+        let body = SecretValue { value: value.to_owned() };
+        self.done(self.request(Method::PUT, &format!("/api/v1/secrets/{name}")).json(&body)).await
+    }
+    /// Removes a secret.
+    pub async fn remove_secret(&self, name: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::DELETE, &format!("/api/v1/secrets/{name}"))).await
+    }
+    /// API tokens.
+    pub async fn tokens(&self) -> Result<Vec<TokenView>, ApiError> {
+        self.get("/api/v1/tokens").await
+    }
+    /// Makes an API token.
+    pub async fn new_token(&self, user: &str) -> Result<NewToken, ApiError> {
+        self.with_body(Method::POST, "/api/v1/tokens", &TokenRequest { user: user.to_owned() }).await
+    }
+    /// Revokes an API token.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::DELETE, &format!("/api/v1/tokens/{id}"))).await
+    }
+    /// Makes a one-time join token.
+    pub async fn join_token(&self) -> Result<NewToken, ApiError> {
+        self.json(self.request(Method::POST, "/api/v1/join-tokens")).await
+    }
+    /// The configuration in force.
+    pub async fn config(&self) -> Result<serde_json::Value, ApiError> {
+        self.get("/api/v1/config").await
+    }
+    /// Is this content there?
+    pub async fn has_file(&self, digest: &str) -> Result<bool, ApiError> {
+        match self.send(self.request(Method::HEAD, &format!("/api/v1/files/{digest}"))).await {
+            Ok(_) => Ok(true),
+            Err(ApiError::Refused { status: 404, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    /// Stores content under its digest.
+    pub async fn put_file(&self, digest: &str, body: reqwest::Body) -> Result<(), ApiError> {
+        self.done(self.request(Method::PUT, &format!("/api/v1/files/{digest}")).body(body)).await
+    }
+    /// Content by digest, as a stream.
+    pub async fn get_file(&self, digest: &str) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + use<>, ApiError> {
+        Ok(self.send(self.request(Method::GET, &format!("/api/v1/files/{digest}"))).await?.bytes_stream())
+    }
+    /// One attempt's log stream (`out` or `err`) as it is now.
+    pub async fn log(&self, attempt: &str, stream: &str) -> Result<Bytes, ApiError> {
+        let response = self.send(self.request(Method::GET, &format!("/api/v1/attempts/{attempt}/log/{stream}"))).await?;
+        response.bytes().await.map_err(|e| ApiError::Answer(e.to_string()))
+    }
+    /// A session's logs and events from `after` on, as server-sent events; the stream ends with the
+    /// session.
+    pub async fn follow(&self, session: &str, after: u64, logs: bool) -> Result<impl Stream<Item = Result<Sent, ApiError>> + use<>, ApiError> {
+        let path = format!("/api/v1/sessions/{session}/stream?after={after}&logs={logs}");
+        let response = self.send(self.request(Method::GET, &path)).await?;
+        Ok(server_sent(response))
+    }
+}
+
+/// One server-sent event of a session's stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sent {
+    /// A change.
+    Event(EventView),
+    /// A piece of a log.
+    Log(LogPiece),
+}
+
+/// Reads `event:`/`data:` blocks.
+fn server_sent(response: Response) -> impl Stream<Item = Result<Sent, ApiError>> {
+    let mut buffer: Vec<u8> = Vec::new();
+    response.bytes_stream().flat_map(move |piece| {
+        let mut out = Vec::new();
+        match piece {
+            Err(error) => out.push(Err(ApiError::Answer(error.to_string()))),
+            Ok(bytes) => {
+                buffer.extend_from_slice(&bytes);
+                while let Some(at) = buffer.windows(2).position(|w| w == b"\n\n") {
+                    let block: Vec<u8> = buffer.drain(..at + 2).collect();
+                    out.extend(parse_block(&String::from_utf8_lossy(&block)));
+                }
+            }
+        }
+        futures_util::stream::iter(out)
+    })
+}
+
+fn parse_block(block: &str) -> Option<Result<Sent, ApiError>> {
+    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
+    let data = field("data:")?;
+    let parsed = match field("event:") {
+        Some("log") => serde_json::from_str(data).map(Sent::Log),
+        _ => serde_json::from_str(data).map(Sent::Event),
+    };
+    Some(parsed.map_err(|e| ApiError::Answer(e.to_string())))
+}

@@ -1,0 +1,464 @@
+//! Requests and answers. Ids and names are text; money is nano-USD; moments are microseconds since the
+//! Unix epoch; durations carry their unit in their name.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// An error: what, and what to do next. Every answer with a status of 400 or above has this body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong and why, in words.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
+}
+
+/// Start a session, or (to `/plan`) say what it would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// A task or thread document in JSON form; or a name from the repository below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<serde_json::Value>,
+    /// Name of a task in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Name of a thread in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its version; the newest when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Running mode for every task of this start: `auto`, `dedicated`, `serverless` or `hybrid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_mode: Option<String>,
+    /// Overrides, `TASK.PARAMETER=VALUE`; they stay with the session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// A key of the client's: the same key again is the same session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<String>,
+}
+
+/// A session was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Started {
+    /// Its id.
+    pub session: String,
+    /// False when the client's key was known: nothing was started again.
+    pub new: bool,
+}
+
+/// How many items are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    /// All.
+    pub total: u64,
+    /// With an open attempt.
+    pub running: u64,
+    /// Waiting or ready.
+    pub waiting: u64,
+    /// Succeeded.
+    pub succeeded: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// Lost.
+    pub lost: u64,
+}
+
+/// A session in a listing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionSummary {
+    /// Its id.
+    pub session: String,
+    /// The thread's name.
+    pub name: String,
+    /// Who started it.
+    pub user: String,
+    /// `running`, `stopping`, `succeeded`, `failed` or `cancelled`.
+    pub state: String,
+    /// When it was accepted, microseconds since the epoch.
+    pub created_at: i64,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+    /// Its items.
+    pub items: Counts,
+}
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionDetail {
+    /// As in a listing.
+    #[serde(flatten)]
+    pub summary: SessionSummary,
+    /// What the thread does.
+    pub description: String,
+    /// Its nodes.
+    pub nodes: Vec<NodeView>,
+    /// Instances it holds now.
+    pub holds: Vec<HoldView>,
+    /// Overrides given at launch.
+    pub overrides: Vec<String>,
+    /// What its ended attempts cost, by the prices known when they were placed, nano-USD.
+    pub cost_nano_usd: i64,
+    /// Attempts by place.
+    pub places: Vec<PlaceCount>,
+}
+
+/// A node of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// Its place in the thread, from 0.
+    pub node: u32,
+    /// Its name.
+    pub name: String,
+    /// What it runs, in short.
+    pub runs: String,
+    /// Names of the nodes before it.
+    pub after: Vec<String>,
+    /// Its items.
+    pub items: Counts,
+    /// Its running mode, and who named it.
+    pub running_mode: String,
+    /// `launch`, `context`, `user`, `task`, `thread` or `default`.
+    pub mode_source: String,
+}
+
+/// An instance that a session holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HoldView {
+    /// The instance.
+    pub instance: String,
+    /// Open attempts of the session there.
+    pub attempts: u32,
+}
+
+/// Attempts at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlaceCount {
+    /// The instance or shared solution.
+    pub place: String,
+    /// `instance` or `function`.
+    pub kind: String,
+    /// Attempts there.
+    pub attempts: u64,
+}
+
+/// An attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptView {
+    /// Its key.
+    pub attempt: String,
+    /// The node's name.
+    pub node: String,
+    /// The array index.
+    pub index: u32,
+    /// 1 for the first try.
+    pub number: u32,
+    /// The instance or shared solution.
+    pub place: String,
+    /// `instance` or `function`.
+    pub kind: String,
+    /// `assigned`, `sent`, `started`, or how it ended.
+    pub state: String,
+    /// Why it is there, in words.
+    pub why: String,
+    /// Why it is there, typed.
+    pub choice: serde_json::Value,
+    /// How it ended, in words.
+    pub ending: Option<String>,
+    /// Exit status, when the program ended by itself.
+    pub exit_code: Option<i32>,
+    /// When it was ordered, microseconds since the epoch.
+    pub assigned_at: i64,
+    /// When it started.
+    pub started_at: Option<i64>,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+    /// How long it ran, ms.
+    pub run_ms: Option<u64>,
+    /// CPU time, ms.
+    pub cpu_ms: Option<u64>,
+    /// Peak memory, KiB.
+    pub peak_memory_kb: Option<u64>,
+    /// A cold start before it, ms.
+    pub cold_start_ms: Option<u64>,
+    /// What it was expected to cost, nano-USD.
+    pub cost_estimate_nano_usd: i64,
+    /// What it cost by its measured run time, nano-USD.
+    pub cost_nano_usd: Option<i64>,
+    /// Files it left.
+    pub outputs: Vec<FileView>,
+    /// What could not be limited or kept.
+    pub notes: Vec<String>,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileView {
+    /// Path in the working folder.
+    pub path: String,
+    /// BLAKE3.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why an item is where it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// The item's key.
+    pub item: String,
+    /// Its node's name.
+    pub node: String,
+    /// Its index.
+    pub index: u32,
+    /// `waiting`, `placeable`, `placed` or `ended`.
+    pub state: String,
+    /// In words.
+    pub text: String,
+    /// What a person can do about it.
+    pub next_step: Option<String>,
+    /// Typed reason or choice.
+    pub detail: serde_json::Value,
+    /// What each place says.
+    pub candidates: Vec<CandidateView>,
+    /// Attempts so far, oldest first.
+    pub attempts: Vec<AttemptView>,
+}
+
+/// A place's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CandidateView {
+    /// The place.
+    pub place: String,
+    /// `instance` or `function`.
+    pub kind: String,
+    /// Why not; absent when it would take the item now.
+    pub reason: Option<String>,
+    /// Expected cost there, nano-USD.
+    pub cost_nano_usd: i64,
+}
+
+/// What a session would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanView {
+    /// Items in order of their start.
+    pub items: Vec<PlannedItem>,
+    /// Nodes that would find no place.
+    pub stuck: Vec<StuckView>,
+    /// Until the last item ends, ms.
+    pub total_ms: u64,
+    /// Expected cost, nano-USD.
+    pub cost_nano_usd: i64,
+    /// Some run times are assumed, not stated.
+    pub assumed: Vec<String>,
+    /// The answer was cut at its limit.
+    pub cut: bool,
+}
+
+/// One item of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedItem {
+    /// Node name.
+    pub node: String,
+    /// Index.
+    pub index: u32,
+    /// Where.
+    pub place: String,
+    /// `instance` or `function`.
+    pub kind: String,
+    /// Why there.
+    pub why: String,
+    /// From now, ms.
+    pub start_ms: u64,
+    /// From now, ms.
+    pub end_ms: u64,
+    /// Expected cost, nano-USD.
+    pub cost_nano_usd: i64,
+}
+
+/// A node that would find no place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StuckView {
+    /// Its name.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+    /// What to do about it.
+    pub next_step: Option<String>,
+}
+
+/// A task or thread in the repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DocumentView {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Who wrote it.
+    pub user: String,
+    /// When, microseconds since the epoch.
+    pub at: i64,
+    /// The document in its one local form.
+    pub document: serde_json::Value,
+    /// Fields with their default values (tasks only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<serde_json::Value>,
+}
+
+/// A solution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SolutionView {
+    /// Its name.
+    pub solution: String,
+    /// `dedicated` or `shared`.
+    pub kind: String,
+    /// Facts and prices.
+    pub facts: serde_json::Value,
+    /// Open attempts.
+    pub attempts: u64,
+    /// Instances (dedicated).
+    pub instances: u64,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceView {
+    /// Its name.
+    pub instance: String,
+    /// Its solution.
+    pub solution: String,
+    /// `ready`, `draining`, `gone`, ...
+    pub state: String,
+    /// Its agent's control connection is up.
+    pub connected: bool,
+    /// Held by no session, and able to take work.
+    pub free: bool,
+    /// Sessions that hold it.
+    pub held_by: Vec<String>,
+    /// Slots.
+    pub slots: u32,
+    /// Open attempts.
+    pub attempts: Vec<String>,
+    /// CPU in use, percent.
+    pub cpu_percent: u32,
+    /// Memory in use, MiB.
+    pub memory_used_mb: u32,
+    /// Memory, MiB.
+    pub memory_mb: u32,
+    /// CPUs.
+    pub cpus: u32,
+    /// Operating system.
+    pub os: String,
+    /// Architecture.
+    pub arch: String,
+}
+
+/// A secret's name; values are never given out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SecretView {
+    /// Name.
+    pub name: String,
+    /// When it was set, microseconds since the epoch.
+    pub at: i64,
+}
+
+/// Sets a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    pub value: String,
+}
+
+/// An API token, without the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Public id.
+    pub id: String,
+    /// Whose.
+    pub user: String,
+    /// When it was made, microseconds since the epoch.
+    pub created_at: i64,
+}
+
+/// Asks for an API token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// For whom.
+    pub user: String,
+}
+
+/// A new token; shown this once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// Public id (empty for a join token).
+    #[serde(default)]
+    pub id: String,
+    /// The token.
+    pub token: String,
+}
+
+/// A piece of an attempt's log, as the follow stream sends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogPiece {
+    /// Attempt key.
+    pub attempt: String,
+    /// Node name.
+    pub node: String,
+    /// Index.
+    pub index: u32,
+    /// `out` or `err`.
+    pub stream: String,
+    /// Text; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// An event of the change stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Its number: the stream's `Last-Event-ID`.
+    pub seq: u64,
+    /// When, microseconds since the epoch.
+    pub at: i64,
+    /// What, tagged by `event`.
+    pub event: serde_json::Value,
+}
+
+/// The engine, as `/healthz` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The engine's identifier.
+    pub engine: String,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// Part of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Rows to skip.
+    #[serde(default)]
+    pub offset: u64,
+    /// Most rows, 1 to 1000.
+    #[serde(default = "page_limit")]
+    pub limit: u32,
+}
+
+fn page_limit() -> u32 {
+    100
+}
+
+impl Default for PageQuery {
+    fn default() -> Self {
+        Self { offset: 0, limit: page_limit() }
+    }
+}

@@ -1,0 +1,73 @@
+//! `skein instance list|drain`.
+
+use clap::Subcommand;
+
+use crate::connect::Connect;
+use crate::failure::{Ended, OK};
+use crate::output::{self, Table};
+use crate::show;
+
+/// `skein instance`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstanceArgs {
+    #[command(subcommand)]
+    command: InstanceCommand,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum InstanceCommand {
+    /// List instances: state, slots, load, which sessions hold them
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give an instance nothing new; what runs there may finish
+    Drain {
+        /// The instance
+        name: String,
+    },
+}
+
+/// Carries it out.
+pub(crate) async fn run(args: InstanceArgs) -> Ended {
+    let client = args.connect.client().await?;
+    match args.command {
+        InstanceCommand::List { json: true } => output::json(&client.instances().await?)?,
+        InstanceCommand::List { json: false } => list(&client.instances().await?),
+        InstanceCommand::Drain { name } => {
+            client.drain(&name).await?;
+            output::line(&format!("{name} drains: it takes nothing new, and what runs there may finish"));
+        }
+    }
+    Ok(OK)
+}
+
+fn list(instances: &[skein_api::InstanceView]) {
+    if instances.is_empty() {
+        output::line("no instances; 'skein token join' says how to start an agent");
+        return;
+    }
+    let mut table =
+        Table::new(&["instance", "solution", "state", "slots", "cpu", "memory", "machine", "held by"]).right(&[3, 4, 5]);
+    for instance in instances {
+        let connected = if instance.connected { "" } else { " (not connected)" };
+        let held = if instance.held_by.is_empty() { "-".to_owned() } else { instance.held_by.join(" ") };
+        let held = if instance.free { "free".to_owned() } else { held };
+        table.row([
+            instance.instance.clone(),
+            instance.solution.clone(),
+            format!("{}{connected}", instance.state),
+            format!("{}/{}", instance.attempts.len(), instance.slots),
+            format!("{} %", instance.cpu_percent),
+            format!("{}/{} MiB", instance.memory_used_mb, instance.memory_mb),
+            format!("{} CPUs, {} {}", instance.cpus, instance.os, instance.arch),
+            held,
+        ]);
+    }
+    table.print();
+    let free = instances.iter().filter(|instance| instance.free).count();
+    output::line(&show::free_instances(instances.len(), free));
+}

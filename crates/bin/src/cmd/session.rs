@@ -1,0 +1,204 @@
+//! `skein session list|show|stop|attempts|files`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use skein_api::{AttemptView, Client, PageQuery, SessionDetail};
+
+use crate::connect::Connect;
+use crate::failure::{Ended, OK};
+use crate::follow::arrays;
+use crate::output::{self, Table};
+use crate::results;
+use crate::show;
+
+/// `skein session`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SessionArgs {
+    #[command(subcommand)]
+    command: SessionCommand,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionCommand {
+    /// List sessions, newest first
+    List {
+        /// Most rows, 1 to 1000
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Rows to skip
+        #[arg(long, default_value_t = 0)]
+        offset: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a session: its nodes, the instances it holds, what it cost
+    Show {
+        /// The session
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a session
+    Stop {
+        /// The session
+        id: String,
+    },
+    /// List a session's attempts: where, why there, how long, how they ended
+    Attempts {
+        /// The session
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the files that a session's items left, or fetch them
+    Files {
+        /// The session
+        id: String,
+        /// Fetch them into this folder
+        #[arg(long, value_name = "DIR")]
+        download: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Carries it out.
+pub(crate) async fn run(args: SessionArgs) -> Ended {
+    let client = args.connect.client().await?;
+    match args.command {
+        SessionCommand::List { limit, offset, json } => list(&client, PageQuery { offset, limit }, json).await?,
+        SessionCommand::Show { id, json: true } => output::json(&client.session(&id).await?)?,
+        SessionCommand::Show { id, json: false } => show(&client.session(&id).await?),
+        SessionCommand::Stop { id } => {
+            client.stop(&id).await?;
+            output::line(&format!("session {id} is stopping"));
+        }
+        SessionCommand::Attempts { id, json } => {
+            let attempts = results::attempts(&client, &id).await?;
+            if json {
+                output::json(&attempts)?;
+            } else {
+                show_attempts(&client.session(&id).await?, &attempts);
+            }
+        }
+        SessionCommand::Files { id, download, json } => files(&client, &id, download, json).await?,
+    }
+    Ok(OK)
+}
+
+async fn list(client: &Client, page: PageQuery, json: bool) -> anyhow::Result<()> {
+    let sessions = client.sessions(page).await?;
+    if json {
+        return output::json(&sessions);
+    }
+    let mut table = Table::new(&["session", "name", "user", "state", "items", "started", "took"]).right(&[6]);
+    for session in &sessions {
+        let took = session.ended_at.map(|end| u64::try_from((end - session.created_at) / 1000).unwrap_or_default());
+        table.row([
+            session.session.clone(),
+            session.name.clone(),
+            session.user.clone(),
+            session.state.clone(),
+            show::counts(&session.items),
+            show::moment(session.created_at),
+            show::duration_or_dash(took),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn show(session: &SessionDetail) {
+    let summary = &session.summary;
+    output::line(&format!(
+        "session {} '{}' of {}: {}, {}, started {}, cost so far {}",
+        summary.session,
+        summary.name,
+        summary.user,
+        summary.state,
+        show::counts(&summary.items),
+        show::moment(summary.created_at),
+        show::usd(session.cost_nano_usd)
+    ));
+    if !session.description.is_empty() {
+        output::line(&session.description);
+    }
+    for text in &session.overrides {
+        output::line(&format!("override {text}"));
+    }
+    output::line("");
+    let mut table = Table::new(&["node", "items", "mode", "after", "runs"]);
+    for node in &session.nodes {
+        let mode = format!("{} ({})", node.running_mode, node.mode_source);
+        let after = if node.after.is_empty() { show::dash() } else { node.after.join(" ") };
+        table.row([node.name.clone(), show::counts(&node.items), mode, after, node.runs.clone()]);
+    }
+    table.print();
+    if !session.places.is_empty() {
+        output::line("");
+        let mut table = Table::new(&["place", "kind", "attempts"]).right(&[2]);
+        for place in &session.places {
+            table.row([place.place.clone(), place.kind.clone(), place.attempts.to_string()]);
+        }
+        table.print();
+    }
+    let holds = session.holds.iter().map(|hold| format!("{} ({} running)", hold.instance, hold.attempts));
+    let holds = holds.collect::<Vec<_>>().join(", ");
+    output::line(&format!("\nholds {}", if holds.is_empty() { "no instance" } else { &holds }));
+}
+
+/// A table of attempts, as `session attempts` and the demo show it.
+pub(crate) fn attempts_table(session: &SessionDetail, attempts: &[AttemptView]) -> Table {
+    let arrays = arrays(session);
+    let header = ["item", "try", "place", "why there", "run", "cpu", "cost", "state"];
+    let mut table = Table::new(&header).right(&[1, 4, 5, 6]);
+    for attempt in attempts {
+        table.row([
+            show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node)),
+            attempt.number.to_string(),
+            attempt.place.clone(),
+            show::short_why(&attempt.choice, &attempt.why),
+            show::duration_or_dash(attempt.run_ms),
+            show::duration_or_dash(attempt.cpu_ms),
+            show::usd_or_dash(attempt.cost_nano_usd),
+            attempt.ending.clone().unwrap_or_else(|| attempt.state.clone()),
+        ]);
+    }
+    table
+}
+
+fn show_attempts(session: &SessionDetail, attempts: &[AttemptView]) {
+    attempts_table(session, attempts).print();
+}
+
+async fn files(client: &Client, id: &str, download: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let session = client.session(id).await?;
+    let files = results::files(&results::attempts(client, id).await?);
+    if let Some(dir) = download {
+        let one = session.summary.items.total == 1;
+        let paths = results::download_all(client, &files, &arrays(&session), one, &dir).await?;
+        paths.iter().for_each(|path| output::line(&path.display().to_string()));
+        return Ok(());
+    }
+    if json {
+        let rows = files.iter().map(|f| {
+            serde_json::json!({ "node": f.node, "index": f.index, "path": f.file.path, "digest": f.file.digest, "size": f.file.size })
+        });
+        return output::json(&rows.collect::<Vec<_>>());
+    }
+    let arrays = arrays(&session);
+    let mut table = Table::new(&["item", "path", "size", "digest"]).right(&[2]);
+    for file in &files {
+        let item = show::item(&file.node, file.index, arrays.contains(&file.node));
+        table.row([item, file.file.path.clone(), show::bytes(file.file.size), file.file.digest.clone()]);
+    }
+    table.print();
+    Ok(())
+}

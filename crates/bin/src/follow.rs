@@ -1,0 +1,204 @@
+//! Following a session: its change stream with logs, resumed when the connection breaks, and the
+//! lines that come of it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::{Stream, StreamExt as _};
+use skein_api::client::Sent;
+use skein_api::{ApiError, Client, LogPiece, SessionDetail};
+
+/// Pause before a broken stream is opened again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// Tries to open it again before giving up: a minute.
+const RECONNECTS_MAX: u32 = 240;
+
+/// Is the session over?
+pub(crate) fn is_over(state: &str) -> bool {
+    !matches!(state, "running" | "stopping")
+}
+
+type SentStream = Pin<Box<dyn Stream<Item = Result<Sent, ApiError>> + Send>>;
+
+/// A session's stream, from its beginning to its end.
+pub(crate) struct Follower {
+    client: Client,
+    session: String,
+    logs: bool,
+    after: u64,
+    stream: Option<SentStream>,
+    failures: u32,
+    /// Bytes of each log handed out, and of each log seen on this connection: after a break the
+    /// engine sends logs from their beginning again.
+    given: BTreeMap<(String, String), usize>,
+    seen: BTreeMap<(String, String), usize>,
+}
+
+impl Follower {
+    /// Follows `session` from its beginning.
+    pub(crate) fn new(client: &Client, session: &str, logs: bool) -> Self {
+        Self {
+            client: client.clone(),
+            session: session.to_owned(),
+            logs,
+            after: 0,
+            stream: None,
+            failures: 0,
+            given: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// What comes next; none when the session is over. May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Sent>> {
+        loop {
+            match self.step().await {
+                Ok(Step::Sent(sent)) => return Ok(Some(sent)),
+                Ok(Step::Nothing) => {}
+                Ok(Step::Over) => return Ok(None),
+                Err(error @ ApiError::Refused { .. }) => return Err(error.into()),
+                Err(error) => {
+                    self.stream = None;
+                    self.failures += 1;
+                    if self.failures > RECONNECTS_MAX {
+                        let session = &self.session;
+                        return Err(error).with_context(|| {
+                            format!("lost the engine; session {session} goes on without us: 'skein logs -f {session}' follows it again")
+                        });
+                    }
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Step, ApiError> {
+        if self.stream.is_none() {
+            self.seen.clear();
+            self.stream = Some(Box::pin(self.client.follow(&self.session, self.after, self.logs).await?));
+        }
+        let Some(stream) = &mut self.stream else { return Ok(Step::Nothing) };
+        match stream.next().await {
+            Some(Ok(Sent::Event(event))) => {
+                self.failures = 0;
+                self.after = event.seq;
+                Ok(Step::Sent(Sent::Event(event)))
+            }
+            Some(Ok(Sent::Log(piece))) => Ok(self.fresh(piece).map_or(Step::Nothing, |piece| Step::Sent(Sent::Log(piece)))),
+            Some(Err(error)) => Err(error),
+            None => {
+                self.stream = None;
+                let over = is_over(&self.client.session(&self.session).await?.summary.state);
+                if !over {
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+                Ok(if over { Step::Over } else { Step::Nothing })
+            }
+        }
+    }
+
+    /// The part of a piece that was not handed out before.
+    fn fresh(&mut self, mut piece: LogPiece) -> Option<LogPiece> {
+        let key = (piece.attempt.clone(), piece.stream.clone());
+        let from = self.seen.get(&key).copied().unwrap_or_default();
+        let to = from + piece.text.len();
+        let given = self.given.entry(key.clone()).or_default();
+        let known = given.saturating_sub(from).min(piece.text.len());
+        *given = to.max(*given);
+        self.seen.insert(key, to);
+        // Texts of one log are cut at the same bytes each time, or at a character's edge at least.
+        piece.text = piece.text.get(known..).unwrap_or_default().to_owned();
+        (!piece.text.is_empty()).then_some(piece)
+    }
+}
+
+enum Step {
+    Sent(Sent),
+    Nothing,
+    Over,
+}
+
+/// Writes log pieces: as they are, or line by line behind `node[index] | `.
+pub(crate) struct LogPrinter {
+    /// Names of the nodes that are arrays; none when nothing is put before the lines.
+    arrays: Option<Vec<String>>,
+    partial: BTreeMap<(String, String), String>,
+}
+
+impl LogPrinter {
+    /// Bytes as they come.
+    pub(crate) fn plain() -> Self {
+        Self { arrays: None, partial: BTreeMap::new() }
+    }
+
+    /// Each line behind its item.
+    pub(crate) fn prefixed(session: &SessionDetail) -> Self {
+        Self { arrays: Some(arrays(session)), partial: BTreeMap::new() }
+    }
+
+    /// Writes one piece: `out` to standard output, `err` to standard error.
+    pub(crate) fn piece(&mut self, piece: &LogPiece) {
+        let Some(arrays) = &self.arrays else { return write(&piece.stream, &piece.text) };
+        let name = crate::show::item(&piece.node, piece.index, arrays.contains(&piece.node));
+        let partial = self.partial.entry((name.clone(), piece.stream.clone())).or_default();
+        partial.push_str(&piece.text);
+        let Some(end) = partial.rfind('\n') else { return };
+        let rest = partial.split_off(end + 1);
+        let lines = std::mem::replace(partial, rest);
+        let text: String = lines.lines().map(|line| format!("{name} | {line}\n")).collect();
+        write(&piece.stream, &text);
+    }
+
+    /// Writes last lines that have no end.
+    pub(crate) fn finish(&mut self) {
+        for ((name, stream), rest) in std::mem::take(&mut self.partial) {
+            if !rest.is_empty() {
+                write(&stream, &format!("{name} | {rest}\n"));
+            }
+        }
+    }
+}
+
+/// Names of the nodes with more than one item.
+pub(crate) fn arrays(session: &SessionDetail) -> Vec<String> {
+    session.nodes.iter().filter(|node| node.items.total > 1).map(|node| node.name.clone()).collect()
+}
+
+/// A reader that went away does not end the session.
+fn write(stream: &str, text: &str) {
+    let done = if stream == "err" {
+        std::io::stderr().lock().write_all(text.as_bytes())
+    } else {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
+    done.unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_break_nothing_is_handed_out_twice() {
+        let client = Client::new(reqwest::Client::builder().tls_certs_only([]).build().unwrap(), "http://127.0.0.1:1", "");
+        let mut follower = Follower::new(&client, "s-1", true);
+        let piece = |text: &str| LogPiece {
+            attempt: "s-1.0.0.1".to_owned(),
+            node: "a".to_owned(),
+            index: 0,
+            stream: "out".to_owned(),
+            text: text.to_owned(),
+        };
+        assert_eq!(follower.fresh(piece("one ")).unwrap().text, "one ");
+        follower.seen.clear();
+        assert_eq!(follower.fresh(piece("one two")).unwrap().text, "two");
+        assert!(follower.fresh(piece("")).is_none());
+        follower.seen.clear();
+        assert!(follower.fresh(piece("one")).is_none());
+        assert_eq!(follower.fresh(piece(" two three")).unwrap().text, " three");
+    }
+}

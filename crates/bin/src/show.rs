@@ -1,0 +1,148 @@
+//! How things are written for people: money, times, sizes, moments, reasons in a few words.
+
+use serde_json::Value;
+use skein_api::Counts;
+use skein_domain::NanoUsd;
+
+/// `$0.000012`.
+pub(crate) fn usd(nano: i64) -> String {
+    NanoUsd(nano).to_string()
+}
+
+/// Money that may be unknown.
+pub(crate) fn usd_or_dash(nano: Option<i64>) -> String {
+    nano.map_or_else(dash, usd)
+}
+
+/// `0.41 s`, `12.3 s`, `2 min 05 s`, `3 h 02 min`.
+pub(crate) fn duration(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
+        10_000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        60_000..3_600_000 => format!("{} min {:02} s", ms / 60_000, ms / 1000 % 60),
+        _ => format!("{} h {:02} min", ms / 3_600_000, ms / 60_000 % 60),
+    }
+}
+
+/// A time that may be unknown.
+pub(crate) fn duration_or_dash(ms: Option<u64>) -> String {
+    ms.map_or_else(dash, duration)
+}
+
+/// `412 B`, `4.1 KiB`, `12.0 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let (mut tenths, mut unit) = (count.saturating_mul(10) / 1024, 0);
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// A moment (microseconds since the epoch) in local time.
+pub(crate) fn moment(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).map_or_else(
+        |_| us.to_string(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    )
+}
+
+/// `3 instances, 1 free`.
+pub(crate) fn free_instances(all: usize, free: usize) -> String {
+    format!("{all} instance{}, {free} free", if all == 1 { "" } else { "s" })
+}
+
+/// Nothing to show.
+pub(crate) fn dash() -> String {
+    "-".to_owned()
+}
+
+/// `split`, or `count[3]` when the node is an array.
+pub(crate) fn item(node: &str, index: u32, array: bool) -> String {
+    if array { format!("{node}[{index}]") } else { node.to_owned() }
+}
+
+/// `12/69, 4 running, 1 failed`.
+pub(crate) fn counts(counts: &Counts) -> String {
+    let ended = counts.succeeded + counts.failed + counts.cancelled + counts.lost;
+    let mut text = format!("{ended}/{}", counts.total);
+    for (count, word) in [
+        (counts.running, "running"),
+        (counts.failed, "failed"),
+        (counts.cancelled, "cancelled"),
+        (counts.lost, "lost"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    text
+}
+
+/// `0-5, 7`: indices in order, runs joined.
+pub(crate) fn ranges(indices: &[u32]) -> String {
+    let mut sorted = indices.to_vec();
+    sorted.sort_unstable();
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for index in sorted {
+        match parts.last_mut() {
+            Some((_, last)) if index <= last.saturating_add(1) => *last = index,
+            _ => parts.push((index, index)),
+        }
+    }
+    let text = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a place was chosen, in a few words, from the typed choice; the whole text when it is a new one.
+pub(crate) fn short_why(choice: &Value, why: &str) -> String {
+    let number = |field: &str| choice.get(field).and_then(Value::as_i64).unwrap_or_default();
+    let reason = |field: &str| choice.get(field).and_then(|r| r.get("reason")).and_then(Value::as_str);
+    match choice.get("choice").and_then(Value::as_str) {
+        Some("only_kind") => match reason("other") {
+            Some(reason) => format!("the other kind: {}", reason.replace('_', " ")),
+            None => "the only kind that can".to_owned(),
+        },
+        Some("cheaper") => format!("cheaper ({} against {})", usd(number("here")), usd(number("there"))),
+        Some("overflow") => {
+            let waited = number("waited_ms");
+            let because = reason("because").unwrap_or("no room").replace('_', " ");
+            format!("overflow after {}.{} s ({because})", waited / 1000, waited % 1000 / 100)
+        }
+        Some("urgent") => "urgent".to_owned(),
+        _ => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_and_sizes_keep_three_figures() {
+        for (ms, text) in [(0, "0.00 s"), (414, "0.41 s"), (12_345, "12.3 s"), (125_000, "2 min 05 s"), (7_320_000, "2 h 02 min")] {
+            assert_eq!(duration(ms), text);
+        }
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "1638.4 PiB")] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn index_runs_are_joined() {
+        assert_eq!(ranges(&[5, 0, 1, 2, 7]), "0-2, 5, 7");
+        assert_eq!(ranges(&[]), "");
+    }
+
+    #[test]
+    fn a_choice_has_a_short_form_and_a_new_one_its_text() {
+        let over = json!({"choice": "overflow", "waited_ms": 1040, "here": 2, "there": 1, "because": {"reason": "concurrency_reached", "limit": 4}});
+        assert_eq!(short_why(&over, "long"), "overflow after 1.0 s (concurrency reached)");
+        assert_eq!(short_why(&json!({"choice": "moon"}), "by the moon"), "by the moon");
+    }
+}

@@ -1,0 +1,229 @@
+//! Starting a session and staying with it: logs as they come, Ctrl-C, the exit status, the files.
+
+use std::path::PathBuf;
+
+use skein_api::client::Sent;
+use skein_api::{AttemptView, Client, SessionDetail, StartRequest};
+
+use crate::failure::{self, Ended, FAILED, INTERRUPTED, OK};
+use crate::follow::{Follower, LogPrinter, arrays};
+use crate::local::Local;
+use crate::output::{Table, line, note};
+use crate::results;
+use crate::show;
+use crate::signals::Signals;
+
+/// Failed items named at the end; the rest is counted.
+const FAILURES_SHOWN: usize = 10;
+
+/// How to stay with a session.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// It is one command with one item: its bytes and its status are ours.
+    pub(crate) one: bool,
+    /// Say at the end where everything ran.
+    pub(crate) verbose: bool,
+    /// Bring the files that were left here.
+    pub(crate) download: Option<PathBuf>,
+}
+
+/// Starts a session and leaves it to the engine.
+pub(crate) async fn detach(client: &Client, request: &StartRequest) -> Ended {
+    let started = client.start(request).await?;
+    line(&started.session);
+    note(&format!("follow it with 'skein logs -f {0}'; see it with 'skein session show {0}'", started.session));
+    Ok(OK)
+}
+
+/// Starts a session and stays with it to its end.
+pub(crate) async fn attend(
+    client: &Client,
+    local: Option<&mut Local>,
+    signals: &mut Signals,
+    request: &StartRequest,
+    watch: &Watch,
+) -> Ended {
+    let started = client.start(request).await?;
+    let id = started.session.as_str();
+    if !started.new {
+        note(&format!("the client key is known: this is session {id}, nothing was started again"));
+    }
+    let interrupted = match stay(client, local, signals, id, watch).await? {
+        Stayed::Left => return Ok(INTERRUPTED),
+        Stayed::ToEnd { interrupted } => interrupted,
+    };
+    let session = client.session(id).await?;
+    let attempts = results::attempts(client, id).await?;
+    if watch.verbose {
+        say_places(&session, &attempts);
+    }
+    say_failures(&session, &attempts, watch.one);
+    if let Some(dir) = &watch.download {
+        let files = results::files(&attempts);
+        let paths = results::download_all(client, &files, &arrays(&session), watch.one, dir).await?;
+        if !paths.is_empty() {
+            note(&format!("{} files in {}", paths.len(), dir.display()));
+        }
+    }
+    Ok(if interrupted { INTERRUPTED } else { status(&session, &attempts, watch.one) })
+}
+
+enum Stayed {
+    ToEnd { interrupted: bool },
+    Left,
+}
+
+/// Prints logs until the session is over. The first Ctrl-C stops it, the second leaves it.
+async fn stay(client: &Client, mut local: Option<&mut Local>, signals: &mut Signals, id: &str, watch: &Watch) -> anyhow::Result<Stayed> {
+    let mut printer = match watch.one {
+        true => LogPrinter::plain(),
+        false => LogPrinter::prefixed(&client.session(id).await?),
+    };
+    let mut follower = Follower::new(client, id, true);
+    let mut interrupted = false;
+    loop {
+        tokio::select! {
+            sent = follower.next() => match sent? {
+                Some(Sent::Log(piece)) => printer.piece(&piece),
+                Some(Sent::Event(_)) => {}
+                None => break,
+            },
+            () = signals.next() => {
+                if interrupted {
+                    note(&format!("left; session {id} is stopping without us"));
+                    return Ok(Stayed::Left);
+                }
+                interrupted = true;
+                note(&format!("stopping session {id}; Ctrl-C again leaves at once"));
+                client.stop(id).await?;
+            }
+            error = lost(&mut local) => return Err(error),
+        }
+    }
+    printer.finish();
+    Ok(Stayed::ToEnd { interrupted })
+}
+
+/// A part of the private engine that ended by itself; never when there is none.
+async fn lost(local: &mut Option<&mut Local>) -> anyhow::Error {
+    match local {
+        Some(local) => local.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The exit status: of one command its own, else whether the session succeeded.
+fn status(session: &SessionDetail, attempts: &[AttemptView], one: bool) -> u8 {
+    if session.summary.state == "succeeded" {
+        return OK;
+    }
+    let last = attempts.iter().max_by_key(|attempt| attempt.number);
+    match last {
+        Some(last) if one => own_status(last).unwrap_or(FAILED),
+        _ => FAILED,
+    }
+}
+
+/// The program's own status; of one that a signal ended, 128 and the signal, as a shell gives it.
+fn own_status(attempt: &AttemptView) -> Option<u8> {
+    let signal = || attempt.ending.as_deref()?.strip_prefix("ended by signal ")?.parse::<i32>().ok().map(|s| s + 128);
+    let code = attempt.exit_code.filter(|code| *code != 0).or_else(signal)?;
+    u8::try_from(code).ok()
+}
+
+/// Where every attempt ran, on standard error.
+fn say_places(session: &SessionDetail, attempts: &[AttemptView]) {
+    let arrays = arrays(session);
+    let mut table = Table::new(&["item", "place", "why there", "run", "cost"]).right(&[3, 4]);
+    for attempt in attempts {
+        table.row([
+            show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node)),
+            attempt.place.clone(),
+            show::short_why(&attempt.choice, &attempt.why),
+            show::duration_or_dash(attempt.run_ms),
+            show::usd_or_dash(attempt.cost_nano_usd),
+        ]);
+    }
+    note(&format!("session {}: {}", session.summary.session, session.summary.state));
+    note(&table.render());
+    for text in attempts.iter().flat_map(|attempt| &attempt.notes).collect::<std::collections::BTreeSet<_>>() {
+        note(&format!("note: {text}"));
+    }
+}
+
+/// What failed and how. One command that ended with its own status has said so itself.
+fn say_failures(session: &SessionDetail, attempts: &[AttemptView], one: bool) {
+    let arrays = arrays(session);
+    let failed = |attempt: &&AttemptView| !matches!(attempt.state.as_str(), "succeeded" | "cancelled");
+    let failed: Vec<&AttemptView> = attempts.iter().filter(failed).filter(|a| !(one && a.exit_code.is_some())).collect();
+    for attempt in failed.iter().take(FAILURES_SHOWN) {
+        let item = show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node));
+        let how = attempt.ending.as_deref().unwrap_or(&attempt.state);
+        note(&format!("skein: {item} on {}: {how} (attempt {})", attempt.place, attempt.attempt));
+    }
+    if failed.len() > FAILURES_SHOWN {
+        let id = &session.summary.session;
+        note(&format!("skein: and {} more: 'skein session attempts {id}'", failed.len() - FAILURES_SHOWN));
+    }
+    let items = &session.summary.items;
+    if !one && session.summary.state != "succeeded" {
+        note(&format!("skein: session {} {}: {}", session.summary.session, session.summary.state, show::counts(items)));
+    }
+}
+
+/// Parses `NAME=VALUE`.
+pub(crate) fn name_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("'{text}': write NAME=VALUE")),
+    }
+}
+
+/// `--set`, `--mode` and the like, shared by everything that starts or plans a session.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Launch {
+    /// Override a parameter for this session: TASK.PARAMETER=VALUE ('*' for every task)
+    #[arg(long, value_name = "T.P=V", value_parser = override_text)]
+    pub(crate) set: Vec<String>,
+    /// Running mode of every task
+    #[arg(long, value_name = "MODE", value_parser = ["auto", "dedicated", "serverless", "hybrid"])]
+    pub(crate) mode: Option<String>,
+}
+
+fn override_text(text: &str) -> Result<String, String> {
+    let parts = text.split_once('=').and_then(|(target, _)| target.split_once('.'));
+    match parts {
+        Some((task, parameter)) if !task.is_empty() && !parameter.is_empty() => Ok(text.to_owned()),
+        _ => Err("write TASK.PARAMETER=VALUE, as in split.memory_mb=512".to_owned()),
+    }
+}
+
+impl Launch {
+    /// Into a request.
+    pub(crate) fn request(&self) -> StartRequest {
+        StartRequest { running_mode: self.mode.clone(), set: self.set.clone(), ..StartRequest::default() }
+    }
+}
+
+/// A file that was typed where a document was meant.
+pub(crate) fn not_a_document(path: &std::path::Path) -> anyhow::Error {
+    failure::usage(format!(
+        "there is no file '{0}'; to run a command, put '--' before it: skein run -- {0}",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_and_environment_are_checked_when_typed() {
+        assert!(override_text("split.memory_mb=512").is_ok() && override_text("*.env.A=").is_ok());
+        for bad in ["split", "split=1", ".a=1", "a.=1", "a.b"] {
+            assert!(override_text(bad).is_err(), "{bad}");
+        }
+        assert_eq!(name_value("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(name_value("=b").is_err() && name_value("A").is_err());
+    }
+}

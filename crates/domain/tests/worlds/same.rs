@@ -1,0 +1,114 @@
+//! The same input gives the same bytes: twice, rebuilt from the kept parts, and in another order.
+
+use skein_domain::Timestamp;
+use skein_domain::decide::snapshot::Stored;
+use skein_domain::decide::{Assignment, Plan, Policy, Snapshot, decide};
+use skein_domain::testing::{Random, Record, World, apply_live};
+
+fn bytes(plan: &Plan) -> String {
+    format!("{plan:?}")
+}
+
+fn plan_bytes(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> String {
+    bytes(&decide(snapshot, policy, now))
+}
+
+/// The kept parts of a snapshot, in an order that the seed makes.
+fn reloaded(snapshot: &Snapshot, random: &mut Random) -> Snapshot {
+    let mut stored = Stored {
+        turn: snapshot.turn,
+        solutions: snapshot.solutions.values().cloned().collect(),
+        instances: snapshot.instances.values().cloned().collect(),
+        sessions: snapshot.sessions.values().cloned().collect(),
+        attempts: snapshot.attempts.values().cloned().collect(),
+    };
+    random.shuffle(&mut stored.solutions);
+    random.shuffle(&mut stored.instances);
+    random.shuffle(&mut stored.sessions);
+    random.shuffle(&mut stored.attempts);
+    let mut loaded = Snapshot::load(stored);
+    let mut ids: Vec<_> = snapshot.instances.keys().collect();
+    random.shuffle(&mut ids);
+    ids.iter().for_each(|id| loaded.set_live(id, snapshot.live(id)));
+    loaded
+}
+
+pub(crate) fn same_again(world: &World, record: &Record) {
+    assert_eq!(plan_bytes(&record.before, &record.policy, record.at), bytes(&record.plan));
+    assert_eq!(plan_bytes(&world.scene.snapshot.clone(), &record.policy, record.at), plan_bytes(&world.scene.snapshot, &record.policy, record.at));
+}
+
+pub(crate) fn loaded(world: &World) {
+    let scene = &world.scene;
+    let loaded = reloaded(&scene.snapshot, &mut Random::new(scene.snapshot.turn));
+    assert_eq!(loaded, scene.snapshot);
+    assert!(loaded.usable().eq(scene.snapshot.usable()));
+    let now = scene.now;
+    assert_eq!(plan_bytes(&loaded, &scene.policy, now), plan_bytes(&scene.snapshot, &scene.policy, now));
+}
+
+pub(crate) fn any_order(record: &Record, world: &World) {
+    let mut random = Random::new(record.turn ^ 0xabcd);
+    let (mut live, mut inputs) = (record.live.clone(), record.inputs.clone());
+    random.shuffle(&mut live);
+    random.shuffle(&mut inputs);
+    let mut other = record.start.clone();
+    apply_live(&mut other, &live);
+    other.apply_all(record.turn, record.at, inputs);
+    assert_eq!(other, record.before);
+    let plan = decide(&other, &record.policy, record.at);
+    assert_eq!(bytes(&plan), bytes(&record.plan));
+    let events = plan.into_events(&other, record.turn, record.at);
+    other.apply_all(record.turn, record.at, events);
+    assert_eq!(other, world.scene.snapshot);
+}
+
+/// An event that comes twice changes nothing the second time.
+pub(crate) fn doubled_events(record: &Record, after: &Snapshot) {
+    let mut doubled = after.clone();
+    for event in &record.events {
+        doubled.apply(record.turn, record.at, event);
+        assert_eq!(doubled, *after, "a doubled {event:?} changed something");
+    }
+}
+
+/// Once a plan is carried out, the same moment gives no further order, unless the plan asked to be
+/// called again at once.
+pub(crate) fn fixpoint(world: &World, record: &Record) {
+    let again = decide(&world.scene.snapshot, &record.policy, record.at);
+    if record.plan.next_wake.is_none_or(|wake| wake > record.at) {
+        // A set that starts together is placed without trying back: what others took may let it fit.
+        let in_a_set = |a: &Assignment| {
+            let session = &record.before.sessions[&a.item.session()];
+            session.spec.thread.together.iter().any(|set| set.contains(&a.item.node.node))
+        };
+        assert!(again.assignments.iter().all(in_a_set) && again.releases.is_empty(), "not all at once: {again:?}");
+    } else {
+        let moved = !record.plan.assignments.is_empty() || !record.plan.releases.is_empty();
+        assert!(moved, "asks to be called again at once, but did nothing: it would spin");
+    }
+}
+
+/// Before `next_wake`, time alone changes nothing.
+pub(crate) fn next_wake(record: &Record) {
+    let plan = &record.plan;
+    if !plan.assignments.is_empty() || !plan.releases.is_empty() {
+        return;
+    }
+    let most = plan.next_wake.map_or(86_400_000_000, |wake| wake.0 - record.at.0);
+    assert!(most > 0, "wakes in the past");
+    let mut random = Random::new(record.turn);
+    for _ in 0..2 {
+        let ahead = random.below(most.unsigned_abs());
+        let later = decide(&record.before, &record.policy, Timestamp(record.at.0 + i64::try_from(ahead).unwrap()));
+        assert!(later.assignments.is_empty() && later.releases.is_empty(), "{ahead} us later, though {:?}: {later:?}", plan.next_wake);
+    }
+}
+
+/// What the sessions that are left wait for.
+pub(crate) fn stuck(world: &World) -> Vec<String> {
+    let plan = world.scene.decide();
+    let waiting = plan.waiting.iter().map(|w| format!("{} waits: {}", w.node, w.reason));
+    let open = world.scene.snapshot.attempts.values().map(|a| format!("{:?} on {}", a.key, a.place));
+    waiting.chain(open).collect()
+}

@@ -1,0 +1,297 @@
+//! The configuration [0052]: one JSON file with a published schema, re-read live. A bad file is
+//! reported with line and reason, and the one before stays in force.
+
+mod convert;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadConfig {
+    /// It cannot be read.
+    #[error("the configuration {} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what the schema says.
+    #[error("the configuration {} is not valid: {why}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        why: String,
+    },
+    /// A value cannot be used.
+    #[error("the configuration's '{key}': {why}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Why, and what is accepted.
+        why: String,
+    },
+}
+
+/// The file. Every key may be left out; sizes, times and prices carry their unit in their name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where agents connect, and the identifier that routes to this engine.
+    pub broker: Broker,
+    /// Which classes do what.
+    pub classes: Classes,
+    /// Logging of the engine's own components, and where tasks' logs are kept.
+    pub logging: Logging,
+    /// How often agents measure and report, s (default 1).
+    pub resource_time_check_s: Option<f64>,
+    /// An agent that has not reported for this long is taken as gone, s (default 30).
+    pub lease_s: Option<f64>,
+    /// Instances that are never ended or drained, whatever their load.
+    pub do_not_terminate: Vec<String>,
+    /// How instances are made, by solution: a JSON file each, re-read live.
+    pub vm_configuration_files: BTreeMap<String, PathBuf>,
+    /// Addresses of the parts, as others are to reach them (`engine`, `broker`).
+    pub addresses: BTreeMap<String, String>,
+    /// Solutions by name; `own` is there even when it is not named.
+    pub solutions: BTreeMap<String, SolutionConfig>,
+    /// Values for what tasks leave open.
+    pub defaults: Defaults,
+    /// Settings of users, by name.
+    pub users: BTreeMap<String, UserConfig>,
+    /// Running modes by context: the first rule whose labels the session has.
+    pub contexts: Vec<ContextRule>,
+    /// Balancing.
+    pub balancing: Balancing,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// Limits of the content folder.
+    pub content: ContentConfig,
+    /// A folder of task and thread documents, loaded at start and watched.
+    pub tasks_directory: Option<PathBuf>,
+    /// Yours: kept, and handed to classes.
+    pub custom: Map<String, Value>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Broker {
+    /// Where agents connect: `http://ADDRESS:PORT` opens a listener of its own for them; absent: the
+    /// API's port.
+    pub url: Option<String>,
+    /// This engine's identifier: messages, tokens and names carry it. Agents of another are refused.
+    pub engine_identifier: Option<String>,
+}
+
+/// Class names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Classes {
+    /// The broker: `builtin:websocket`, or `builtin:closed` (no agent connects).
+    pub connection: String,
+    /// Places tasks with CPU setting 0: `builtin:fewest-tasks`, `builtin:packing`, `builtin:first-fit`.
+    pub tasking: String,
+    /// Instances: `builtin:own-servers`, or `builtin:fixed` (no further instance joins).
+    pub resource: String,
+    /// Where content is kept: `builtin:folder`, or `folder:PATH`.
+    pub storage: String,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self {
+            connection: "builtin:websocket".into(),
+            tasking: "builtin:fewest-tasks".into(),
+            resource: "builtin:own-servers".into(),
+            storage: "builtin:folder".into(),
+        }
+    }
+}
+
+/// Logging.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logging {
+    /// A JSON file of levels by component, as `{"engine": "debug", "http": "warn"}`; watched.
+    pub configuration_file: Option<PathBuf>,
+    /// Where tasks' logs are kept (default: `logs` in the engine's folder).
+    pub logs_directory: Option<PathBuf>,
+}
+
+/// A solution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SolutionConfig {
+    /// Instances under our control.
+    Dedicated {
+        /// Price of one instance, USD per hour.
+        #[serde(default)]
+        price_per_hour_usd: f64,
+        /// Most attempts on one instance at a time.
+        #[serde(default)]
+        slots_max: Option<u32>,
+        /// Longest run time of tasks that state none, s (default one day).
+        #[serde(default)]
+        timeout_s: Option<f64>,
+    },
+    /// A gateway.
+    Shared(SharedConfig),
+}
+
+/// A shared solution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedConfig {
+    /// The gateway's URL.
+    pub url: String,
+    /// Bearer key of the gateway.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The cloud ends an invocation after this, s (default 900).
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+    /// Most invocations at a time (default 8).
+    #[serde(default)]
+    pub concurrency: Option<u32>,
+    /// Largest memory of an invocation, MiB (default 10240).
+    #[serde(default)]
+    pub memory_mb_max: Option<u32>,
+    /// What it costs.
+    #[serde(default)]
+    pub price: PriceConfig,
+    /// Start of a cold instance, 99th percentile, ms (default 800).
+    #[serde(default)]
+    pub cold_start_ms: Option<u64>,
+    /// Instances kept warm (default 0).
+    #[serde(default)]
+    pub min_warm: u32,
+    /// Operating system (default `linux`).
+    #[serde(default)]
+    pub os: Option<String>,
+    /// Architecture (default: this machine's).
+    #[serde(default)]
+    pub arch: Option<String>,
+}
+
+/// A serverless price.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PriceConfig {
+    /// USD per request.
+    pub per_request_usd: f64,
+    /// USD per GB-second.
+    pub per_gb_s_usd: f64,
+    /// Billed time is rounded up to this, ms.
+    pub granularity_ms: u64,
+    /// Least billed time, ms.
+    pub min_billed_ms: u64,
+}
+
+/// Values for what tasks leave open.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// `auto`, `dedicated`, `serverless` or `hybrid` (default `auto`).
+    pub running_mode: Option<String>,
+    /// CPU setting, 0-100 (default 0).
+    pub cpu: Option<u8>,
+    /// MiB (default 256).
+    pub memory_mb: Option<u32>,
+    /// MiB (default 0).
+    pub storage_mb: Option<u32>,
+    /// From SIGTERM to SIGKILL, s (default 5).
+    pub grace_s: Option<f64>,
+    /// Patience, s (default 10).
+    pub allowed_wait_s: Option<f64>,
+    /// 0-100 (default 50).
+    pub urgency: Option<u8>,
+    /// More tries after a failure (default 0).
+    pub retries: Option<u32>,
+    /// `retry`, `fail` or `ask` (default `retry`).
+    pub on_lost: Option<String>,
+    /// Run time assumed for prices when nothing is known, s (default 60).
+    pub assumed_run_s: Option<f64>,
+    /// A session keeps an idle instance this long, s (default 10).
+    pub hold_idle_s: Option<f64>,
+}
+
+/// A user's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserConfig {
+    /// The user's running mode.
+    pub running_mode: Option<String>,
+}
+
+/// A context rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContextRule {
+    /// Labels that the session must have.
+    pub labels: BTreeMap<String, String>,
+    /// The mode then.
+    pub running_mode: String,
+}
+
+/// Balancing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Balancing {
+    /// For tasks with CPU setting 1-100 that ask for no scheme: `fewest-tasks` (default), `packing`, `first-fit`.
+    pub scheme: Option<String>,
+    /// Most attempts on one instance.
+    pub tasks_per_instance_max: Option<u32>,
+    /// No new attempt on an instance whose CPU use is at or above this, percent.
+    pub cpu_ceiling_percent: Option<u32>,
+    /// Most instances one session holds.
+    pub instances_per_session_max: Option<u32>,
+    /// Most orders of one pass (default 256).
+    pub plan_orders_max: Option<u32>,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Ended sessions with their items, attempts, logs and files, hours (default 720 = 30 days).
+    pub sessions_hours: Option<f64>,
+    /// Events, hours (default 168 = 7 days).
+    pub events_hours: Option<f64>,
+    /// Most events (default 10 million).
+    pub events_max: Option<u64>,
+    /// How often it is looked at, s (default 300).
+    pub check_s: Option<f64>,
+}
+
+/// Limits of the content folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContentConfig {
+    /// Largest file, bytes (default 16 GiB).
+    pub file_bytes_max: Option<u64>,
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, BadConfig> {
+        let text = std::fs::read_to_string(path).map_err(|source| BadConfig::Read { path: path.to_owned(), source })?;
+        let config: Self = serde_json::from_str(&text)
+            .map_err(|e| BadConfig::Syntax { path: path.to_owned(), why: e.to_string() })?;
+        config.settle()?;
+        Ok(config)
+    }
+
+    /// The published schema, pretty JSON.
+    pub fn schema() -> String {
+        let schema = schemars::schema_for!(Self);
+        serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
+    }
+}

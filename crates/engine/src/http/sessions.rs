@@ -1,0 +1,306 @@
+//! Sessions: start, look, stop, why, plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use skein_api::{
+    AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary, StartRequest, Started,
+    StuckView, Why,
+};
+use skein_domain::decide::explain::{Explanation, explain, never_fits};
+use skein_domain::decide::project::project;
+use skein_domain::event::Event;
+use skein_domain::{AttemptKey, NodeKey, SessionId, SessionSpec, UserName};
+use skein_store::{AttemptRow, DocumentKind, Page, Reader as _};
+
+use super::User;
+use super::documents::find_task;
+use super::fail::{Fail, typed_body};
+use super::views;
+use crate::app::App;
+use crate::clock;
+use crate::core::{Answer, Input};
+use crate::submit::{self, Submission};
+
+/// Longest client key, bytes.
+const CLIENT_KEY_BYTES_MAX: usize = 256;
+/// Most rows of one page.
+const PAGE_MAX: u32 = 1000;
+
+fn page(query: PageQuery) -> Page {
+    Page { offset: query.offset, limit: query.limit.clamp(1, PAGE_MAX) }
+}
+
+/// Settles and checks what is to be started.
+pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequest) -> Result<Submission, Fail> {
+    let (document, version) = document_of(app, request)?;
+    let settled = app.settled();
+    let submission = submit::settle(document, request, version, user, &settled, |name| find_task(app, name))?;
+    for digest in &submission.digests {
+        app.content().size(digest)?;
+    }
+    let spec = submission.spec.clone();
+    let refused = app.writer.look(move |core| {
+        let nodes = spec.thread.nodes.iter();
+        let never = |task: &skein_domain::TaskSpec| never_fits(core.snapshot(), core.policy(), &task.profile());
+        nodes.filter_map(|node| Some((node.name.clone(), never(&node.task)?))).next()
+    });
+    if let Some((node, reason)) = refused.await? {
+        let why = format!("task '{node}' is to run serverless, but no shared solution can ever take it: {reason}");
+        return Err(Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, reason.next_step()));
+    }
+    Ok(submission)
+}
+
+fn document_of(app: &App, request: &StartRequest) -> Result<(serde_json::Value, Option<u64>), Fail> {
+    let (kind, name) = match (&request.document, &request.task, &request.thread) {
+        (Some(document), None, None) => return Ok((document.clone(), None)),
+        (None, Some(name), None) => (DocumentKind::Task, name),
+        (None, None, Some(name)) => (DocumentKind::Thread, name),
+        _ => return Err(Fail::bad("give one of 'document', 'task' and 'thread'")),
+    };
+    let found = app.readers.get()?.document(kind, name, request.version)?;
+    let found = found.ok_or_else(|| Fail::not_found(format!("there is no '{name}' in the repository: see 'skein task list' and 'skein thread list'")))?;
+    Ok((found.body, Some(found.version)))
+}
+
+pub(super) async fn start(User(user): User, State(app): State<Arc<App>>, request: Request) -> Result<Json<Started>, Fail> {
+    let request: StartRequest = typed_body(request).await?;
+    if request.client_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > CLIENT_KEY_BYTES_MAX) {
+        return Err(Fail::bad(format!("client_key: give 1 to {CLIENT_KEY_BYTES_MAX} bytes")));
+    }
+    if let Some(key) = &request.client_key {
+        if let Some(known) = app.readers.get()?.client_key(user.as_str(), key)? {
+            return Ok(Json(Started { session: known.to_string(), new: false }));
+        }
+    }
+    let Submission { spec, digests } = prepare(&app, &user, &request).await?;
+    let (spec, client_key) = (Arc::new(spec), request.client_key);
+    match app.writer.ask(|reply| Input::Submit { reply, spec, client_key, digests }).await? {
+        Answer::Session { session, new } => Ok(Json(Started { session: session.to_string(), new })),
+        Answer::Done => Err(Fail::internal("the engine started no session")),
+    }
+}
+
+pub(super) async fn list(
+    _: User,
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Vec<SessionSummary>>, Fail> {
+    let rows = app.readers.get()?.sessions(page(query))?;
+    let ids: Vec<SessionId> = rows.iter().map(|r| r.id).collect();
+    let running = app.writer.look(move |core| ids.iter().map(|id| views::running(core.snapshot(), *id)).collect::<Vec<_>>());
+    let running = running.await?;
+    Ok(Json(rows.iter().zip(&running).map(|(row, running)| views::summary(row, running)).collect()))
+}
+
+fn unknown(id: SessionId) -> Fail {
+    Fail::not_found(format!("there is no session {id}: 'skein session list' shows them"))
+}
+
+pub(super) async fn show(_: User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<SessionDetail>, Fail> {
+    let id: SessionId = id.parse()?;
+    let (row, spec, attempts) = {
+        let reader = app.readers.get()?;
+        let row = reader.session(id)?.ok_or_else(|| unknown(id))?;
+        let spec = reader.session_spec(id)?.ok_or_else(|| unknown(id))?;
+        (row, spec, reader.attempts(id, Page::ALL)?)
+    };
+    let (running, holds) = app
+        .writer
+        .look(move |core| {
+            let session = core.snapshot().sessions.get(&id);
+            let holds = session.map(|s| s.holds.iter().map(|(i, h)| (i.to_string(), h.attempts)).collect::<Vec<_>>());
+            (views::running(core.snapshot(), id), holds.unwrap_or_default())
+        })
+        .await?;
+    let views = attempt_views(&app, &spec, &attempts).await;
+    let mut places: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for view in &views {
+        *places.entry((view.place.clone(), view.kind.clone())).or_default() += 1;
+    }
+    Ok(Json(SessionDetail {
+        summary: views::summary(&row, &running),
+        description: spec.thread.description.clone(),
+        nodes: views::nodes(&row, &spec, &running),
+        holds: holds.into_iter().map(|(instance, attempts)| HoldView { instance, attempts }).collect(),
+        overrides: spec.overrides.clone(),
+        cost_nano_usd: views.iter().filter_map(|v| v.cost_nano_usd).sum(),
+        places: places.into_iter().map(|((place, kind), attempts)| PlaceCount { place, kind, attempts }).collect(),
+    }))
+}
+
+async fn attempt_views(app: &App, spec: &SessionSpec, rows: &[AttemptRow]) -> Vec<AttemptView> {
+    let (settled, slots) = (app.settled(), views::slots_by_instance(app).await);
+    let view = |row: &AttemptRow| {
+        let task = spec.thread.nodes.get(row.attempt.key.item.node.node as usize).map(|n| &*n.task);
+        let slots = slots.get(&row.attempt.place.to_string()).copied().unwrap_or(1);
+        views::attempt(row, Some(spec), views::cost_of(&settled.solutions, row, task, slots))
+    };
+    rows.iter().map(view).collect()
+}
+
+pub(super) async fn attempts(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Vec<AttemptView>>, Fail> {
+    let id: SessionId = id.parse()?;
+    let (spec, rows) = {
+        let reader = app.readers.get()?;
+        (reader.session_spec(id)?.ok_or_else(|| unknown(id))?, reader.attempts(id, page(query))?)
+    };
+    Ok(Json(attempt_views(&app, &spec, &rows).await))
+}
+
+pub(super) async fn attempt(_: User, State(app): State<Arc<App>>, Path(key): Path<String>) -> Result<Json<AttemptView>, Fail> {
+    let key: AttemptKey = key.parse()?;
+    let unknown = || Fail::not_found(format!("there is no attempt {key}"));
+    let (spec, row) = {
+        let reader = app.readers.get()?;
+        let row = reader.attempt(key)?.ok_or_else(unknown)?;
+        (reader.session_spec(key.item.session())?.ok_or_else(unknown)?, row)
+    };
+    attempt_views(&app, &spec, &[row]).await.pop().map(Json).ok_or_else(unknown)
+}
+
+pub(super) async fn stop(User(by): User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, Fail> {
+    let session: SessionId = id.parse()?;
+    let known = app.readers.get()?.session(session)?.ok_or_else(|| unknown(session))?;
+    if known.ended_at.is_none() {
+        app.writer.ask(|reply| Input::Stop { reply, session, by }).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn why(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path((id, node, index)): Path<(String, String, u32)>,
+) -> Result<Json<Why>, Fail> {
+    let id: SessionId = id.parse()?;
+    let spec = app.readers.get()?.session_spec(id)?.ok_or_else(|| unknown(id))?;
+    let at = spec.thread.nodes.iter().position(|n| n.name.as_str() == node);
+    let at = at.ok_or_else(|| Fail::not_found(format!("session {id} has no task '{node}'")))?;
+    let count = spec.thread.nodes[at].task.array;
+    if index >= count {
+        return Err(Fail::not_found(format!("task '{node}' has indices 0 to {}", count - 1)));
+    }
+    let item = NodeKey { session: id, node: u32::try_from(at).unwrap_or(u32::MAX) }.item(index);
+    let now = clock::now();
+    let explained = app.writer.look(move |core| explain(core.snapshot(), core.policy(), item, now)).await?;
+    let (rows, ended) = {
+        let reader = app.readers.get()?;
+        (reader.attempts_at(item)?, reader.item(item)?.and_then(|row| row.ended))
+    };
+    let attempts = attempt_views(&app, &spec, &rows).await;
+    let mut why = Why {
+        item: item.to_string(),
+        node,
+        index,
+        state: "ended".to_owned(),
+        text: String::new(),
+        next_step: None,
+        detail: serde_json::Value::Null,
+        candidates: Vec::new(),
+        attempts,
+    };
+    match explained {
+        None => why.text = ended_text(&why.attempts, ended.map(|(end, _)| format!("{end:?}").to_lowercase())),
+        Some(explanation) => fill(&mut why, explanation),
+    }
+    Ok(Json(why))
+}
+
+fn ended_text(attempts: &[AttemptView], ended: Option<String>) -> String {
+    match (attempts.last(), ended) {
+        (Some(last), end) => format!(
+            "{} on {} (attempt {}): {}; it was placed there because: {}",
+            end.unwrap_or_else(|| "ended".to_owned()),
+            last.place,
+            last.number,
+            last.ending.as_deref().unwrap_or("open"),
+            last.why
+        ),
+        (None, _) => "cancelled before it was placed: a link it needs did not open, or the session was stopped".to_owned(),
+    }
+}
+
+fn fill(why: &mut Why, explanation: Explanation) {
+    match explanation {
+        Explanation::Waiting { reason, candidates } => {
+            why.state = "waiting".to_owned();
+            why.text = reason.to_string();
+            why.next_step = reason.next_step().map(str::to_owned);
+            why.detail = detail(&reason);
+            why.candidates = candidates.iter().map(views::candidate).collect();
+        }
+        Explanation::Placeable { place, choice, candidates } => {
+            why.state = "placeable".to_owned();
+            why.text = format!("goes to {place} in the next turn: {choice}");
+            why.detail = detail(&choice);
+            why.candidates = candidates.iter().map(views::candidate).collect();
+        }
+        Explanation::Placed { place, choice, .. } => {
+            why.state = "placed".to_owned();
+            why.text = format!("on {place}: {choice}");
+            why.detail = detail(&choice);
+        }
+    }
+}
+
+/// Typed reasons and choices as JSON.
+fn detail(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+pub(super) async fn plan(User(user): User, State(app): State<Arc<App>>, request: Request) -> Result<Json<PlanView>, Fail> {
+    let request: StartRequest = typed_body(request).await?;
+    let spec = Arc::new(prepare(&app, &user, &request).await?.spec);
+    let (snapshot, policy) = app.writer.look(|core| (core.snapshot().clone(), core.policy().clone())).await?;
+    let now = clock::now();
+    let worker = spec.clone();
+    let projected = tokio::task::spawn_blocking(move || {
+        let mut snapshot = snapshot;
+        let turn = snapshot.turn + 1;
+        let session = SessionId::derive(turn, 0);
+        snapshot.apply_all(turn, now, vec![Event::SessionStarted { session, spec: worker }]);
+        project(&snapshot, &policy, session, now)
+    });
+    let projection = projected.await.map_err(Fail::internal)?;
+    let name = |node: NodeKey| spec.thread.nodes[node.node as usize].name.to_string();
+    let unknown_time = |n: &&skein_domain::NodeSpec| n.task.expected_run_ms.is_none();
+    Ok(Json(PlanView {
+        items: projection
+            .items
+            .iter()
+            .map(|i| PlannedItem {
+                node: name(i.item.node),
+                index: i.item.index,
+                place: i.place.to_string(),
+                kind: views::kind_word(&i.place).to_owned(),
+                why: i.choice.to_string(),
+                start_ms: i.start_ms,
+                end_ms: i.end_ms,
+                cost_nano_usd: i.cost.0,
+            })
+            .collect(),
+        stuck: projection
+            .stuck
+            .iter()
+            .map(|(node, reason)| StuckView {
+                node: name(*node),
+                reason: reason.to_string(),
+                next_step: reason.next_step().map(str::to_owned),
+            })
+            .collect(),
+        total_ms: projection.total_ms,
+        cost_nano_usd: projection.cost.0,
+        assumed: spec.thread.nodes.iter().filter(unknown_time).map(|n| n.name.to_string()).collect(),
+        cut: projection.cut,
+    }))
+}

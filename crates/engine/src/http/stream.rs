@@ -1,0 +1,246 @@
+//! The change stream: server-sent events, resumable by `Last-Event-ID`, and a session's logs in the
+//! same stream for those who follow it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse::{Event as SseEvent, KeepAlive};
+use futures_util::Stream;
+use skein_api::{EventView, LogPiece};
+use skein_domain::event::Event;
+use skein_domain::{AttemptKey, SessionId, SessionSpec};
+use skein_store::{EventRow, Page, Reader as _};
+use skein_wire::lane::Stream as LogStream;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::User;
+use super::fail::Fail;
+use crate::app::App;
+
+/// Events read at a time.
+const EVENTS_PER_READ: u32 = 1000;
+/// Bytes of a log in one piece.
+const LOG_PIECE_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(serde::Deserialize)]
+pub(super) struct From {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    logs: bool,
+}
+
+/// What the client has seen: the header of a reconnecting client holds over the query.
+fn after(headers: &HeaderMap, from: &From) -> u64 {
+    let header = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
+    header.unwrap_or(from.after)
+}
+
+type Sent = Result<SseEvent, Infallible>;
+
+fn answer(receiver: Receiver<Sent>) -> Sse<impl Stream<Item = Sent>> {
+    let stream = futures_util::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|e| (e, r)) });
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+/// All events, for as long as the client stays.
+pub(super) async fn events(
+    _: User,
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Query(from): Query<From>,
+) -> Result<Sse<impl Stream<Item = Sent>>, Fail> {
+    let mut seen = after(&headers, &from);
+    let (newest, oldest) = app.readers.get()?.event_bounds()?;
+    if seen > newest {
+        return Err(Fail::bad(format!("event {seen} is not there yet; the newest is {newest}")));
+    }
+    let (sender, receiver) = channel(256);
+    if seen > 0 && seen + 1 < oldest {
+        let gap = serde_json::json!({"oldest": oldest, "asked_after": seen});
+        sender.send(Ok(SseEvent::default().event("gap").data(gap.to_string()))).await.unwrap_or_default();
+    }
+    tokio::spawn(async move {
+        let mut committed = app.writer.committed();
+        loop {
+            committed.mark_unchanged();
+            let Ok(rows) = read_events(&app, seen, None) else { return };
+            let more = rows.len() == EVENTS_PER_READ as usize;
+            for row in rows {
+                seen = row.seq;
+                if sender.send(Ok(event_of(&row))).await.is_err() {
+                    return;
+                }
+            }
+            if !more && wait(&mut committed, &sender).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(answer(receiver))
+}
+
+/// Until the next commit; an error when the client left or the engine stops.
+async fn wait(committed: &mut tokio::sync::watch::Receiver<u64>, sender: &Sender<Sent>) -> Result<(), ()> {
+    tokio::select! {
+        changed = committed.changed() => changed.map_err(|_| ()),
+        () = sender.closed() => Err(()),
+    }
+}
+
+fn read_events(app: &App, after: u64, session: Option<SessionId>) -> Result<Vec<EventRow>, skein_store::StoreError> {
+    app.readers.get()?.events(after, session, EVENTS_PER_READ)
+}
+
+fn event_of(row: &EventRow) -> SseEvent {
+    let view = EventView { seq: row.seq, at: row.at.0, event: serde_json::to_value(&row.event).unwrap_or_default() };
+    SseEvent::default().id(row.seq.to_string()).event("change").data(serde_json::to_string(&view).unwrap_or_default())
+}
+
+/// One session's events, and its logs when asked for, until it has ended and everything was sent.
+pub(super) async fn session(
+    _: User,
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(from): Query<From>,
+) -> Result<Sse<impl Stream<Item = Sent>>, Fail> {
+    let id: SessionId = id.parse()?;
+    let spec = app.readers.get()?.session_spec(id)?;
+    let spec = spec.ok_or_else(|| Fail::not_found(format!("there is no session {id}")))?;
+    let (sender, receiver) = channel(256);
+    let follower = Follower { app, id, spec, sender, seen: after(&headers, &from), logs: from.logs, read: BTreeMap::new() };
+    tokio::spawn(follower.run());
+    Ok(answer(receiver))
+}
+
+struct Follower {
+    app: Arc<App>,
+    id: SessionId,
+    spec: SessionSpec,
+    sender: Sender<Sent>,
+    seen: u64,
+    logs: bool,
+    /// Bytes sent of each log stream of attempts that may still grow.
+    read: BTreeMap<(AttemptKey, LogStream), u64>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut committed = self.app.writer.committed();
+        let mut grown = self.app.logs.grown();
+        if self.logs {
+            self.known_attempts();
+        }
+        loop {
+            committed.mark_unchanged();
+            match self.pass().await {
+                Ok(false) => {}
+                Ok(true) | Err(()) => return,
+            }
+            let logs = self.logs;
+            let woken = tokio::select! {
+                changed = committed.changed() => changed.map_err(|_| ()),
+                _ = grown.recv(), if logs => Ok(()),
+                () = self.sender.closed() => Err(()),
+            };
+            if woken.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Attempts that began before the events we were asked for.
+    fn known_attempts(&mut self) {
+        if self.seen == 0 {
+            return;
+        }
+        let Ok(reader) = self.app.readers.get() else { return };
+        let open = reader.attempts(self.id, Page::ALL).unwrap_or_default();
+        for row in open.iter().filter(|row| row.ended.is_none()) {
+            self.read.insert((row.attempt.key, LogStream::Out), 0);
+            self.read.insert((row.attempt.key, LogStream::Err), 0);
+        }
+    }
+
+    /// Sends what is new; true when the session has ended and everything was sent.
+    async fn pass(&mut self) -> Result<bool, ()> {
+        loop {
+            let rows = read_events(&self.app, self.seen, Some(self.id)).map_err(|_| ())?;
+            let last = rows.len() < EVENTS_PER_READ as usize;
+            for row in rows {
+                self.seen = row.seq;
+                self.before(&row.event).await?;
+                self.sender.send(Ok(event_of(&row))).await.map_err(|_| ())?;
+                if matches!(row.event, Event::SessionEnded { .. }) {
+                    return Ok(true);
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let growing: Vec<_> = self.read.keys().copied().collect();
+        for key in growing {
+            self.send_log(key).await?;
+        }
+        Ok(false)
+    }
+
+    /// An attempt's log comes before its end.
+    async fn before(&mut self, event: &Event) -> Result<(), ()> {
+        if !self.logs {
+            return Ok(());
+        }
+        match event {
+            Event::Assigned { attempt } => {
+                self.read.insert((attempt.key, LogStream::Out), 0);
+                self.read.insert((attempt.key, LogStream::Err), 0);
+            }
+            Event::Ended { attempt, .. } => {
+                for stream in [LogStream::Out, LogStream::Err] {
+                    self.send_log((*attempt, stream)).await?;
+                    self.read.remove(&(*attempt, stream));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn send_log(&mut self, key: (AttemptKey, LogStream)) -> Result<(), ()> {
+        let (attempt, stream) = key;
+        loop {
+            let Some(offset) = self.read.get_mut(&key) else { return Ok(()) };
+            let bytes = self.app.logs.read(attempt, stream, *offset, LOG_PIECE_BYTES_MAX).map_err(|_| ())?;
+            let whole = whole_characters(&bytes);
+            if whole == 0 {
+                return Ok(());
+            }
+            *offset += whole as u64;
+            let node = self.spec.thread.nodes.get(attempt.item.node.node as usize);
+            let piece = LogPiece {
+                attempt: attempt.to_string(),
+                node: node.map(|n| n.name.to_string()).unwrap_or_default(),
+                index: attempt.item.index,
+                stream: if stream == LogStream::Out { "out" } else { "err" }.to_owned(),
+                text: String::from_utf8_lossy(&bytes[..whole]).into_owned(),
+            };
+            let data = serde_json::to_string(&piece).unwrap_or_default();
+            self.sender.send(Ok(SseEvent::default().event("log").data(data))).await.map_err(|_| ())?;
+        }
+    }
+}
+
+/// Length without a character cut off at the end (unless that is all there is).
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(e) if e.error_len().is_none() && e.valid_up_to() > 0 => e.valid_up_to(),
+        _ => bytes.len(),
+    }
+}

@@ -1,0 +1,302 @@
+//! The writer: one thread that owns the core and the ledger.
+//!
+//! ```text
+//! inputs (channel) --> drain all --> core.turn --> commit --> outputs
+//!                                                    |
+//!                                                    +-- failed: nothing leaves; callers get an error,
+//!                                                        core and snapshot are loaded anew
+//! ```
+//! Group commit is what draining all of the channel does: while one commit waits for the disk, the next
+//! turn's inputs gather. Turns that nobody waits for (`sent`, `started`) are written with the next one
+//! that somebody does, or after [`LAZY_MS`].
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use skein_domain::Timestamp;
+use skein_domain::decide::Snapshot;
+use skein_store::{Ledger, Limits, Removed, StoreError, Turn};
+use tokio::sync::{oneshot, watch};
+
+use crate::clock;
+use crate::core::{Answer, Core, Input, Output, Refusal, ReplyId, Settings, TurnResult};
+
+/// Most inputs of one turn.
+const INPUTS_PER_TURN_MAX: usize = 4096;
+/// A turn that nobody waits for is written after this, ms.
+const LAZY_MS: u64 = 50;
+
+/// What the writer thread is told.
+enum Command {
+    Input(Box<Input>),
+    Look(Box<dyn FnOnce(&Core) + Send>),
+    Retain(Limits, oneshot::Sender<Result<Removed, String>>),
+    Stop,
+}
+
+/// The way to the writer, for any number of threads.
+#[derive(Clone)]
+pub struct Writer {
+    commands: Sender<Command>,
+    replies: Arc<Replies>,
+    committed: watch::Receiver<u64>,
+}
+
+#[derive(Default)]
+struct Replies {
+    next: std::sync::atomic::AtomicU64,
+    open: Mutex<HashMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>>,
+}
+
+/// Why an input was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// The core refused.
+    #[error("{}", .0.why)]
+    Refused(Refusal),
+    /// The ledger could not be written.
+    #[error("the ledger could not be written ({0}); nothing was changed: try again")]
+    Ledger(String),
+    /// The engine is stopping.
+    #[error("the engine is stopping")]
+    Stopping,
+}
+
+/// Receives outputs after their commit. Must not block.
+pub trait Rim: Send {
+    /// Carries out.
+    fn deliver(&mut self, output: Output);
+}
+
+impl Writer {
+    /// Starts the thread over `ledger`.
+    pub fn start(
+        mut ledger: Box<dyn Ledger>,
+        settings: Settings,
+        rim: Box<dyn Rim>,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        let (commands, inbox) = channel();
+        let (announce, committed) = watch::channel(0);
+        let core = Core::new(Snapshot::load(ledger.load()?), settings.clone(), clock::now());
+        let replies = Arc::new(Replies::default());
+        let thread = Thread { ledger, core, settings, rim, inbox, announce, replies: replies.clone(), held: None };
+        let handle = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || thread.run())
+            .map_err(|source| StoreError::Io { what: "starting the writer", path: "thread".into(), source })?;
+        Ok((Self { commands, replies, committed }, handle))
+    }
+
+    /// Tells without waiting.
+    pub fn tell(&self, input: Input) {
+        // A closed channel means that the engine is stopping; the ledger keeps what matters.
+        self.commands.send(Command::Input(Box::new(input))).unwrap_or_default();
+    }
+
+    /// Asks, and waits for the commit.
+    pub async fn ask(&self, input: impl FnOnce(ReplyId) -> Input) -> Result<Answer, Failure> {
+        let reply = self.replies.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).insert(reply, sender);
+        self.tell(input(reply));
+        receiver.await.unwrap_or(Err(Failure::Stopping))
+    }
+
+    /// Looks at the core between two turns. Keep it short: the engine waits.
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let look = move |core: &Core| {
+            // The asker may have gone away.
+            sender.send(look(core)).map_err(|_| ()).unwrap_or_default();
+        };
+        self.commands.send(Command::Look(Box::new(look))).map_err(|_| Failure::Stopping)?;
+        receiver.await.map_err(|_| Failure::Stopping)
+    }
+
+    /// Removes what is beyond its limits.
+    pub async fn retain(&self, limits: Limits) -> Result<Removed, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.send(Command::Retain(limits, sender)).map_err(|_| Failure::Stopping)?;
+        receiver.await.map_err(|_| Failure::Stopping)?.map_err(Failure::Ledger)
+    }
+
+    /// Changes with every commit.
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.clone()
+    }
+
+    /// Ends the thread after what is in hand.
+    pub fn stop(&self) {
+        self.commands.send(Command::Stop).unwrap_or_default();
+    }
+}
+
+struct Thread {
+    ledger: Box<dyn Ledger>,
+    core: Core,
+    settings: Settings,
+    rim: Box<dyn Rim>,
+    inbox: Receiver<Command>,
+    announce: watch::Sender<u64>,
+    replies: Arc<Replies>,
+    /// Turns not written yet because nobody waits for them, and until when.
+    held: Option<(TurnResult, Timestamp)>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        loop {
+            let mut commands = Vec::new();
+            match self.wait() {
+                Ok(command) => commands.push(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            commands.extend(self.inbox.try_iter().take(INPUTS_PER_TURN_MAX));
+            if !self.handle(commands) {
+                break;
+            }
+        }
+        self.flush();
+        self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn wait(&self) -> Result<Command, RecvTimeoutError> {
+        let due = [self.core.next_wake(), self.held.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+        match due {
+            Some(due) => self.inbox.recv_timeout(Duration::from_micros(wait_us(due, clock::now()))),
+            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// One turn over the inputs among `commands`; false when the thread is to end.
+    fn handle(&mut self, commands: Vec<Command>) -> bool {
+        let (mut inputs, mut looks, mut go_on) = (Vec::new(), Vec::new(), true);
+        for command in commands {
+            match command {
+                Command::Input(input) => {
+                    if let Input::Configure { settings, .. } = &*input {
+                        self.settings = (**settings).clone();
+                    }
+                    inputs.push(*input);
+                }
+                Command::Look(look) => looks.push(look),
+                Command::Retain(limits, reply) => {
+                    let removed = self.ledger.retain(&limits, clock::now()).map_err(|e| e.to_string());
+                    reply.send(removed).map_err(|_| ()).unwrap_or_default();
+                }
+                Command::Stop => go_on = false,
+            }
+        }
+        let now = clock::now();
+        let turn = self.core.turn(now, inputs);
+        self.finish(turn, now);
+        for look in looks {
+            look(&self.core);
+        }
+        go_on
+    }
+
+    fn finish(&mut self, mut turn: TurnResult, now: Timestamp) {
+        if let Some((held, until)) = self.held.take() {
+            turn = merge(held, turn);
+            if turn.lazy && now < until {
+                self.let_out(&mut turn);
+                self.held = Some((turn, until));
+                return;
+            }
+        }
+        if turn.lazy && !turn.is_empty() && turn.side.is_empty() {
+            self.let_out(&mut turn);
+            self.held = Some((turn, now.after_ms(LAZY_MS)));
+            return;
+        }
+        self.write(turn, now);
+    }
+
+    fn flush(&mut self) {
+        if let Some((turn, _)) = self.held.take() {
+            self.write(turn, clock::now());
+        }
+    }
+
+    /// Outputs of a turn that nobody waits for say nothing that a lost commit could make untrue.
+    fn let_out(&mut self, turn: &mut TurnResult) {
+        for output in std::mem::take(&mut turn.outputs) {
+            self.deliver(output);
+        }
+    }
+
+    fn write(&mut self, mut turn: TurnResult, now: Timestamp) {
+        if !turn.is_empty() {
+            let row = Turn { turn: turn.turn, at: now, events: &turn.events, changes: &turn.changes, side: &turn.side };
+            if let Err(error) = self.ledger.commit(&row) {
+                return self.recover(&turn, &error);
+            }
+        }
+        self.let_out(&mut turn);
+        if !turn.events.is_empty() {
+            self.announce.send_replace(turn.turn);
+        }
+    }
+
+    fn deliver(&mut self, output: Output) {
+        match output {
+            Output::Reply { reply, answer } => self.reply(reply, answer.map_err(Failure::Refused)),
+            output => self.rim.deliver(output),
+        }
+    }
+
+    fn reply(&self, reply: ReplyId, answer: Result<Answer, Failure>) {
+        let waiting = self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&reply);
+        if let Some(waiting) = waiting {
+            // The asker may have gone away.
+            waiting.send(answer).map_err(|_| ()).unwrap_or_default();
+        }
+    }
+
+    /// The turn is not in the ledger: nobody may act on it. Start again from what the ledger has.
+    fn recover(&mut self, turn: &TurnResult, error: &StoreError) {
+        tracing::error!(%error, "a turn could not be written; starting again from the ledger");
+        for output in &turn.outputs {
+            if let Output::Reply { reply, .. } = output {
+                self.reply(*reply, Err(Failure::Ledger(error.to_string())));
+            }
+        }
+        match self.ledger.load() {
+            Ok(stored) => {
+                let mut live = Vec::new();
+                for id in self.core.snapshot().instances.keys() {
+                    live.push((id.clone(), self.core.snapshot().live(id)));
+                }
+                let mut snapshot = Snapshot::load(stored);
+                for (id, known) in live {
+                    snapshot.set_live(&id, known);
+                }
+                self.core = Core::new(snapshot, self.settings.clone(), clock::now());
+            }
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be read either; the engine stops");
+                self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                std::process::exit(70);
+            }
+        }
+    }
+}
+
+fn wait_us(due: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(due.0.saturating_sub(now.0)).unwrap_or(0)
+}
+
+/// Two turns written as one: later rows replace earlier ones because each is written whole.
+fn merge(mut first: TurnResult, second: TurnResult) -> TurnResult {
+    first.turn = second.turn;
+    first.events.extend(second.events);
+    first.changes.extend(second.changes);
+    first.side.extend(second.side);
+    first.outputs.extend(second.outputs);
+    first.lazy = second.lazy;
+    first
+}
