@@ -78,7 +78,8 @@ pub(crate) fn client(url: &str, token: &str, ca: Option<&Path>) -> anyhow::Resul
     Ok(Client::new(http(url, ca)?, url, token))
 }
 
-fn http(url: &str, ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+/// An HTTP client for this URL: loopback goes round proxies, https trusts `ca` alone when there is one.
+pub(crate) fn http(url: &str, ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
     let parsed = reqwest::Url::parse(url).with_context(|| format!("'{url}' is no URL; write http://HOST:PORT"))?;
     let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_MAX);
     let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);

@@ -25,8 +25,5 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // The one TLS provider of every part in this process; a second installation cannot happen.
     rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-    match cmd::run(cli::Cli::parse().command) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => failure::report(&error),
-    }
+    cmd::run(cli::Cli::parse().command)
 }

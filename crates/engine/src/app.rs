@@ -7,7 +7,7 @@ use skein_domain::{AttemptKey, EngineId, UserName};
 use skein_store::{Reader, SqliteReader, StoreError};
 
 use crate::broker::Connections;
-use crate::config::watch::{Current, Settled};
+use crate::config::{Current, Settled};
 use crate::content::Content;
 use crate::core::OrderTo;
 use crate::gateway::Gateways;
@@ -19,7 +19,7 @@ use crate::tokens::Tokens;
 use crate::writer::Writer;
 
 /// Shared state.
-pub struct App {
+pub(crate) struct App {
     /// This engine's identifier.
     pub engine: RwLock<EngineId>,
     /// Its folder.
@@ -54,29 +54,29 @@ pub struct App {
 
 impl App {
     /// The identifier.
-    pub fn engine(&self) -> EngineId {
+    pub(crate) fn engine(&self) -> EngineId {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The configuration in force.
-    pub fn settled(&self) -> Arc<Settled> {
+    pub(crate) fn settled(&self) -> Arc<Settled> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The content folder.
-    pub fn content(&self) -> Arc<Content> {
+    pub(crate) fn content(&self) -> Arc<Content> {
         self.content.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the engine is reached, as others see it.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let settled = self.settled();
         let advertised = settled.config.addresses.get("engine").cloned();
         advertised.unwrap_or_else(|| self.url.get().cloned().unwrap_or_default())
     }
 
     /// A secret's value.
-    pub fn secret(&self, name: &str) -> Result<String, String> {
+    pub(crate) fn secret(&self, name: &str) -> Result<String, String> {
         let reader = self.readers.get().map_err(|e| e.to_string())?;
         let all = reader.secrets().map_err(|e| e.to_string())?;
         let row = all.into_iter().find(|s| s.name == name);
@@ -85,7 +85,7 @@ impl App {
     }
 
     /// The message for an order.
-    pub fn make_order(&self, order: &OrderTo) -> Result<skein_wire::StartOrder, String> {
+    pub(crate) fn make_order(&self, order: &OrderTo) -> Result<skein_wire::StartOrder, String> {
         let reader = self.readers.get().map_err(|e| e.to_string())?;
         let maker = OrderMaker {
             engine: &self.engine(),
@@ -97,7 +97,7 @@ impl App {
     }
 
     /// The order of an open attempt, from the ledger.
-    pub fn order_of(&self, key: AttemptKey) -> Result<Option<OrderTo>, StoreError> {
+    pub(crate) fn order_of(&self, key: AttemptKey) -> Result<Option<OrderTo>, StoreError> {
         let reader = self.readers.get()?;
         let Some(row) = reader.attempt(key)?.filter(|row| row.ended.is_none()) else { return Ok(None) };
         let spec = reader.session_spec(key.item.session())?;
@@ -107,26 +107,26 @@ impl App {
 
 /// A pool of readers: as many as are in use at once.
 #[derive(Debug)]
-pub struct Readers {
+pub(crate) struct Readers {
     dir: PathBuf,
     idle: Mutex<Vec<SqliteReader>>,
 }
 
 /// A reader on loan.
 #[derive(Debug)]
-pub struct Loan<'a> {
+pub(crate) struct Loan<'a> {
     pool: &'a Readers,
     reader: Option<SqliteReader>,
 }
 
 impl Readers {
     /// Readers of the ledger in `dir`.
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), idle: Mutex::new(Vec::new()) }
     }
 
     /// A reader.
-    pub fn get(&self) -> Result<Loan<'_>, StoreError> {
+    pub(crate) fn get(&self) -> Result<Loan<'_>, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = idle.map_or_else(|| SqliteReader::open(&self.dir), Ok)?;
         Ok(Loan { pool: self, reader: Some(reader) })

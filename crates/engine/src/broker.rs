@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Agents connected now.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     by_instance: Mutex<HashMap<InstanceId, Connection>>,
     next: std::sync::atomic::AtomicU64,
 }
@@ -27,14 +27,14 @@ struct Connection {
 
 impl Connections {
     /// Takes a connection; returns its number, for [`Connections::remove`].
-    pub fn add(&self, instance: &InstanceId, queue: UnboundedSender<ToAgent>) -> u64 {
+    pub(crate) fn add(&self, instance: &InstanceId, queue: UnboundedSender<ToAgent>) -> u64 {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.lock().insert(instance.clone(), Connection { number, queue });
         number
     }
 
     /// Forgets a connection, unless a newer one has replaced it; true when it was the present one.
-    pub fn remove(&self, instance: &InstanceId, number: u64) -> bool {
+    pub(crate) fn remove(&self, instance: &InstanceId, number: u64) -> bool {
         let mut all = self.lock();
         let present = all.get(instance).is_some_and(|c| c.number == number);
         if present {
@@ -44,7 +44,7 @@ impl Connections {
     }
 
     /// Ends every connection.
-    pub fn close_all(&self) {
+    pub(crate) fn close_all(&self) {
         self.lock().clear();
     }
 

@@ -11,11 +11,11 @@ use skein_domain::Digest;
 use tokio::io::AsyncWriteExt as _;
 
 /// Content younger than this is never collected: whoever uploaded it may not have referred to it yet, s.
-pub const COLLECT_GRACE_S: u64 = 3600;
+pub(crate) const COLLECT_GRACE_S: u64 = 3600;
 
 /// What can go wrong with content.
 #[derive(Debug, thiserror::Error)]
-pub enum ContentError {
+pub(crate) enum ContentError {
     /// Not there.
     #[error("there is no content with digest {0}: upload it first")]
     NotFound(Digest),
@@ -43,44 +43,56 @@ pub enum ContentError {
 
 /// The folder.
 #[derive(Debug)]
-pub struct Content {
+pub(crate) struct Content {
     dir: PathBuf,
     limit: AtomicU64,
     uploads: AtomicU64,
+    /// Where content was kept before: still read, never written.
+    earlier: Option<std::sync::Arc<Content>>,
 }
 
 impl Content {
     /// Opens, or makes, the folder; removes what broken-off uploads left.
-    pub fn open(dir: &Path, limit: u64) -> std::io::Result<Self> {
+    pub(crate) fn open(dir: &Path, limit: u64) -> std::io::Result<Self> {
         let uploading = dir.join("uploading");
         if uploading.exists() {
             std::fs::remove_dir_all(&uploading)?;
         }
         std::fs::create_dir_all(&uploading)?;
-        Ok(Self { dir: dir.to_owned(), limit: limit.into(), uploads: AtomicU64::new(0) })
+        Ok(Self { dir: dir.to_owned(), limit: limit.into(), uploads: AtomicU64::new(0), earlier: None })
+    }
+
+    /// Content that is not here is looked for there.
+    pub(crate) fn with_earlier(mut self, earlier: std::sync::Arc<Self>) -> Self {
+        self.earlier = Some(earlier);
+        self
+    }
+
+    /// Where content that is there can be read.
+    pub(crate) fn find(&self, digest: &Digest) -> Result<PathBuf, ContentError> {
+        let path = self.path(digest);
+        if path.exists() {
+            return Ok(path);
+        }
+        self.earlier.as_ref().ok_or_else(|| ContentError::NotFound(digest.clone()))?.find(digest)
     }
 
     /// Changes the size limit, bytes.
-    pub fn set_limit(&self, limit: u64) {
+    pub(crate) fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Where content is, whether there or not.
-    pub fn path(&self, digest: &Digest) -> PathBuf {
+    fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(&digest.as_str()[..2]).join(digest.as_str())
     }
 
     /// Bytes of content that is there.
-    pub fn size(&self, digest: &Digest) -> Result<u64, ContentError> {
-        match std::fs::metadata(self.path(digest)) {
-            Ok(meta) => Ok(meta.len()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ContentError::NotFound(digest.clone())),
-            Err(e) => Err(e.into()),
-        }
+    pub(crate) fn size(&self, digest: &Digest) -> Result<u64, ContentError> {
+        Ok(std::fs::metadata(self.find(digest)?)?.len())
     }
 
     /// Takes content; checks its digest before it gets its name.
-    pub async fn put<E: std::fmt::Display>(
+    pub(crate) async fn put<E: std::fmt::Display>(
         &self,
         digest: &Digest,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -133,7 +145,7 @@ impl Content {
 
     /// Removes content that nothing refers to and that is older than the grace; returns files and
     /// bytes removed. `now_s` is seconds since the epoch.
-    pub fn collect(&self, referenced: &BTreeSet<Digest>, now_s: u64) -> std::io::Result<(u64, u64)> {
+    pub(crate) fn collect(&self, referenced: &BTreeSet<Digest>, now_s: u64) -> std::io::Result<(u64, u64)> {
         let (mut files, mut bytes) = (0, 0);
         for folder in std::fs::read_dir(&self.dir)? {
             let folder = folder?.path();

@@ -15,7 +15,7 @@ use crate::writer::Rim;
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 
 /// The writer's way out: a queue, so that the writer never waits.
-pub struct Queue(pub UnboundedSender<Output>);
+pub(crate) struct Queue(pub UnboundedSender<Output>);
 
 impl Rim for Queue {
     fn deliver(&mut self, output: Output) {
@@ -25,7 +25,7 @@ impl Rim for Queue {
 }
 
 /// Carries out outputs until the writer ends.
-pub async fn run(app: Arc<OnceLock<Arc<App>>>, mut queue: UnboundedReceiver<Output>) {
+pub(crate) async fn run(app: Arc<OnceLock<Arc<App>>>, mut queue: UnboundedReceiver<Output>) {
     while let Some(output) = queue.recv().await {
         if let Some(app) = app.get() {
             carry_out(app, output);

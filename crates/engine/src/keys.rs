@@ -15,14 +15,14 @@ use skein_wire::AttemptRef;
 use crate::clock;
 
 /// Keys of this engine.
-pub struct Keys {
+pub(crate) struct Keys {
     lane: [u8; 32],
     seal: LessSafeKey,
 }
 
 /// Whom a lane token is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lane {
+pub(crate) enum Lane {
     /// A connected agent.
     Agent(InstanceId),
     /// One attempt in a function.
@@ -31,7 +31,7 @@ pub enum Lane {
 
 impl Keys {
     /// The folder's key; made when there is none.
-    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("engine.key");
         let key: [u8; 32] = match std::fs::read(&path) {
             Ok(bytes) => match bytes.try_into() {
@@ -51,7 +51,7 @@ impl Keys {
     }
 
     /// A lane token for an agent or an attempt.
-    pub fn lane_token(&self, lane: &Lane) -> String {
+    pub(crate) fn lane_token(&self, lane: &Lane) -> String {
         let text = match lane {
             Lane::Agent(id) => format!("agent:{id}"),
             Lane::Attempt(order) => format!("attempt:{}:{}", order.attempt, order.generation),
@@ -61,7 +61,7 @@ impl Keys {
     }
 
     /// Whom a lane token is for, when it is ours.
-    pub fn check_lane(&self, token: &str) -> Option<Lane> {
+    pub(crate) fn check_lane(&self, token: &str) -> Option<Lane> {
         let (text, mac) = token.split_once('.')?;
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let mac: [u8; 32] = URL_SAFE_NO_PAD.decode(mac).ok()?.try_into().ok()?;
@@ -80,7 +80,7 @@ impl Keys {
     }
 
     /// Encrypts a secret; its name is bound to it.
-    pub fn seal(&self, name: &str, value: &str) -> anyhow::Result<String> {
+    pub(crate) fn seal(&self, name: &str, value: &str) -> anyhow::Result<String> {
         let random = clock::random_32()?;
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&random[..NONCE_LEN]);
@@ -93,7 +93,7 @@ impl Keys {
     }
 
     /// Decrypts a secret.
-    pub fn unseal(&self, name: &str, sealed: &str) -> anyhow::Result<String> {
+    pub(crate) fn unseal(&self, name: &str, sealed: &str) -> anyhow::Result<String> {
         let wrong = || format!("secret '{name}' was sealed with another key: set it again");
         let bytes = STANDARD.decode(sealed).with_context(wrong)?;
         let (nonce, rest) = bytes.split_at_checked(NONCE_LEN).with_context(wrong)?;
@@ -105,7 +105,7 @@ impl Keys {
 }
 
 /// Writes a file that only its owner can read, all at once.
-pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

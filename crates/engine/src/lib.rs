@@ -18,6 +18,7 @@ mod dispatch;
 mod gateway;
 mod http;
 mod keys;
+pub mod logging;
 mod logs;
 mod maintain;
 mod metrics;
@@ -69,7 +70,6 @@ pub struct Engine {
     local_token: String,
     writer_thread: Option<std::thread::JoinHandle<()>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    _guards: maintain::Watching,
 }
 
 /// The JSON Schema of the configuration file.
@@ -120,9 +120,9 @@ impl Engine {
         cell.set(app.clone()).map_err(|_| ()).unwrap_or_default();
         let mut tasks = vec![tokio::spawn(dispatch::run(cell, outputs))];
         tasks.push(tokio::spawn(serve::serve(listener, http::router(app.clone()), app.authority.as_ref().map(|a| a.server.clone()))));
-        let guards = maintain::start(&app, options.config.clone(), &mut tasks)?;
+        tasks.extend(maintain::start(&app, options.config.clone()).await?);
         write_whereabouts(&app)?;
-        Ok(Self { app, local_token, writer_thread: Some(writer_thread), tasks, _guards: guards })
+        Ok(Self { app, local_token, writer_thread: Some(writer_thread), tasks })
     }
 
     /// Where it is reached.
@@ -163,7 +163,7 @@ impl Engine {
 fn open_app(
     options: &EngineOptions,
     engine: EngineId,
-    settled: config::watch::Settled,
+    settled: config::Settled,
     writer: Writer,
     authority: Option<tls::Authority>,
 ) -> anyhow::Result<App> {

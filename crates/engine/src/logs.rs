@@ -13,27 +13,27 @@ const ANNOUNCED_MAX: usize = 4096;
 
 /// The folder.
 #[derive(Debug)]
-pub struct Logs {
+pub(crate) struct Logs {
     dir: std::sync::RwLock<PathBuf>,
     grown: broadcast::Sender<AttemptKey>,
 }
 
 impl Logs {
     /// Opens, or makes, the folder.
-    pub fn open(dir: &Path) -> std::io::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         Ok(Self { dir: std::sync::RwLock::new(dir.to_owned()), grown: broadcast::channel(ANNOUNCED_MAX).0 })
     }
 
     /// From now on logs go to another folder; the old one stays as it is.
-    pub fn move_to(&self, dir: &Path) -> std::io::Result<()> {
+    pub(crate) fn move_to(&self, dir: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
         *self.dir.write().unwrap_or_else(std::sync::PoisonError::into_inner) = dir.to_owned();
         Ok(())
     }
 
     /// Announces attempts whose log grew.
-    pub fn grown(&self) -> broadcast::Receiver<AttemptKey> {
+    pub(crate) fn grown(&self) -> broadcast::Receiver<AttemptKey> {
         self.grown.subscribe()
     }
 
@@ -43,7 +43,7 @@ impl Logs {
     }
 
     /// Where a stream is.
-    pub fn path(&self, attempt: AttemptKey, stream: Stream) -> PathBuf {
+    pub(crate) fn path(&self, attempt: AttemptKey, stream: Stream) -> PathBuf {
         let end = match stream {
             Stream::Out => "out",
             Stream::Err => "err",
@@ -53,7 +53,7 @@ impl Logs {
     }
 
     /// Appends a chunk where it belongs. What is already there is not written twice; a hole is named.
-    pub fn append(&self, chunk: &LogChunk) -> std::io::Result<()> {
+    pub(crate) fn append(&self, chunk: &LogChunk) -> std::io::Result<()> {
         let path = self.path(chunk.attempt, chunk.stream);
         let mut options = std::fs::OpenOptions::new();
         options.create(true).append(true);
@@ -80,7 +80,7 @@ impl Logs {
     }
 
     /// Bytes of a stream from `offset`, at most `limit`; empty when there are none.
-    pub fn read(&self, attempt: AttemptKey, stream: Stream, offset: u64, limit: usize) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, attempt: AttemptKey, stream: Stream, offset: u64, limit: usize) -> std::io::Result<Vec<u8>> {
         let mut file = match std::fs::File::open(self.path(attempt, stream)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
@@ -92,7 +92,7 @@ impl Logs {
     }
 
     /// Removes a session's logs.
-    pub fn remove(&self, session: SessionId) -> std::io::Result<()> {
+    pub(crate) fn remove(&self, session: SessionId) -> std::io::Result<()> {
         match std::fs::remove_dir_all(self.session_dir(session)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,

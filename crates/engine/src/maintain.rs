@@ -1,84 +1,222 @@
 //! What goes on beside the turns: the configuration and the task folder re-read live, retention.
+//!
+//! Files are looked at several times a second (time of change and size) rather than watched through the
+//! kernel: which files matter changes with the configuration itself, editors replace files by renaming,
+//! and network file systems announce nothing.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use skein_store::{DocumentKind, Reader as _};
+use skein_domain::EngineId;
+use skein_store::{DocumentKind, Reader as _, Side};
 use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::clock;
-use crate::config::Config;
-use crate::config::watch::{Guard, Settled, watch};
+use crate::config::{Config, Settled};
 use crate::content::Content;
 use crate::core::Input;
+use crate::{logging, serve};
 
-/// Watching goes on for as long as this lives.
-pub(crate) type Watching = Vec<Guard>;
+/// Interval of looking at files.
+const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts watching and the retention.
-pub(crate) fn start(app: &Arc<App>, config: Option<PathBuf>, tasks: &mut Vec<JoinHandle<()>>) -> anyhow::Result<Watching> {
-    let mut guards = Vec::new();
-    let handle = tokio::runtime::Handle::current();
-    if let Some(path) = config {
-        let settled = app.settled();
-        let mut paths = vec![path.clone()];
-        paths.extend(settled.config.vm_configuration_files.values().cloned());
-        let (app, path) = (app.clone(), path.clone());
-        guards.push(watch(&paths, move || {
-            reload(&app, &path);
-            true
-        }).context("watching the configuration")?);
-    }
-    if let Some(dir) = app.settled().config.tasks_directory.clone() {
-        std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        let (worker, folder) = (app.clone(), dir.clone());
-        tasks.push(tokio::spawn(async move { load_folder(&worker, &folder).await }));
-        let (worker, folder) = (app.clone(), dir.clone());
-        guards.push(watch(&[dir], move || {
-            let (worker, folder) = (worker.clone(), folder.clone());
-            handle.spawn(async move { load_folder(&worker, &folder).await });
-            true
-        }).context("watching the task folder")?);
-    }
-    let worker = app.clone();
-    tasks.push(tokio::spawn(async move { retain(&worker).await }));
-    Ok(guards)
+/// A file's state, to notice changes.
+type Seen = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
+
+/// Keeps what is in force beside the configuration itself.
+struct Keeper {
+    app: Arc<App>,
+    path: Option<PathBuf>,
+    /// The broker's own listener, and where it is.
+    broker: Option<(SocketAddr, JoinHandle<()>)>,
+    /// Log levels in force.
+    levels: Option<String>,
 }
 
-/// Puts the file in force, or says why it is not and keeps the one before.
-fn reload(app: &App, path: &Path) {
-    match Config::read(path).and_then(|config| config.settle()) {
-        Ok(settled) => put_in_force(app, settled),
-        Err(error) => tracing::error!(%error, "the configuration was not taken; the one before stays in force"),
-    }
-}
-
-fn put_in_force(app: &App, settled: Settled) {
-    let before = app.settled();
-    let content_dir = settled.content_dir.clone().unwrap_or_else(|| app.dir.join("content"));
-    let content_before = before.content_dir.clone().unwrap_or_else(|| app.dir.join("content"));
-    if content_dir == content_before {
-        app.content().set_limit(settled.file_bytes_max);
-    } else {
-        match Content::open(&content_dir, settled.file_bytes_max) {
-            Ok(content) => *app.content.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(content),
-            Err(error) => return tracing::error!(%error, "classes.storage: the folder cannot be used; nothing was changed"),
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some((_, listener)) = &self.broker {
+            listener.abort();
         }
     }
-    let logs_dir = settled.config.logging.logs_directory.clone().unwrap_or_else(|| app.dir.join("logs"));
-    if let Err(error) = app.logs.move_to(&logs_dir) {
-        return tracing::error!(%error, "logging.logs_directory cannot be used; nothing was changed");
+}
+
+/// Starts looking and the retention. An error here is one of the configuration it starts with.
+pub(crate) async fn start(app: &Arc<App>, path: Option<PathBuf>) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let mut keeper = Keeper { app: app.clone(), path, broker: None, levels: None };
+    let settled = app.settled();
+    let prepared = keeper.prepare(&settled).await?;
+    keeper.finish(prepared);
+    if let Some(dir) = &settled.config.tasks_directory {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        load_folder(app, dir).await;
     }
-    if !settled.connection_open {
-        app.connections.close_all();
+    let retaining = app.clone();
+    let retention = tokio::spawn(async move { retain(&retaining).await });
+    Ok(vec![tokio::spawn(keeper.look()), retention])
+}
+
+/// What a configuration needs before it can be put in force.
+struct Prepared {
+    listener: Option<(SocketAddr, tokio::net::TcpListener)>,
+    keep_listener: bool,
+    levels: Option<String>,
+}
+
+impl Keeper {
+    async fn look(mut self) {
+        let mut files = self.files();
+        let mut documents = self.documents();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = self.files();
+            if now != files {
+                files = now;
+                self.reload().await;
+                files = merge(files, &self.files());
+            }
+            let now = self.documents();
+            if now != documents {
+                documents = now;
+                if let Some(dir) = self.app.settled().config.tasks_directory.clone() {
+                    load_folder(&self.app, &dir).await;
+                }
+            }
+        }
     }
-    let input = Input::Configure { settings: Box::new(settled.settings.clone()), solutions: settled.solutions.clone() };
-    *app.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settled);
-    app.writer.tell(input);
-    tracing::info!("the configuration was read again and is in force");
+
+    fn files(&self) -> Seen {
+        let config = &self.app.settled().config;
+        let named = config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref());
+        self.path.iter().chain(named).map(|path| (path.clone(), state_of(path))).collect()
+    }
+
+    fn documents(&self) -> Seen {
+        let Some(dir) = self.app.settled().config.tasks_directory.clone() else { return Vec::new() };
+        let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let mut seen: Seen = entries.map(|path| (path.clone(), state_of(&path))).collect();
+        seen.sort();
+        seen
+    }
+
+    /// Puts the file in force, or says why it is not and keeps the one before.
+    async fn reload(&mut self) {
+        let Some(path) = self.path.clone() else { return };
+        let read = Config::read(&path).and_then(|config| config.settle());
+        let settled = match read {
+            Ok(settled) => settled,
+            Err(error) => return tracing::error!(%error, "the configuration was not taken; the one before stays in force"),
+        };
+        match self.take(settled).await {
+            Ok(()) => tracing::info!("the configuration was read again and is in force"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the configuration was not taken; the one before stays in force"),
+        }
+    }
+
+    async fn take(&mut self, settled: Settled) -> anyhow::Result<()> {
+        let prepared = self.prepare(&settled).await?;
+        let content = self.content(&settled)?;
+        let logs_dir = settled.config.logging.logs_directory.clone().unwrap_or_else(|| self.app.dir.join("logs"));
+        self.app.logs.move_to(&logs_dir).context("logging.logs_directory")?;
+        if let Some(identifier) = settled.identifier.clone().filter(|id| *id != self.app.engine()) {
+            self.rename(identifier).await?;
+        }
+        if let Some(content) = content {
+            *self.app.content.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(content);
+        }
+        self.app.content().set_limit(settled.file_bytes_max);
+        if !settled.connection_open {
+            self.app.connections.close_all();
+        }
+        if let Some(dir) = &settled.config.tasks_directory {
+            std::fs::create_dir_all(dir).with_context(|| format!("tasks_directory {}", dir.display()))?;
+        }
+        let input = Input::Configure { settings: Box::new(settled.settings.clone()), solutions: settled.solutions.clone() };
+        *self.app.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settled);
+        self.app.writer.tell(input);
+        self.finish(prepared);
+        Ok(())
+    }
+
+    async fn prepare(&self, settled: &Settled) -> anyhow::Result<Prepared> {
+        let wanted = settled.config.broker.url.as_deref().map(broker_address).transpose()?;
+        let keep_listener = wanted.is_some() && wanted == self.broker.as_ref().map(|(address, _)| *address);
+        let listener = match wanted.filter(|_| !keep_listener) {
+            Some(address) => {
+                if !address.ip().is_loopback() && self.app.authority.is_none() {
+                    anyhow::bail!("broker.url: {address} is not a loopback address and this engine has no TLS: start it with --tls");
+                }
+                Some((address, serve::bind(address).await.context("broker.url")?))
+            }
+            None => None,
+        };
+        let levels = settled.config.logging.configuration_file.as_deref().map(logging::read).transpose();
+        let levels = levels.map_err(|why| anyhow::anyhow!("logging.configuration_file: {why}"))?;
+        Ok(Prepared { listener, keep_listener, levels })
+    }
+
+    fn finish(&mut self, prepared: Prepared) {
+        if !prepared.keep_listener
+            && let Some((_, listener)) = self.broker.take()
+        {
+            listener.abort();
+        }
+        if let Some((address, listener)) = prepared.listener {
+            let router = crate::http::agent_router(self.app.clone());
+            let tls = self.app.authority.as_ref().map(|a| a.server.clone());
+            self.broker = Some((address, tokio::spawn(serve::serve(listener, router, tls))));
+        }
+        if prepared.levels != self.levels {
+            logging::put_in_force(prepared.levels.as_deref().unwrap_or("warn,skein_engine=info,skein_agent=info"));
+            self.levels = prepared.levels;
+        }
+    }
+
+    /// A new content folder, when the configuration names another.
+    fn content(&self, settled: &Settled) -> anyhow::Result<Option<Content>> {
+        let place = |settled: &Settled| settled.content_dir.clone().unwrap_or_else(|| self.app.dir.join("content"));
+        let (before, now) = (place(&self.app.settled()), place(settled));
+        if before == now {
+            return Ok(None);
+        }
+        let content = Content::open(&now, settled.file_bytes_max).with_context(|| format!("classes.storage: {}", now.display()))?;
+        Ok(Some(content.with_earlier(self.app.content())))
+    }
+
+    /// Another identifier: agents of the old one are refused from now on, and must join again.
+    async fn rename(&self, identifier: EngineId) -> anyhow::Result<()> {
+        let side = vec![Side::Identifier(identifier.clone())];
+        self.app.writer.ask(|reply| Input::Write { reply, side }).await?;
+        *self.app.engine.write().unwrap_or_else(PoisonError::into_inner) = identifier;
+        self.app.connections.close_all();
+        Ok(())
+    }
+}
+
+/// Files that are named only now count as seen; those seen before the reload keep their older state, so
+/// that a change during the reload is noticed.
+fn merge(before: Seen, now: &Seen) -> Seen {
+    now.iter()
+        .map(|(path, state)| {
+            let known = before.iter().find(|(p, _)| p == path).map(|(_, s)| *s);
+            (path.clone(), known.unwrap_or(*state))
+        })
+        .collect()
+}
+
+fn state_of(path: &Path) -> Option<(SystemTime, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+fn broker_address(url: &str) -> anyhow::Result<SocketAddr> {
+    let bare = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let bare = bare.with_context(|| format!("broker.url: '{url}' is not http://ADDRESS:PORT or https://ADDRESS:PORT"))?;
+    bare.trim_end_matches('/').parse().with_context(|| format!("broker.url: '{bare}' is not ADDRESS:PORT"))
 }
 
 /// Stores every document of the folder that is new or changed [0046].
@@ -124,7 +262,12 @@ async fn upload(app: &App, path: &Path) -> Result<(), String> {
 /// Removes what is beyond its limits, again and again.
 async fn retain(app: &App) {
     loop {
-        tokio::time::sleep(Duration::from_millis(app.settled().retention_check_ms)).await;
+        // Slept in short pieces, so that a shorter interval holds at once.
+        let mut slept = Duration::ZERO;
+        while slept < Duration::from_millis(app.settled().retention_check_ms) {
+            tokio::time::sleep(LOOK).await;
+            slept += LOOK;
+        }
         match app.writer.retain(app.settled().limits).await {
             Ok(removed) => {
                 for session in &removed.sessions {

@@ -7,7 +7,7 @@ use skein_domain::decide::Snapshot;
 
 /// Counters since the start.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Bytes of logs taken.
     pub log_bytes: AtomicU64,
     /// Requests to the API.
@@ -18,7 +18,7 @@ pub struct Metrics {
 
 /// What is looked up at the writer.
 #[derive(Debug, Clone, Default)]
-pub struct Gauges {
+pub(crate) struct Gauges {
     turns: u64,
     sessions: Vec<(String, u64)>,
     ready: u64,
@@ -29,7 +29,7 @@ pub struct Gauges {
 
 impl Gauges {
     /// Looks at a snapshot.
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let mut gauges = Self { turns: snapshot.turn, ready: snapshot.ready_items(), ..Self::default() };
         for session in snapshot.sessions.values() {
             count(&mut gauges.sessions, session.spec.user.as_str());
@@ -54,7 +54,7 @@ fn count(into: &mut Vec<(String, u64)>, key: &str) {
 
 impl Metrics {
     /// The text format of Prometheus.
-    pub fn render(&self, gauges: &Gauges) -> String {
+    pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, values: &[(Option<(&str, &str)>, u64)]| {
             let mut lines = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");

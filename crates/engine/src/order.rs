@@ -13,7 +13,7 @@ use crate::content::Content;
 use crate::core::OrderTo;
 
 /// What is needed to make orders.
-pub struct OrderMaker<'a> {
+pub(crate) struct OrderMaker<'a> {
     /// This engine.
     pub engine: &'a EngineId,
     /// The ledger's reader, for outputs of earlier items.
@@ -26,7 +26,7 @@ pub struct OrderMaker<'a> {
 
 impl OrderMaker<'_> {
     /// The order, or why it cannot be made.
-    pub fn make(&self, order: &OrderTo) -> Result<StartOrder, String> {
+    pub(crate) fn make(&self, order: &OrderTo) -> Result<StartOrder, String> {
         let item = order.attempt.key.item;
         let node = order.spec.thread.nodes.get(item.node.node as usize).ok_or("its thread has no such node")?;
         let task = &node.task;

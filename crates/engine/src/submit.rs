@@ -11,11 +11,11 @@ use skein_domain::task::InputSource;
 use skein_domain::thread::{LooseNode, assemble};
 use skein_domain::{Digest, RunningMode, SessionSpec, TaskName, TaskSpec, UserName};
 
-use crate::config::watch::Settled;
+use crate::config::Settled;
 
 /// What a document settles to.
 #[derive(Debug, Clone)]
-pub struct Submission {
+pub(crate) struct Submission {
     /// The session's spec.
     pub spec: SessionSpec,
     /// Content it refers to.
@@ -23,7 +23,7 @@ pub struct Submission {
 }
 
 /// Settles a document for `user`. `lookup` finds a task of the repository by name (`use = "NAME"`).
-pub fn settle(
+pub(crate) fn settle(
     mut document: Value,
     request: &StartRequest,
     version: Option<u64>,

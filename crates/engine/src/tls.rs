@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::
 use crate::keys::write_private;
 
 /// The CA and what is served.
-pub struct Authority {
+pub(crate) struct Authority {
     /// BLAKE3 of the CA certificate (DER), hexadecimal.
     pub digest: String,
     /// The CA certificate.
@@ -22,7 +22,7 @@ pub struct Authority {
 
 impl Authority {
     /// The folder's CA, made when there is none; issues a fresh server certificate for `names`.
-    pub fn open(dir: &Path, names: Vec<String>) -> anyhow::Result<Self> {
+    pub(crate) fn open(dir: &Path, names: Vec<String>) -> anyhow::Result<Self> {
         let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
         if !cert_path.exists() {
             let key = KeyPair::generate().context("making the CA's key")?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use skein_domain::decide::change::{Change, NodeRow};
 use skein_domain::session::{ItemState, Tally};
 use skein_domain::{
-    Attempt, AttemptEnd, Digest, Event, InstanceId, ItemEnd, ItemKey, SessionId, SessionState, SolutionId, Timestamp, UserName,
+    Attempt, AttemptEnd, Digest, EngineId, Event, InstanceId, ItemEnd, ItemKey, SessionId, SessionState, SolutionId, Timestamp, UserName,
 };
 
 /// One turn.
@@ -52,6 +52,8 @@ pub enum Side {
         /// The session.
         session: SessionId,
     },
+    /// The engine's identifier from now on.
+    Identifier(EngineId),
     /// A session refers to content.
     FileRef {
         /// The session.

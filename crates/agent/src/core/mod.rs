@@ -209,13 +209,6 @@ impl Held {
         !matches!(self.phase, Phase::Finishing { .. } | Phase::Ended { .. })
     }
 
-    /// When it is killed, if it is being stopped.
-    fn kill_at(&self) -> Option<u64> {
-        match &self.phase {
-            Phase::Running { stop: Some(stop), .. } => Some(if stop.killed { 0 } else { stop.kill_at }),
-            _ => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -249,6 +242,11 @@ pub struct Core {
     launches: u64,
     usage: Usage,
     drain: Drain,
+    /// Not later than the first deadline, kill or repetition of any attempt; looking at every
+    /// attempt on every step would cost more than the attempts themselves.
+    due_at: u64,
+    lease_over: bool,
+    drain_over: bool,
     leave_at: Option<u64>,
     left: bool,
     out: Vec<Output>,
@@ -269,6 +267,9 @@ impl Core {
             launches: 0,
             usage: Usage::default(),
             drain: Drain::No,
+            due_at: u64::MAX,
+            lease_over: false,
+            drain_over: false,
             leave_at: None,
             left: false,
             out: Vec::new(),
@@ -321,21 +322,23 @@ impl Core {
         self.held.iter().filter_map(|(attempt, held)| Some((*attempt, group(held)?))).collect()
     }
 
-    /// When time alone changes something, on the clock that `step` gets.
+    /// When time alone may change something, on the clock that `step` gets.
     pub fn next_wake(&self) -> Option<u64> {
-        let kill_at = self.lease.kill_at();
-        let outlives_lease = self.held.values().any(|held| held.is_live() && held.kill_at().is_none_or(|at| at > kill_at));
-        let unstopped = self.held.values().any(|held| held.is_live() && held.kill_at().is_none());
+        if self.left {
+            return None;
+        }
+        let live = !self.held.is_empty();
         let times = [
+            Some(self.due_at).filter(|at| *at < u64::MAX),
             self.connected.then_some(self.lease.next_heartbeat),
-            self.lease.stop_at().filter(|_| outlives_lease),
+            self.lease.stop_at().filter(|_| live && !self.lease_over),
             self.leave_at,
             match self.drain {
-                Drain::Until(at) => Some(at).filter(|_| unstopped),
+                Drain::Until(at) => Some(at).filter(|_| live && !self.drain_over),
                 _ => None,
             },
         ];
-        self.held.values().filter_map(|held| self.attempt_wake(held)).chain(times.into_iter().flatten()).min()
+        times.into_iter().flatten().min()
     }
 
     fn attempt_wake(&self, held: &Held) -> Option<u64> {
@@ -356,6 +359,7 @@ impl Core {
                 self.connected = true;
                 self.lease.welcomed(now, lease_ms, heartbeat_ms);
                 self.tell_all(now);
+                self.due(now + ENDED_RESEND_MS);
             }
             ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms } => {
                 self.lease.renewed(heartbeat, lease_ms, heartbeat_ms);
@@ -391,27 +395,35 @@ impl Core {
             self.send(FromAgent::Heartbeat { number, cpu_percent, memory_mb, items });
         }
         self.end_overdue(now);
-        self.attempts_due(now);
+        if now >= self.due_at {
+            self.attempts_due(now);
+            self.due_at = self.held.values().filter_map(|held| self.attempt_wake(held)).min().unwrap_or(u64::MAX);
+        }
         self.start_ready(now);
         self.leave_if_empty(now);
     }
 
-    /// Stops everything when the lease or the time to drain is over.
+    /// Stops everything, once, when the lease or the time to drain is over. What is ordered while
+    /// the lease is over waits for the next one.
     fn end_overdue(&mut self, now: u64) {
-        if self.lease.stop_at().is_some_and(|at| now >= at) {
+        let over = self.lease.stop_at().is_some_and(|at| now >= at);
+        if over && !self.lease_over {
             let (kill_at, term) = (self.lease.kill_at(), self.lease.term_ms);
             self.stop_all(now, kill_at, &format!("no heartbeat of this agent was answered within its lease of {term} ms"));
         }
+        self.lease_over = over;
         if let Drain::Until(at) = self.drain
             && now >= at
+            && !self.drain_over
         {
+            self.drain_over = true;
             self.stop_all(now, u64::MAX, "its agent was told to end and could not wait for it any longer");
         }
     }
 
     fn terminate(&mut self, now: u64) {
         if let Drain::Until(_) = self.drain {
-            self.drain = Drain::Until(now);
+            (self.drain, self.drain_over) = (Drain::Until(now), false);
             return;
         }
         self.drain = Drain::Until(now + self.config.drain_ms);
@@ -441,6 +453,11 @@ impl Core {
             self.send(FromAgent::Leaving);
             self.out.push(Output::Leave);
         }
+    }
+
+    /// Something is due at `at`.
+    fn due(&mut self, at: u64) {
+        self.due_at = self.due_at.min(at);
     }
 
     /// Only what is said while connected is sent: all else is said again after the next welcome.

@@ -74,7 +74,7 @@ impl Core {
     /// An earlier attempt at the same item must be dead before this one starts.
     fn supersede(&mut self, now: u64, newer: AttemptRef) {
         let item = newer.attempt.item;
-        let older: Vec<_> = self.held.iter().filter(|(k, h)| k.item == item && h.is_live()).map(|(k, _)| *k).collect();
+        let older: Vec<_> = self.of_item(item).filter(|(_, held)| held.is_live()).map(|(attempt, _)| *attempt).collect();
         for attempt in older {
             let why = format!("the engine ordered a newer attempt at the item (generation {})", newer.generation);
             self.stop(now, attempt, StopWhy::Lost(why), None);

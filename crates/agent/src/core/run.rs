@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skein_domain::{AttemptEnd, AttemptKey, EndCause, OutputFile};
+use skein_domain::{AttemptEnd, AttemptKey, EndCause, ItemKey, OutputFile};
 use skein_wire::FromAgent;
 use skein_wire::message::AttemptRef;
 
@@ -39,10 +39,8 @@ impl Core {
             let (Phase::Ready, Some(order)) = (&held.phase, &held.order) else { continue };
             let order = Arc::clone(order);
             // An older attempt at the same item is still being stopped.
-            let occupied = |(k, h): (&AttemptKey, &Held)| {
-                *k != attempt && k.item == attempt.item && matches!(h.phase, Phase::Running { .. })
-            };
-            if self.held.iter().any(occupied) {
+            let occupied = |(k, h): (&AttemptKey, &Held)| *k != attempt && matches!(h.phase, Phase::Running { .. });
+            if self.of_item(attempt.item).any(occupied) {
                 blocked.push(attempt);
                 continue;
             }
@@ -54,11 +52,17 @@ impl Core {
             if let Some(held) = self.held.get_mut(&attempt) {
                 held.phase = Phase::Running { slot, launch, pid: None, started: false, deadline, stop: None };
             }
+            self.due(deadline.unwrap_or(u64::MAX));
             self.out.push(Output::Spawn { slot, launch, order });
         }
         for attempt in blocked.into_iter().rev() {
             self.ready.push_front(attempt);
         }
+    }
+
+    /// The attempts at one item that it holds.
+    pub(super) fn of_item(&self, item: ItemKey) -> impl Iterator<Item = (&AttemptKey, &Held)> {
+        self.held.range(item.attempt(0)..=item.attempt(u32::MAX))
     }
 
     /// The attempt that runs as `launch` in `slot`.
@@ -86,6 +90,8 @@ impl Core {
         let limit_ms = held.order.as_ref().and_then(|order| order.limit_ms);
         if let Phase::Running { pid, started, deadline, .. } = &mut held.phase {
             (*pid, *started, *deadline) = (group, true, limit_ms.map(|limit| now + limit));
+            let at = deadline.unwrap_or(u64::MAX);
+            self.due(at);
         }
         self.send(FromAgent::Started(of));
     }
@@ -129,6 +135,7 @@ impl Core {
         if let Some(held) = self.held.get_mut(&of.attempt) {
             held.phase = Phase::Finishing { end: Box::new(end), collecting, log_until };
         }
+        self.due(log_until.unwrap_or(u64::MAX));
     }
 
     pub(super) fn collected(&mut self, now: u64, of: AttemptRef, result: Result<Vec<OutputFile>, CollectFailure>) {
@@ -170,6 +177,7 @@ impl Core {
         held.phase = Phase::Ended { end: Box::new(end.clone()), sent_at: now };
         self.send(FromAgent::Ended { order: of, end: Box::new(end) });
         self.out.push(Output::Discard(of));
+        self.due(now + ENDED_RESEND_MS);
     }
 
     /// Stops an attempt in whatever phase it is; one that finishes or has ended is left alone.
@@ -186,10 +194,11 @@ impl Core {
                 let kill_at = (now + grace_ms).min(kill_at_most.unwrap_or(u64::MAX));
                 if let Some(stop) = stop {
                     stop.kill_at = stop.kill_at.min(kill_at);
-                    return;
+                } else {
+                    *stop = Some(Stop { why, kill_at, killed: false });
+                    self.out.push(Output::Signal { slot: *slot, launch: *launch, signal: StopSignal::Term });
                 }
-                *stop = Some(Stop { why, kill_at, killed: false });
-                self.out.push(Output::Signal { slot: *slot, launch: *launch, signal: StopSignal::Term });
+                self.due(kill_at);
             }
             Phase::Finishing { .. } | Phase::Ended { .. } => {}
         }

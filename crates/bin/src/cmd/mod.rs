@@ -18,16 +18,17 @@ pub(crate) mod up;
 pub(crate) mod why;
 
 use std::future::Future;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 
 use crate::cli::{Command, Example};
-use crate::failure::{Ended, OK};
+use crate::failure::{Ended, OK, report};
 use crate::output;
 
-/// Carries a command out.
-pub(crate) fn run(command: Command) -> Ended {
-    match command {
+/// Carries a command out and says what failed.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let ended = match command {
         Command::Demo(args) => wait(demo::run(args)),
         Command::Run(args) => wait(run::run(args)),
         Command::Up(args) => wait(up::run(args)),
@@ -49,13 +50,14 @@ pub(crate) fn run(command: Command) -> Ended {
             output::line(&skein_engine::openapi());
             Ok(OK)
         }
-        Command::AgentSpawner => agent::spawner(),
+        Command::AgentSpawner => return skein_agent::spawner::main(),
         Command::FunctionRunner => wait(functions::runner()),
         Command::Example(args) => {
             let Example::Requests(args) = args.example;
             skein_example_requests::run(args).map(|()| OK)
         }
-    }
+    };
+    ended.map_or_else(|error| report(&error), ExitCode::from)
 }
 
 fn wait(command: impl Future<Output = Ended>) -> Ended {

@@ -8,7 +8,7 @@ use skein_domain::event::Event;
 use skein_domain::needs::CpuSetting;
 use skein_domain::session::ItemState;
 use skein_domain::task::{Profile, RunningMode};
-use skein_domain::testing::{Record, key};
+use skein_domain::testing::{Random, Record, key};
 use skein_domain::{Instance, InstanceId, InstanceState, ItemKey, Place, SessionState, SolutionId};
 
 fn profile(snapshot: &Snapshot, item: ItemKey) -> &Profile {
@@ -146,31 +146,35 @@ pub(crate) fn together(record: &Record) {
     }
 }
 
+/// Items explained each turn: each costs a pass.
+const EXPLAINED_MAX: usize = 6;
+
 /// Placed by the plan <-> `Placeable`, there and for that reason; not placed <-> `Waiting`.
 pub(crate) fn explanations(record: &Record) {
+    record.plan.assignments.iter().for_each(cheaper_is_cheaper);
     let placed: BTreeMap<ItemKey, &Assignment> = record.plan.assignments.iter().map(|a| (a.item, a)).collect();
-    let why = |item| explain(&record.before, &record.policy, item, record.at);
+    let mut items: Vec<ItemKey> = Vec::new();
     for session in record.before.sessions.values() {
         for (node, at) in session.nodes.iter().zip(0..) {
-            for index in 0..node.count {
-                let item = key(session.id, at, index);
-                let untouched = index >= node.next;
-                match (node.open.get(&index), why(item)) {
-                    (None, None) if !untouched => {}
-                    (Some(ItemState::Assigned { attempt, .. }), Some(Explanation::Placed { attempt: a, .. })) => {
-                        assert_eq!(a, *attempt);
-                    }
-                    (_, Some(Explanation::Placeable { place, choice, .. })) => {
-                        let planned = placed.get(&item).unwrap_or_else(|| panic!("{item} is not placed"));
-                        assert_eq!((&planned.place, &planned.choice), (&place, &choice));
-                        cheaper_is_cheaper(planned);
-                    }
-                    (_, Some(Explanation::Waiting { reason, .. })) => {
-                        assert!(!placed.contains_key(&item), "{item} is placed, but said to wait: {reason}");
-                    }
-                    (state, explained) => panic!("{item} is {state:?}, explained as {explained:?}"),
-                }
+            items.extend((0..node.count).map(|index| key(session.id, at, index)));
+        }
+    }
+    Random::new(record.turn).shuffle(&mut items);
+    for item in items.into_iter().take(EXPLAINED_MAX) {
+        let node = record.before.node(item.node).unwrap();
+        match (node.open.get(&item.index), explain(&record.before, &record.policy, item, record.at)) {
+            (None, None) if item.index < node.next => {}
+            (Some(ItemState::Assigned { attempt, .. }), Some(Explanation::Placed { attempt: a, .. })) => {
+                assert_eq!(a, *attempt);
             }
+            (_, Some(Explanation::Placeable { place, choice, .. })) => {
+                let planned = placed.get(&item).unwrap_or_else(|| panic!("{item} is not placed"));
+                assert_eq!((&planned.place, &planned.choice), (&place, &choice));
+            }
+            (_, Some(Explanation::Waiting { reason, .. })) => {
+                assert!(!placed.contains_key(&item), "{item} is placed, but said to wait: {reason}");
+            }
+            (state, explained) => panic!("{item} is {state:?}, explained as {explained:?}"),
         }
     }
 }

@@ -66,10 +66,8 @@ pub(crate) fn any_order(record: &Record, world: &World) {
 /// An event that comes twice changes nothing the second time.
 pub(crate) fn doubled_events(record: &Record, after: &Snapshot) {
     let mut doubled = after.clone();
-    for event in &record.events {
-        doubled.apply(record.turn, record.at, event);
-        assert_eq!(doubled, *after, "a doubled {event:?} changed something");
-    }
+    record.events.iter().for_each(|event| doubled.apply(record.turn, record.at, event));
+    assert_eq!(doubled, *after, "doubled events changed something: {:?}", record.events);
 }
 
 /// Once a plan is carried out, the same moment gives no further order, unless the plan asked to be

@@ -2,7 +2,8 @@
 //! reported with line and reason, and the one before stays in force.
 
 mod convert;
-pub mod watch;
+
+pub use convert::{Current, OWN, Settled};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ impl Core {
         }
     }
 
-    pub(super) fn from_agent(&mut self, id: &InstanceId, boot: &str, messages: Vec<FromAgent>) {
+    pub(super) fn take_from_agent(&mut self, id: &InstanceId, boot: &str, messages: Vec<FromAgent>) {
         let Some(instance) = self.snapshot.instances.get(id) else { return };
         if instance.boot != boot || instance.state == InstanceState::Gone {
             return;
@@ -136,7 +136,7 @@ impl Core {
         self.happen(vec![event]);
     }
 
-    pub(super) fn from_gateway(&mut self, solution: &SolutionId, order: AttemptRef, event: GatewayEvent) {
+    pub(super) fn take_from_gateway(&mut self, solution: &SolutionId, order: AttemptRef, event: GatewayEvent) {
         let open = self.snapshot.attempts.get(&order.attempt);
         let ours = open.is_some_and(|a| {
             a.generation == order.generation && matches!(&a.place, Place::Gateway(place) if place == solution)

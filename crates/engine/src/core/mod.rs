@@ -141,8 +141,8 @@ impl Core {
             Input::Configure { settings, solutions } => self.configure(*settings, solutions),
             Input::Hello { hello, solution } => self.hello(*hello, solution),
             Input::Disconnected { instance, boot } => self.disconnected(&instance, &boot),
-            Input::FromAgent { instance, boot, messages } => self.from_agent(&instance, &boot, messages),
-            Input::FromGateway { solution, order, event } => self.from_gateway(&solution, order, event),
+            Input::FromAgent { instance, boot, messages } => self.take_from_agent(&instance, &boot, messages),
+            Input::FromGateway { solution, order, event } => self.take_from_gateway(&solution, order, event),
             Input::OrderFailed { order, why } => self.order_failed(order, why),
         }
     }

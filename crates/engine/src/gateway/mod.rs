@@ -21,14 +21,14 @@ use crate::keys::Lane;
 
 /// Invocations under way.
 #[derive(Debug)]
-pub struct Gateways {
+pub(crate) struct Gateways {
     http: reqwest::Client,
     open: Mutex<BTreeSet<AttemptRef>>,
 }
 
 impl Gateways {
     /// None under way.
-    pub fn new(http: reqwest::Client) -> Self {
+    pub(crate) fn new(http: reqwest::Client) -> Self {
         Self { http, open: Mutex::default() }
     }
 
@@ -61,7 +61,7 @@ fn address(app: &App, solution: &SolutionId) -> Option<Address> {
 }
 
 /// Invokes; its end comes back as an input.
-pub fn start(app: &Arc<App>, order: OrderTo, resume: bool) {
+pub(crate) fn start(app: &Arc<App>, order: OrderTo, resume: bool) {
     let Place::Gateway(solution) = order.attempt.place.clone() else { return };
     let reference = AttemptRef { attempt: order.attempt.key, generation: order.attempt.generation };
     if !app.gateways.begin(reference) {
@@ -97,13 +97,13 @@ async fn invoke(app: &Arc<App>, solution: &SolutionId, order: &OrderTo, resume: 
 }
 
 /// Asks the gateway to end an invocation.
-pub fn cancel(app: &Arc<App>, solution: SolutionId, order: AttemptRef) {
+pub(crate) fn cancel(app: &Arc<App>, solution: SolutionId, order: AttemptRef) {
     let Some(address) = address(app, &solution) else { return };
     tokio::spawn(async move { function::cancel(&address, order).await });
 }
 
 /// Sends a scale-up or scale-down message.
-pub fn scale(app: &Arc<App>, solution: SolutionId, min_warm: u32) {
+pub(crate) fn scale(app: &Arc<App>, solution: SolutionId, min_warm: u32) {
     let Some(address) = address(app, &solution) else { return };
     tokio::spawn(async move {
         if let Err(why) = function::scale(&address, min_warm).await {

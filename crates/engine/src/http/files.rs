@@ -16,12 +16,9 @@ use crate::content::ContentError;
 
 /// Content as a body.
 pub(super) async fn send(app: &App, digest: &Digest) -> Result<Body, Fail> {
-    let content = app.content();
-    match tokio::fs::File::open(content.path(digest)).await {
-        Ok(file) => Ok(Body::from_stream(ReaderStream::new(file))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ContentError::NotFound(digest.clone()).into()),
-        Err(e) => Err(ContentError::Io(e).into()),
-    }
+    let path = app.content().find(digest)?;
+    let file = tokio::fs::File::open(path).await.map_err(ContentError::Io)?;
+    Ok(Body::from_stream(ReaderStream::new(file)))
 }
 
 /// A body as content.

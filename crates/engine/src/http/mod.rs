@@ -28,7 +28,7 @@ use fail::Fail;
 pub use openapi::document as openapi;
 
 /// Everything.
-pub fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>) -> Router {
     agent_routes()
         .merge(api_routes())
         .route("/healthz", get(admin::health))
@@ -39,7 +39,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// What agents and functions use; served alone on the broker's own listener.
-pub fn agent_router(app: Arc<App>) -> Router {
+pub(crate) fn agent_router(app: Arc<App>) -> Router {
     agent_routes().with_state(app)
 }
 

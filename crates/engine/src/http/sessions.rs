@@ -44,9 +44,9 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
     }
     let spec = submission.spec.clone();
     let refused = app.writer.look(move |core| {
-        let nodes = spec.thread.nodes.iter();
+        let mut nodes = spec.thread.nodes.iter();
         let never = |task: &skein_domain::TaskSpec| never_fits(core.snapshot(), core.policy(), &task.profile());
-        nodes.filter_map(|node| Some((node.name.clone(), never(&node.task)?))).next()
+        nodes.find_map(|node| Some((node.name.clone(), never(&node.task)?)))
     });
     if let Some((node, reason)) = refused.await? {
         let why = format!("task '{node}' is to run serverless, but no shared solution can ever take it: {reason}");
@@ -72,10 +72,10 @@ pub(super) async fn start(User(user): User, State(app): State<Arc<App>>, request
     if request.client_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > CLIENT_KEY_BYTES_MAX) {
         return Err(Fail::bad(format!("client_key: give 1 to {CLIENT_KEY_BYTES_MAX} bytes")));
     }
-    if let Some(key) = &request.client_key {
-        if let Some(known) = app.readers.get()?.client_key(user.as_str(), key)? {
-            return Ok(Json(Started { session: known.to_string(), new: false }));
-        }
+    if let Some(key) = &request.client_key
+        && let Some(known) = app.readers.get()?.client_key(user.as_str(), key)?
+    {
+        return Ok(Json(Started { session: known.to_string(), new: false }));
     }
     let Submission { spec, digests } = prepare(&app, &user, &request).await?;
     let (spec, client_key) = (Arc::new(spec), request.client_key);

@@ -200,6 +200,7 @@ fn write_side(to: &Connection, side: &Side) -> Result<(), StoreError> {
             "INSERT INTO client_keys (user, key, session) VALUES (?1, ?2, ?3)",
             params![user.as_str(), key, int(session.0)],
         ),
+        Side::Identifier(engine) => run(to, "UPDATE meta SET engine = ?1", [engine.as_str()]),
         Side::FileRef { session, digest } => run(
             to,
             "INSERT INTO file_refs (session, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
