@@ -7,7 +7,8 @@ use std::time::Duration;
 use skein_domain::{InstanceId, SolutionId};
 use skein_wire::join::JoinToken;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
@@ -31,6 +32,9 @@ pub(crate) const MEASURE_MS: u64 = 1_000;
 pub const DRAIN_MS_DEFAULT: u64 = 30_000;
 /// After the last attempt the connection and the spawners get this long to end properly, ms.
 const CLOSE_MS_MAX: u64 = 2_000;
+/// `Accepted` and `Started` may wait this long for something more pressing to go with, ms: a short
+/// attempt then costs the engine one frame.
+const ACKNOWLEDGE_MS: u64 = 2;
 /// Events taken in before anything is sent.
 const EVENTS_MAX: usize = 256;
 
@@ -81,12 +85,46 @@ impl AgentOptions {
 /// Runs an agent until a SIGTERM (or Ctrl-C) has drained it, the engine drained it, or the engine
 /// refuses it for good. A second SIGTERM stops what still runs.
 pub async fn run_agent(options: AgentOptions) -> Result<(), AgentError> {
+    let bulk = Handle::current();
+    let (result, received) = oneshot::channel();
+    // The control lane and the spawners have a thread of their own: no bulk transfer delays a
+    // heartbeat, and an order goes from socket to spawner without waking another thread.
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let done = match runtime {
+            Ok(runtime) => runtime.block_on(run(options, bulk, result)),
+            Err(e) => {
+                result.send(Err(AgentError::system("starting the agent's thread", &e))).ok();
+                return;
+            }
+        };
+        if let Some((result, done)) = done {
+            result.send(done).ok();
+        }
+    };
+    std::thread::Builder::new().name("agent".into()).spawn(run).map_err(|e| AgentError::system("starting the agent's thread", &e))?;
+    received.await.unwrap_or_else(|_| Err(AgentError::system("running the agent", &"its thread ended")))
+}
+
+/// Nothing comes back when nobody waits for the result any more: the agent is dropped then.
+async fn run(
+    options: AgentOptions,
+    bulk: Handle,
+    mut result: oneshot::Sender<Result<(), AgentError>>,
+) -> Option<(oneshot::Sender<Result<(), AgentError>>, Result<(), AgentError>)> {
+    tokio::select! {
+        done = live(options, &bulk) => Some((result, done)),
+        () = result.closed() => None,
+    }
+}
+
+async fn live(options: AgentOptions, bulk: &Handle) -> Result<(), AgentError> {
     private_dirs(&options.dir).map_err(|e| AgentError::folder("make", &options.dir, &e))?;
     let _lock = lock(&options.dir)?;
     let (mut identity, mut token) = identify(&options).await?;
     loop {
         let (events, mut received) = mpsc::unbounded_channel();
-        let mut rim = start(&options, identity.clone(), events.clone()).await?;
+        let mut rim = start(&options, identity.clone(), events.clone(), bulk).await?;
         let address = Address {
             engine_url: options.engine_url.clone(),
             ca_digest: identity.ca_digest.clone(),
@@ -142,7 +180,12 @@ fn host_name() -> Result<InstanceId, AgentError> {
     InstanceId::new(if name.is_empty() { "agent" } else { name }).map_err(|e| AgentError::system("the host's name", &e))
 }
 
-async fn start(options: &AgentOptions, identity: Identity, events: mpsc::UnboundedSender<Event>) -> Result<Rim, AgentError> {
+async fn start(
+    options: &AgentOptions,
+    identity: Identity,
+    events: mpsc::UnboundedSender<Event>,
+    bulk: &Handle,
+) -> Result<Rim, AgentError> {
     let dir = &options.dir;
     let slots = options.slots.unwrap_or_else(facts::cpus).max(1);
     let programs = match &options.programs {
@@ -166,7 +209,7 @@ async fn start(options: &AgentOptions, identity: Identity, events: mpsc::Unbound
         slots: usize::try_from(slots).unwrap_or(1),
         drain_ms: options.drain_ms,
     });
-    let mut rim = Rim::new(fixed, identity, core, lane, events);
+    let mut rim = Rim::new(fixed, identity, core, lane, events, bulk.clone());
     for slot in 0..usize::try_from(slots).unwrap_or(1) {
         rim.launch_spawner(slot).map_err(|e| AgentError::system("starting a spawner", &e))?;
     }
@@ -182,6 +225,8 @@ async fn serve(rim: &mut Rim, received: &mut mpsc::UnboundedReceiver<Event>) -> 
     let mut measure = interval(Duration::from_millis(MEASURE_MS));
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let meter = Arc::new(Mutex::new(Meter::default()));
+    let late = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(late);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     loop {
         let wake = rim.core().next_wake();
@@ -197,8 +242,13 @@ async fn serve(rim: &mut Rim, received: &mut mpsc::UnboundedReceiver<Event>) -> 
             _ = measure.tick() => measure_once(rim, &meter),
             _ = terminate.recv() => rim.step(Input::Terminate),
             _ = interrupt.recv() => rim.step(Input::Terminate),
+            () = &mut late, if rim.has_mail() => rim.flush(),
         }
-        rim.flush();
+        if rim.is_pressing() {
+            rim.flush();
+        } else if rim.has_mail() && late.is_elapsed() {
+            late.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(ACKNOWLEDGE_MS));
+        }
         if let Some(over) = rim.over.take() {
             return Ok(over);
         }

@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +33,7 @@ struct Returned {
 pub(crate) struct Folders {
     root: PathBuf,
     free: Arc<Mutex<Vec<u64>>>,
+    keep: bool,
     next: AtomicU64,
     janitor: Sender<Returned>,
 }
@@ -62,7 +63,7 @@ impl Folders {
                 }
             }
         })?;
-        Ok(Self { root, free, next: AtomicU64::new(0), janitor })
+        Ok(Self { root, free, keep, next: AtomicU64::new(0), janitor })
     }
 
     /// A folder with empty `work` and `tmp`; `name` is what it is called when it is kept.
@@ -74,7 +75,8 @@ impl Folders {
             private_dirs(&path.join("work"))?;
             private_dirs(&path.join("tmp"))?;
         }
-        Ok(Folder { path, number, name, tainted: AtomicBool::new(false), janitor: self.janitor.clone() })
+        let free = (!self.keep).then(|| Arc::clone(&self.free));
+        Ok(Folder { path, number, name, state: AtomicU8::new(USED), free, janitor: self.janitor.clone() })
     }
 
     /// Removes everything; for the end of the agent.
@@ -89,9 +91,17 @@ pub struct Folder {
     path: PathBuf,
     number: u64,
     name: String,
-    tainted: AtomicBool,
+    state: AtomicU8,
+    free: Option<Arc<Mutex<Vec<u64>>>>,
     janitor: Sender<Returned>,
 }
+
+/// It has to be emptied.
+const USED: u8 = 0;
+/// It is as it was.
+const PRISTINE: u8 = 1;
+/// It must not be used again.
+const TAINTED: u8 = 2;
 
 impl Folder {
     /// The working folder.
@@ -112,13 +122,22 @@ impl Folder {
     }
     /// Something may still use it: it is removed and never used again.
     pub fn taint(&self) {
-        self.tainted.store(true, Ordering::Relaxed);
+        self.state.store(TAINTED, Ordering::Relaxed);
+    }
+    /// Nothing was left in it, so nobody has to look again.
+    pub(crate) fn pristine(&self) {
+        self.state.store(PRISTINE, Ordering::Relaxed);
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let tainted = self.tainted.load(Ordering::Relaxed);
+        let state = self.state.load(Ordering::Relaxed);
+        if let (PRISTINE, Some(free)) = (state, &self.free) {
+            lock(free).push(self.number);
+            return;
+        }
+        let tainted = state == TAINTED;
         // Without a janitor the agent is ending and removes everything itself.
         self.janitor.send(Returned { number: self.number, name: std::mem::take(&mut self.name), tainted }).ok();
     }
@@ -141,11 +160,9 @@ fn emptied(path: &Path) -> io::Result<bool> {
             fs::remove_file(file)?;
         }
     }
-    let owner = rustix::process::geteuid().as_raw();
     for name in ["work", "tmp"] {
         let folder = path.join(name);
-        let is = folder.symlink_metadata()?;
-        if !is.is_dir() || is.uid() != owner || is.mode() & 0o7777 != MODE {
+        if !is_unchanged(&folder) {
             return Ok(false);
         }
         for entry in fs::read_dir(&folder)? {
@@ -154,6 +171,17 @@ fn emptied(path: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Still a folder of ours with the mode it was made with?
+fn is_unchanged(folder: &Path) -> bool {
+    let ours = |m: fs::Metadata| m.is_dir() && m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o7777 == MODE;
+    folder.symlink_metadata().is_ok_and(ours)
+}
+
+/// Unchanged, and nothing in it?
+pub(crate) fn is_pristine(folder: &Path) -> bool {
+    is_unchanged(folder) && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const BACKOFF_MS_MAX: u64 = 2_000;
 
 /// A request of the bulk lane that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LaneError {
+pub(crate) enum LaneError {
     /// The engine answered no; trying again is no use.
     #[error("the engine refused {what}: {status} {text}")]
     Refused {
@@ -65,7 +65,7 @@ pub enum LaneError {
 
 /// One engine's bulk lane. Clones share the token.
 #[derive(Debug, Clone)]
-pub struct Lane {
+pub(crate) struct Lane {
     http: Client,
     base: Arc<str>,
     token: Arc<RwLock<String>>,
@@ -73,7 +73,7 @@ pub struct Lane {
 
 impl Lane {
     /// A lane to `engine_url` (`http://host:port` or `https://...` with the CA's digest).
-    pub fn new(engine_url: &str, ca_digest: Option<&str>, ca_pem: Option<&str>, token: &str) -> Result<Self, LaneError> {
+    pub(crate) fn new(engine_url: &str, ca_digest: Option<&str>, ca_pem: Option<&str>, token: &str) -> Result<Self, LaneError> {
         let unusable = |why: String| LaneError::Local { what: format!("engine URL '{engine_url}'"), why };
         let url = reqwest::Url::parse(engine_url).map_err(|e| unusable(format!("{e}; it looks like http://host:port")))?;
         if url.scheme() == "https" && ca_digest.is_none() {

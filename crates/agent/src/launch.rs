@@ -44,6 +44,7 @@ pub(crate) fn launch(order: &StartOrder, argv: Vec<String>, id: u64, folder: &Fo
         argv,
         env,
         cwd: folder.work(),
+        folders: vec![folder.work(), folder.tmp()],
         out: folder.out_log(),
         err: folder.err_log(),
         memory_mb: order.memory_mb,

@@ -8,6 +8,7 @@ use skein_domain::task::RunSpec;
 use skein_domain::{AttemptKey, InstanceFacts};
 use skein_wire::message::{AttemptRef, Hello};
 use skein_wire::{FromAgent, PROTOCOL, StartOrder, ToAgent, frame};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -91,6 +92,8 @@ pub(crate) struct Rim {
     lane: Lane,
     pump: Pump,
     events: mpsc::UnboundedSender<Event>,
+    /// Where bulk work runs: not on the thread of the control lane.
+    bulk: Handle,
     slots: Vec<SlotRim>,
     attempts: BTreeMap<AttemptKey, (u64, Local)>,
     frames: Option<mpsc::UnboundedSender<String>>,
@@ -99,10 +102,10 @@ pub(crate) struct Rim {
 }
 
 impl Rim {
-    pub(crate) fn new(fixed: Fixed, identity: Identity, core: Core, lane: Lane, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(crate) fn new(fixed: Fixed, identity: Identity, core: Core, lane: Lane, events: mpsc::UnboundedSender<Event>, bulk: Handle) -> Self {
         let slots = (0..fixed.facts.slots).map(|_| SlotRim::default()).collect();
-        let pump = Pump::start(lane.clone());
-        Self { fixed, identity, core, lane, pump, events, slots, attempts: BTreeMap::new(), frames: None, outbox: Vec::new(), over: None }
+        let pump = Pump::start(lane.clone(), &bulk);
+        Self { fixed, identity, core, lane, pump, events, bulk, slots, attempts: BTreeMap::new(), frames: None, outbox: Vec::new(), over: None }
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -212,9 +215,13 @@ impl Rim {
     fn process_ended(&mut self, slot: usize, exit: crate::spawner::Exit) {
         if let Some(local) = self.local_in(slot) {
             local.runs = false;
-            // A note here means that something may have been left behind.
-            if let Some(folder) = local.folder.as_ref().filter(|_| !exit.notes.is_empty()) {
-                folder.taint();
+            if let Some(folder) = &local.folder {
+                // A note here means that something may have been left behind.
+                if !exit.notes.is_empty() {
+                    folder.taint();
+                } else if exit.clean {
+                    folder.pristine();
+                }
             }
         }
         self.slots[slot].container = None;
@@ -227,7 +234,7 @@ impl Rim {
     }
 
     fn spawner_gone(&mut self, slot: usize) {
-        self.slots[slot].spawner = None;
+        (self.slots[slot].spawner, self.slots[slot].container) = (None, None);
         if let Some(folder) = self.local_in(slot).and_then(|local| local.folder.as_ref()) {
             folder.taint();
         }
@@ -297,7 +304,7 @@ impl Rim {
     /// Runs for one attempt; ends early when the attempt is discarded.
     fn in_background(&mut self, of: AttemptRef, work: impl Future<Output = Input> + Send + 'static) {
         let events = self.events.clone();
-        let task = tokio::spawn(async move {
+        let task = self.bulk.spawn(async move {
             events.send(Event::Core(work.await)).ok();
         });
         self.local(of).task = Some(task.abort_handle());
@@ -336,7 +343,7 @@ impl Rim {
                 let (signals, received) = mpsc::unbounded_channel();
                 self.slots[slot].container = Some(signals);
                 let (engine, events) = (engine.clone(), self.events.clone());
-                tokio::spawn(async move {
+                self.bulk.spawn(async move {
                     let tell = |said| {
                         events.send(Event::Spawner(slot, SpawnerEvent::Said(said))).ok();
                     };
@@ -421,6 +428,15 @@ impl Rim {
         self.attempts.values().any(|(_, local)| local.runs && !local.watched)
     }
 
+    /// Is there anything to send that somebody waits for? Acknowledgements can go with it.
+    pub(crate) fn is_pressing(&self) -> bool {
+        self.outbox.iter().any(|message| !matches!(message, FromAgent::Accepted(_) | FromAgent::Started(_)))
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Sends what has gathered: small messages packed into few frames, large ones over the bulk lane.
     pub(crate) fn flush(&mut self) {
         if self.outbox.is_empty() {
@@ -440,7 +456,7 @@ impl Rim {
         }
         for message in large {
             let lane = self.lane.clone();
-            tokio::spawn(async move {
+            self.bulk.spawn(async move {
                 let Ok(body) = frame::encode(&[message]) else { return };
                 if let Err(error) = retried(MESSAGES_MS_MAX, || lane.messages(body.clone())).await {
                     tracing::warn!(%error, "a large message did not reach the engine");

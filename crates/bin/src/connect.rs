@@ -15,6 +15,7 @@ const HEALTH_MAX: Duration = Duration::from_secs(5);
 
 /// Which engine a command talks to.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Engine")]
 pub(crate) struct Connect {
     /// Engine to talk to [default: the one that is up in --dir]
     #[arg(long, value_name = "URL", env = "SKEIN_URL", hide_env_values = true, global = true)]

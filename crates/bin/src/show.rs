@@ -1,7 +1,7 @@
 //! How things are written for people: money, times, sizes, moments, reasons in a few words.
 
 use serde_json::Value;
-use skein_api::Counts;
+use skein_api::{AttemptView, Counts};
 use skein_domain::NanoUsd;
 
 /// `$0.000012`.
@@ -14,10 +14,12 @@ pub(crate) fn usd_or_dash(nano: Option<i64>) -> String {
     nano.map_or_else(dash, usd)
 }
 
-/// `0.41 s`, `12.3 s`, `2 min 05 s`, `3 h 02 min`.
+/// `41 ms`, `1.41 s`, `12.3 s`, `2 min 05 s`, `3 h 02 min`.
 pub(crate) fn duration(ms: u64) -> String {
     match ms {
-        0..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
+        0 => "0 s".to_owned(),
+        1..1_000 => format!("{ms} ms"),
+        1_000..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         10_000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         60_000..3_600_000 => format!("{} min {:02} s", ms / 60_000, ms / 1000 % 60),
         _ => format!("{} h {:02} min", ms / 3_600_000, ms / 60_000 % 60),
@@ -51,9 +53,9 @@ pub(crate) fn moment(us: i64) -> String {
     )
 }
 
-/// `3 instances, 1 free`.
-pub(crate) fn free_instances(all: usize, free: usize) -> String {
-    format!("{all} instance{}, {free} free", if all == 1 { "" } else { "s" })
+/// `1 file`, `3 files`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Nothing to show.
@@ -98,14 +100,18 @@ pub(crate) fn ranges(indices: &[u32]) -> String {
     parts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// Why a place was chosen, in a few words, from the typed choice; the whole text when it is a new one.
-pub(crate) fn short_why(choice: &Value, why: &str) -> String {
+/// Why an attempt is where it is, in a few words, from the typed choice; the whole text when that is
+/// a new one.
+pub(crate) fn short_why(attempt: &AttemptView) -> String {
+    let (choice, why) = (&attempt.choice, &attempt.why);
+    let other = if attempt.kind == "instance" { "functions" } else { "instances" };
     let number = |field: &str| choice.get(field).and_then(Value::as_i64).unwrap_or_default();
     let reason = |field: &str| choice.get(field).and_then(|r| r.get("reason")).and_then(Value::as_str);
     match choice.get("choice").and_then(Value::as_str) {
         Some("only_kind") => match reason("other") {
-            Some(reason) => format!("the other kind: {}", reason.replace('_', " ")),
-            None => "the only kind that can".to_owned(),
+            Some("none_configured") => format!("there are no {other}"),
+            Some(reason) => format!("{other} cannot: {}", reason.replace('_', " ")),
+            None => format!("{other} cannot"),
         },
         Some("cheaper") => format!("cheaper ({} against {})", usd(number("here")), usd(number("there"))),
         Some("overflow") => {
@@ -125,7 +131,7 @@ mod tests {
 
     #[test]
     fn times_and_sizes_keep_three_figures() {
-        for (ms, text) in [(0, "0.00 s"), (414, "0.41 s"), (12_345, "12.3 s"), (125_000, "2 min 05 s"), (7_320_000, "2 h 02 min")] {
+        for (ms, text) in [(0, "0 s"), (414, "414 ms"), (1_414, "1.41 s"), (12_345, "12.3 s"), (125_000, "2 min 05 s"), (7_320_000, "2 h 02 min")] {
             assert_eq!(duration(ms), text);
         }
         for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "1638.4 PiB")] {
@@ -141,8 +147,20 @@ mod tests {
 
     #[test]
     fn a_choice_has_a_short_form_and_a_new_one_its_text() {
-        let over = json!({"choice": "overflow", "waited_ms": 1040, "here": 2, "there": 1, "because": {"reason": "concurrency_reached", "limit": 4}});
-        assert_eq!(short_why(&over, "long"), "overflow after 1.0 s (concurrency reached)");
-        assert_eq!(short_why(&json!({"choice": "moon"}), "by the moon"), "by the moon");
+        let short = |choice: Value| {
+            let mut attempt = json!({
+                "attempt": "s-1.0.0.1", "node": "a", "index": 0, "number": 1, "place": "agent-1", "kind": "instance",
+                "state": "succeeded", "why": "by the moon", "choice": null, "assigned_at": 0, "cost_estimate_nano_usd": 0,
+                "outputs": [], "notes": [],
+            });
+            attempt["choice"] = choice;
+            short_why(&serde_json::from_value(attempt).unwrap())
+        };
+        let because = json!({"reason": "concurrency_reached", "limit": 4});
+        let overflow = json!({"choice": "overflow", "waited_ms": 1040, "here": 2, "there": 1, "because": because});
+        assert_eq!(short(overflow), "overflow after 1.0 s (concurrency reached)");
+        let only = json!({"choice": "only_kind", "other": {"reason": "over_time_limit", "longest_ms": 2, "limit_ms": 1}});
+        assert_eq!(short(only), "functions cannot: over time limit");
+        assert_eq!(short(json!({"choice": "moon"})), "by the moon");
     }
 }

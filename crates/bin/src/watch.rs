@@ -62,7 +62,7 @@ pub(crate) async fn attend(
         let files = results::files(&attempts);
         let paths = results::download_all(client, &files, &arrays(&session), watch.one, dir).await?;
         if !paths.is_empty() {
-            note(&format!("{} files in {}", paths.len(), dir.display()));
+            note(&format!("{} in {}", show::count(paths.len(), "file"), dir.display()));
         }
     }
     Ok(if interrupted { INTERRUPTED } else { status(&session, &attempts, watch.one) })
@@ -139,7 +139,7 @@ fn say_places(session: &SessionDetail, attempts: &[AttemptView]) {
         table.row([
             show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node)),
             attempt.place.clone(),
-            show::short_why(&attempt.choice, &attempt.why),
+            show::short_why(attempt),
             show::duration_or_dash(attempt.run_ms),
             show::usd_or_dash(attempt.cost_nano_usd),
         ]);

@@ -217,3 +217,14 @@ pub(crate) async fn new_join_token(app: &App) -> anyhow::Result<String> {
     let ca_digest = app.authority.as_ref().map(|a| a.digest.clone());
     Ok(JoinToken { engine: app.engine(), secret, ca_digest }.encode())
 }
+
+/// Settles a document without a repository: what a session of it would be. For simulations and tools.
+pub fn settle_document(
+    document: serde_json::Value,
+    request: &skein_api::StartRequest,
+    version: Option<u64>,
+    user: &UserName,
+    settled: &config::Settled,
+) -> Result<skein_domain::SessionSpec, skein_domain::draft::BadDraft> {
+    submit::settle(document, request, version, user, settled, |_| Ok(None)).map(|made| made.spec)
+}

@@ -58,11 +58,11 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Starts the task.
-    pub fn start(lane: Lane) -> Self {
+    /// Starts the task on a runtime.
+    pub(crate) fn start(lane: Lane, on: &tokio::runtime::Handle) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
         let sender = Sender { lane, logs: BTreeMap::new(), credit: LOGS_BYTES_MAX as u64, not_before: 0, failures: 0, alone: 0 };
-        tokio::spawn(sender.run(received));
+        on.spawn(sender.run(received));
         Self { commands }
     }
 

@@ -1,35 +1,48 @@
-//! The spawner's own side: what runs in the small process.
+//! The spawner's own side: what runs in the small process, on one thread.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group, pidfd_open, waitid,
+};
 use wait4::Wait4;
 
 use super::cgroup::SlotCgroup;
 use super::{Command, Event, Exit, Launch, SWEEP_MS_MAX, StopSignal};
 use crate::clock;
+use crate::folder;
+
+/// `Started` is told after this, or with the end when that comes first: a short attempt wakes its
+/// agent once, microseconds.
+const STARTED_DELAY_US: u64 = 2_000;
+/// Where the kernel has no pidfd, a child's end is looked for this often, microseconds.
+const LOOK_US: u64 = 2_000;
 
 /// A child that was started and not yet reaped.
 struct Running {
-    id: u64,
+    launch: Launch,
     child: Child,
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
     started_us: u64,
-    out: PathBuf,
-    err: PathBuf,
+    started_told: bool,
     notes: Vec<String>,
 }
 
-/// Which launch owns which process group. Held while a child is reaped, so that a signal can never
-/// hit a process id that the kernel has given to someone else.
-type Current = Arc<Mutex<Option<(u64, Pid)>>>;
+struct Server {
+    slot: SlotCgroup,
+    running: Option<Running>,
+    /// Bytes of commands that are not whole lines yet.
+    input: Vec<u8>,
+}
 
 /// The hidden subcommand `skein agent-spawner`: serves commands on standard input until it ends,
 /// then kills what it started.
@@ -37,88 +50,193 @@ pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            report(&format!("skein agent-spawner: {e}; it is started by 'skein agent', not by hand"));
+            // Standard error may be closed; nobody can be told then.
+            writeln!(io::stderr(), "skein agent-spawner: {e}; it is started by 'skein agent', not by hand").ok();
             ExitCode::FAILURE
         }
     }
 }
 
-/// Standard error may be closed; nobody can be told then.
-fn report(text: &str) {
-    writeln!(io::stderr(), "{text}").ok();
-}
-
 fn serve() -> io::Result<()> {
-    let mut input = BufReader::new(io::stdin().lock());
-    let Some(Command::Configure { name, cgroup }) = next(&mut input)? else {
+    let mut server = Server { slot: SlotCgroup::enter(None, ""), running: None, input: Vec::new() };
+    let Some(Command::Configure { name, cgroup }) = server.first()? else {
         return Err(io::Error::other("the first line must be a configuration"));
     };
     // What an attempt leaves behind becomes our child, also when it left its process group.
     rustix::process::set_child_subreaper(Some(getpid()))?;
-    let slot = Arc::new(Mutex::new(SlotCgroup::enter(cgroup.as_ref(), &name)));
-    let current: Current = Arc::new(Mutex::new(None));
-    let (to_waiter, from_main) = sync_channel(1);
-    let waiter = {
-        let (slot, current) = (Arc::clone(&slot), Arc::clone(&current));
-        std::thread::Builder::new().name("waiter".into()).stack_size(256 * 1024).spawn(move || wait_loop(&from_main, &slot, &current))?
-    };
-    emit(&Event::Ready { notes: lock(&slot).notes() });
-    while let Some(command) = next(&mut input)? {
-        match command {
-            Command::Configure { .. } => return Err(io::Error::other("configured twice")),
-            Command::Start(launch) => start(&launch, &slot, &current, &to_waiter),
-            Command::Signal { id, signal } => deliver(id, signal, &current),
+    server.slot = SlotCgroup::enter(cgroup.as_ref(), &name);
+    tell(&[Event::Ready { notes: server.slot.notes() }]);
+    let served = server.run();
+    // The agent is gone: so is its attempt.
+    if let Some(running) = server.running.take() {
+        kill_process_group(running.pid, Signal::KILL).ok();
+        server.reap(running);
+    }
+    server.slot.leave();
+    served
+}
+
+/// A closed pipe means that the agent died; the end of standard input says so too.
+fn tell(events: &[Event]) {
+    let mut lines = Vec::new();
+    for event in events {
+        if serde_json::to_writer(&mut lines, event).is_ok() {
+            lines.push(b'\n');
         }
     }
-    // The agent is gone: so is its attempt.
-    kill_current(&current);
-    drop(to_waiter);
-    waiter.join().ok();
-    lock(&slot).leave();
-    Ok(())
-}
-
-fn next(input: &mut impl BufRead) -> io::Result<Option<Command>> {
-    let mut line = String::new();
-    // An unreadable command can come only from a half-written line of a dying agent.
-    if input.read_line(&mut line)? == 0 || !line.ends_with('\n') {
-        return Ok(None);
-    }
-    serde_json::from_str(&line).map(Some).map_err(io::Error::other)
-}
-
-fn emit(event: &Event) {
-    let Ok(mut line) = serde_json::to_vec(event) else { return };
-    line.push(b'\n');
     let mut out = io::stdout().lock();
-    // A closed pipe means that the agent died; the end of standard input says so too.
-    out.write_all(&line).and_then(|()| out.flush()).ok();
+    out.write_all(&lines).and_then(|()| out.flush()).ok();
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn start(launch: &Launch, slot: &Mutex<SlotCgroup>, current: &Current, to_waiter: &SyncSender<Running>) {
-    if lock(current).is_some() {
-        emit(&Event::StartFailed { id: launch.id, why: "the slot is taken: an attempt still runs in it".into() });
-        return;
-    }
-    let notes: Vec<String> = lock(slot).limit_memory(launch.memory_mb).into_iter().collect();
-    let started_us = clock::now_us();
-    match spawn(launch) {
-        Err(why) => emit(&Event::StartFailed { id: launch.id, why }),
-        Ok(child) => {
-            let pid = child.id().cast_signed();
-            *lock(current) = Pid::from_raw(pid).map(|pid| (launch.id, pid));
-            emit(&Event::Started { id: launch.id, pid });
-            let running =
-                Running { id: launch.id, child, started_us, out: launch.out.clone(), err: launch.err.clone(), notes };
-            if to_waiter.send(running).is_err() {
-                kill_current(current);
+impl Server {
+    fn first(&mut self) -> io::Result<Option<Command>> {
+        loop {
+            if let Some(command) = self.next()? {
+                return Ok(Some(command));
+            }
+            if !self.fill()? {
+                return Ok(None);
             }
         }
     }
+
+    /// Reads what is there; false at the end of standard input.
+    fn fill(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 16 * 1024];
+        let read = io::stdin().lock().read(&mut buffer)?;
+        self.input.extend_from_slice(&buffer[..read]);
+        Ok(read > 0)
+    }
+
+    /// The next whole command that was read.
+    fn next(&mut self) -> io::Result<Option<Command>> {
+        let Some(end) = self.input.iter().position(|b| *b == b'\n') else { return Ok(None) };
+        let command = serde_json::from_slice(&self.input[..end]).map_err(io::Error::other);
+        self.input.drain(..=end);
+        command.map(Some)
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let (commands, ended) = self.wait()?;
+            if ended && let Some(running) = self.running.take() {
+                let mut events = Vec::with_capacity(2);
+                if !running.started_told {
+                    events.push(Event::Started { id: running.launch.id, pid: running.pid.as_raw_pid() });
+                }
+                events.push(Event::Exited(self.reap(running)));
+                tell(&events);
+            }
+            self.tell_started();
+            if commands && !self.fill()? {
+                return Ok(());
+            }
+            while let Some(command) = self.next()? {
+                match command {
+                    Command::Configure { .. } => return Err(io::Error::other("configured twice")),
+                    Command::Start(launch) => self.start(*launch),
+                    Command::Signal { id, signal } => self.signal(id, signal),
+                }
+            }
+        }
+    }
+
+    /// Waits for commands, for the end of the child, or until its start is to be told.
+    fn wait(&self) -> io::Result<(bool, bool)> {
+        let stdin = io::stdin();
+        let pidfd = self.running.as_ref().and_then(|running| running.pidfd.as_ref());
+        let mut fds = vec![PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+        fds.extend(pidfd.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let timeout = self.timeout().map(|us| Timespec { tv_sec: 0, tv_nsec: i64::try_from(us * 1000).unwrap_or(0) });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let ended = match &self.running {
+            Some(Running { pidfd: None, pid, .. }) => has_ended(*pid),
+            Some(_) => ready(1),
+            None => false,
+        };
+        Ok((ready(0), ended))
+    }
+
+    fn timeout(&self) -> Option<u64> {
+        let running = self.running.as_ref()?;
+        let look = running.pidfd.is_none().then_some(LOOK_US);
+        let tell = (!running.started_told).then(|| (running.started_us + STARTED_DELAY_US).saturating_sub(clock::now_us()));
+        look.into_iter().chain(tell).min()
+    }
+
+    fn tell_started(&mut self) {
+        if let Some(running) = &mut self.running
+            && !running.started_told
+            && clock::now_us() >= running.started_us + STARTED_DELAY_US
+        {
+            running.started_told = true;
+            tell(&[Event::Started { id: running.launch.id, pid: running.pid.as_raw_pid() }]);
+        }
+    }
+
+    fn start(&mut self, launch: Launch) {
+        let id = launch.id;
+        if self.running.is_some() {
+            tell(&[Event::StartFailed { id, why: "the slot is taken: an attempt still runs in it".into() }]);
+            return;
+        }
+        let notes: Vec<String> = self.slot.limit_memory(launch.memory_mb).into_iter().collect();
+        let started_us = clock::now_us();
+        match spawn(&launch) {
+            Err(why) => tell(&[Event::StartFailed { id, why }]),
+            Ok(child) => {
+                let Some(pid) = Pid::from_raw(child.id().cast_signed()) else { return };
+                let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
+                self.running = Some(Running { launch, child, pid, pidfd, started_us, started_told: false, notes });
+            }
+        }
+    }
+
+    /// The child is not reaped before it is taken out of `running`, so its process id is still its own.
+    fn signal(&self, id: u64, signal: StopSignal) {
+        if let Some(running) = self.running.as_ref().filter(|running| running.launch.id == id) {
+            let signal = match signal {
+                StopSignal::Term => Signal::TERM,
+                StopSignal::Kill => Signal::KILL,
+            };
+            kill_process_group(running.pid, signal).ok();
+        }
+    }
+
+    fn reap(&mut self, running: Running) -> Exit {
+        let Running { launch, child, pid, started_us, mut notes, .. } = running;
+        // Looks without reaping: the process id stays taken while the rest of its group is killed.
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
+        let ended_us = clock::now_us();
+        kill_process_group(pid, Signal::KILL).ok();
+        let used = child.wait4();
+        notes.extend(sweep());
+        let (code, signal) = used.as_ref().map_or((None, None), |u| (u.status.code(), u.status.signal()));
+        let cpu = used.as_ref().ok().map(|u| u.rusage.utime + u.rusage.stime);
+        let bytes = |path: &Path| path.metadata().map_or(0, |m| m.len());
+        let log_bytes = bytes(&launch.out) + bytes(&launch.err);
+        Exit {
+            id: launch.id,
+            code,
+            signal,
+            cpu_ms: cpu.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            peak_memory_kb: used.as_ref().ok().map(|u| u.rusage.maxrss / 1024),
+            run_ms: ended_us.saturating_sub(started_us) / 1000,
+            out_of_memory: self.slot.out_of_memory(),
+            log_bytes,
+            clean: log_bytes == 0 && notes.is_empty() && launch.folders.iter().all(|path| folder::is_pristine(path)),
+            notes,
+        }
+    }
+}
+
+fn has_ended(pid: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    !matches!(waitid(WaitId::Pid(pid), look), Ok(None) | Err(rustix::io::Errno::INTR))
 }
 
 /// `std` keeps to `posix_spawn` as long as there is no hook and the program is a path, so that a
@@ -158,67 +276,11 @@ fn look_up(program: &str, path: &str) -> Result<PathBuf, String> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }
-    let found = path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(program)).find(
-        |candidate| candidate.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0),
-    );
-    found.ok_or_else(|| format!("cannot start '{program}': no such program in PATH ({path}); install it there or give its path"))
-}
-
-fn deliver(id: u64, signal: StopSignal, current: &Current) {
-    let guard = lock(current);
-    if let Some((_, group)) = guard.filter(|(running, _)| *running == id) {
-        let signal = match signal {
-            StopSignal::Term => Signal::TERM,
-            StopSignal::Kill => Signal::KILL,
-        };
-        kill_process_group(group, signal).ok();
-    }
-}
-
-fn kill_current(current: &Current) {
-    if let Some((_, group)) = *lock(current) {
-        kill_process_group(group, Signal::KILL).ok();
-    }
-}
-
-fn wait_loop(from_main: &Receiver<Running>, slot: &Mutex<SlotCgroup>, current: &Current) {
-    while let Ok(running) = from_main.recv() {
-        let exit = wait(running, slot, current);
-        emit(&Event::Exited(exit));
-    }
-}
-
-fn wait(running: Running, slot: &Mutex<SlotCgroup>, current: &Current) -> Exit {
-    let Running { id, child, started_us, out, err, mut notes } = running;
-    let pid = Pid::from_raw(child.id().cast_signed());
-    if let Some(pid) = pid {
-        // Looks without reaping: the process id stays taken while the rest of its group is killed.
-        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
-    }
-    let ended_us = clock::now_us();
-    let used = {
-        let mut current = lock(current);
-        if let Some(pid) = pid {
-            kill_process_group(pid, Signal::KILL).ok();
-        }
-        *current = None;
-        child.wait4()
-    };
-    notes.extend(sweep());
-    let (code, signal) = used.as_ref().map_or((None, None), |u| (u.status.code(), u.status.signal()));
-    let cpu = used.as_ref().ok().map(|u| u.rusage.utime + u.rusage.stime);
-    let bytes = |path: &Path| path.metadata().map_or(0, |m| m.len());
-    Exit {
-        id,
-        code,
-        signal,
-        cpu_ms: cpu.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-        peak_memory_kb: used.as_ref().ok().map(|u| u.rusage.maxrss / 1024),
-        run_ms: ended_us.saturating_sub(started_us) / 1000,
-        out_of_memory: lock(slot).out_of_memory(),
-        log_bytes: bytes(&out) + bytes(&err),
-        notes,
-    }
+    let is_program = |path: &PathBuf| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    let mut candidates = path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(program));
+    candidates
+        .find(is_program)
+        .ok_or_else(|| format!("cannot start '{program}': no such program in PATH ({path}); install it there or give its path"))
 }
 
 /// Ends and reaps everything the attempt left: all of it is our child by now, or becomes it when

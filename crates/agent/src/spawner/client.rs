@@ -1,12 +1,11 @@
 //! The agent's side of a spawner.
 
-use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdout, Command as Process, Stdio};
+use std::process::{Command as Process, Stdio};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -51,13 +50,12 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts one. `tell` gets its events on a thread of its own; the first is `Ready`, the last is
-    /// `Gone`. It must not block.
+    /// Starts one. `tell` gets its events; the first is `Ready`, the last is `Gone`. It must not block.
     pub fn launch(
         programs: &Programs,
         slot: usize,
         base: &CgroupBase,
-        tell: impl Fn(SpawnerEvent) + Send + 'static,
+        tell: impl Fn(SpawnerEvent) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let mut child = Process::new(&programs.exe)
             .args(&programs.spawner)
@@ -73,12 +71,16 @@ impl Spawner {
         let spawner = Self { commands: write_to(OwnedFd::from(stdin))? };
         spawner.send(&Command::Configure { name: name.clone(), cgroup: Some(base.clone()) });
         let base = base.clone();
-        std::thread::Builder::new().name(format!("slot-{slot}")).stack_size(256 * 1024).spawn(move || {
-            read_events(stdout, slot, &tell);
-            child.wait().ok();
-            cgroup::remove(&base, &name);
-            tell(SpawnerEvent::Gone);
-        })?;
+        let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
+        tokio::spawn(async move {
+            read_events(stdout, slot, &tell).await;
+            let gone = move || {
+                child.wait().ok();
+                cgroup::remove(&base, &name);
+                tell(SpawnerEvent::Gone);
+            };
+            tokio::task::spawn_blocking(gone).await.ok();
+        });
         Ok(spawner)
     }
 
@@ -115,11 +117,11 @@ fn write_to(stdin: OwnedFd) -> std::io::Result<mpsc::UnboundedSender<Vec<u8>>> {
     Ok(sender)
 }
 
-fn read_events(stdout: ChildStdout, slot: usize, tell: &impl Fn(SpawnerEvent)) {
+async fn read_events(stdout: pipe::Receiver, slot: usize, tell: &(impl Fn(SpawnerEvent) + Sync)) {
     let mut lines = BufReader::new(stdout);
-    let mut line = String::new();
-    while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
-        match serde_json::from_str(&line) {
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).await.is_ok_and(|n| n > 0) {
+        match serde_json::from_slice(&line) {
             Ok(event) => tell(SpawnerEvent::Said(event)),
             Err(error) => tracing::warn!(slot, %error, "a line of a spawner makes no sense"),
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! agent (or function runner)            spawner, in its slot's cgroup
-//!   | ---- Configure{slot, cgroup} ------> |  subreaper, cgroup, waiter thread
+//!   | ---- Configure{slot, cgroup} ------> |  subreaper, cgroup
 //!   | <--- Ready{notes} ------------------ |
 //!   | ---- Start(Launch) ----------------> |  posix_spawn into a new process group
 //!   | <--- Started{pid} ------------------ |  or StartFailed{why}
@@ -84,6 +84,9 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// Working folder.
     pub cwd: PathBuf,
+    /// The attempt's own folders (it may have more than the working one): if they are empty and
+    /// unchanged at its end, they can be used again as they are.
+    pub folders: Vec<PathBuf>,
     /// File for standard output; made anew.
     pub out: PathBuf,
     /// File for standard error; made anew.
@@ -138,6 +141,9 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// Bytes in its two log files when it ended.
     pub log_bytes: u64,
+    /// It left nothing in its folders and logs, and nothing of it runs.
+    #[serde(default)]
+    pub clean: bool,
     /// What could not be limited or cleaned up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

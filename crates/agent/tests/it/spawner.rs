@@ -39,6 +39,7 @@ impl Slot {
             argv: argv.iter().map(ToString::to_string).collect(),
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             cwd: dir.to_owned(),
+            folders: vec![],
             out: dir.join("out.log"),
             err: dir.join("err.log"),
             memory_mb,
@@ -137,7 +138,7 @@ fn children_die_with_the_agent() {
     let env = r#"{"PATH":"/usr/bin:/bin"}"#;
     let d = dir.path().display();
     let start = format!(
-        r#"{{"type":"start","id":1,"argv":["sh","-c","echo $$ > pid.part; setsid sleep 1000 & echo $! > free; mv pid.part pid; sleep 1000"],"env":{env},"cwd":"{d}","out":"{d}/o","err":"{d}/e","memory_mb":0}}"#
+        r#"{{"type":"start","id":1,"argv":["sh","-c","echo $$ > pid.part; setsid sleep 1000 & echo $! > free; mv pid.part pid; sleep 1000"],"env":{env},"cwd":"{d}","folders":[],"out":"{d}/o","err":"{d}/e","memory_mb":0}}"#
     );
     // The shell is the agent: it holds the pipe, and dies by SIGKILL.
     let script = format!("(printf '%s\\n' '{configure}' '{}'; sleep 1000) | '{}' agent-spawner", start.replace('\'', "'\\''"), testbin().display());

@@ -69,5 +69,5 @@ fn list(instances: &[skein_api::InstanceView]) {
     }
     table.print();
     let free = instances.iter().filter(|instance| instance.free).count();
-    output::line(&show::free_instances(instances.len(), free));
+    output::line(&format!("{}, {free} free", show::count(instances.len(), "instance")));
 }

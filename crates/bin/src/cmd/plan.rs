@@ -84,9 +84,9 @@ fn show(plan: &PlanView) {
     table.print();
     let cut = if plan.cut { " (cut at the limit)" } else { "" };
     let cost = show::usd(plan.cost_nano_usd);
-    output::line(&format!("\n{} items, {} in all, {cost}{cut}", plan.items.len(), show::duration(plan.total_ms)));
-    for text in &plan.assumed {
-        output::line(&format!("assumed: {text}"));
+    output::line(&format!("\n{}, {} in all, {cost}{cut}", show::count(plan.items.len(), "item"), show::duration(plan.total_ms)));
+    if !plan.assumed.is_empty() {
+        output::line(&format!("run time assumed, since none is stated: {}", plan.assumed.join(", ")));
     }
     for stuck in &plan.stuck {
         let next = stuck.next_step.as_ref().map(|next| format!("; {next}")).unwrap_or_default();

@@ -31,8 +31,6 @@ pub(crate) struct RunArgs {
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
     #[command(flatten)]
-    task: TaskFlags,
-    #[command(flatten)]
     launch: Launch,
     /// The same key again is the same session
     #[arg(long, value_name = "K")]
@@ -46,6 +44,8 @@ pub(crate) struct RunArgs {
     /// Say at the end where everything ran, and why there
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    task: TaskFlags,
     #[command(flatten)]
     connect: Connect,
 }

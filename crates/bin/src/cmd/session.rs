@@ -164,7 +164,7 @@ pub(crate) fn attempts_table(session: &SessionDetail, attempts: &[AttemptView]) 
             show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node)),
             attempt.number.to_string(),
             attempt.place.clone(),
-            show::short_why(&attempt.choice, &attempt.why),
+            show::short_why(attempt),
             show::duration_or_dash(attempt.run_ms),
             show::duration_or_dash(attempt.cpu_ms),
             show::usd_or_dash(attempt.cost_nano_usd),

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: UpArgs) -> Ended {
         engine: args.identifier.clone(),
         tls: args.tls,
     };
-    crate::logging::to_stderr("info");
+    skein_engine::logging::install();
     let engine = Engine::start(options).await?;
     let mut agent = match args.agent {
         true => Some(local::start_agent(&engine, &dir, OWN_AGENT, None).await?),

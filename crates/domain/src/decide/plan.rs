@@ -248,8 +248,7 @@ impl<'a> Pass<'a> {
     }
 
     fn take(&mut self, class: &Class, next: NextItem, chosen: Chosen) {
-        let longest = class.profile.longest_run_ms;
-        let limit_ms = match &chosen.place {
+        let place_limit_ms = match &chosen.place {
             Place::Instance(id) => {
                 let instance = self.overlay.snapshot.instances.get(id);
                 if instance.is_some_and(|i| !self.overlay.holds(class.session, i)) {
@@ -257,14 +256,15 @@ impl<'a> Pass<'a> {
                 }
                 self.overlay.take_instance(class, id);
                 let solution = instance.and_then(|i| self.overlay.snapshot.solutions.get(&i.solution));
-                longest.or_else(|| solution.and_then(|s| s.dedicated()).map(|d| d.timeout_ms))
+                solution.and_then(|s| s.dedicated()).map(|d| d.timeout_ms)
             }
             Place::Gateway(id) => {
                 self.overlay.take_gateway(id);
-                let most = self.overlay.snapshot.solutions.get(id).and_then(|s| s.shared()).map(|s| s.timeout_ms);
-                longest.into_iter().chain(most).min()
+                self.overlay.snapshot.solutions.get(id).and_then(|s| s.shared()).map(|s| s.timeout_ms)
             }
         };
+        // A shared solution with a lower limit than the task's does not take it in the first place.
+        let limit_ms = class.profile.longest_run_ms.or(place_limit_ms);
         self.count_taken(next);
         self.plan.assignments.push(Assignment {
             item: next.item,
@@ -363,8 +363,9 @@ impl<'a> Pass<'a> {
                 self.plan.wake_at(due);
             }
         }
-        // What is given back may be what another class waits for.
-        if !self.plan.releases.is_empty() && !self.plan.waiting.is_empty() {
+        // What a session gives back counts against its own limit no more.
+        let limited = self.overlay.policy.instances_per_session_max.is_some();
+        if limited && !self.plan.releases.is_empty() && !self.plan.waiting.is_empty() {
             self.plan.wake_at(self.now);
         }
     }

@@ -5,11 +5,16 @@ mod books;
 mod placement;
 mod same;
 
+use std::collections::VecDeque;
+
 use skein_domain::testing::{Record, World};
 
-const WORLDS: u64 = 120;
+const WORLDS: u64 = 60;
 const TURNS: u32 = 40;
 const CALM_TURNS_MAX: u32 = 200;
+
+/// Turns after which a doubled event comes again.
+const STALE_TURNS: usize = 3;
 
 fn check(world: &World, record: &Record, books: &mut books::Books) {
     books.turn(record);
@@ -29,15 +34,19 @@ fn check(world: &World, record: &Record, books: &mut books::Books) {
 fn run(seed: u64) {
     let mut world = World::new(seed);
     let mut books = books::Books::default();
-    for _ in 0..TURNS {
+    let mut earlier: VecDeque<Record> = VecDeque::new();
+    for turn in 0..TURNS + CALM_TURNS_MAX {
+        if turn == TURNS {
+            world.calm_down();
+        }
         let record = world.turn();
         check(&world, &record, &mut books);
-    }
-    world.calm_down();
-    for _ in 0..CALM_TURNS_MAX {
-        let record = world.turn();
-        check(&world, &record, &mut books);
-        if world.scene.snapshot.sessions.is_empty() {
+        if earlier.len() == STALE_TURNS {
+            same::stale_events(&earlier[0], &record, &world.scene.snapshot);
+            earlier.pop_front();
+        }
+        earlier.push_back(record);
+        if turn > TURNS && world.scene.snapshot.sessions.is_empty() {
             return books.closed(&world.scene.snapshot);
         }
     }

@@ -3,6 +3,7 @@
 use skein_domain::Timestamp;
 use skein_domain::decide::snapshot::Stored;
 use skein_domain::decide::{Assignment, Plan, Policy, Snapshot, decide};
+use skein_domain::event::Event;
 use skein_domain::testing::{Random, Record, World, apply_live};
 
 fn bytes(plan: &Plan) -> String {
@@ -68,6 +69,25 @@ pub(crate) fn doubled_events(record: &Record, after: &Snapshot) {
     let mut doubled = after.clone();
     record.events.iter().for_each(|event| doubled.apply(record.turn, record.at, event));
     assert_eq!(doubled, *after, "doubled events changed something: {:?}", record.events);
+}
+
+/// What an earlier turn already settled changes nothing when it comes again.
+pub(crate) fn stale_events(earlier: &Record, record: &Record, after: &Snapshot) {
+    let mut stale = after.clone();
+    for event in &earlier.events {
+        if matches!(
+            event,
+            Event::Assigned { .. }
+                | Event::Sent { .. }
+                | Event::Started { .. }
+                | Event::Cancelling { .. }
+                | Event::Ended { .. }
+                | Event::NodeCancelled { .. }
+        ) {
+            stale.apply(record.turn, record.at, event);
+        }
+    }
+    assert_eq!(stale, *after, "stale events changed something: {:?}", earlier.events);
 }
 
 /// Once a plan is carried out, the same moment gives no further order, unless the plan asked to be

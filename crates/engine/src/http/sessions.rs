@@ -42,6 +42,7 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
     for digest in &submission.digests {
         app.content().size(digest)?;
     }
+    known_solutions(&submission.spec, &settled)?;
     let spec = submission.spec.clone();
     let refused = app.writer.look(move |core| {
         let mut nodes = spec.thread.nodes.iter();
@@ -53,6 +54,18 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
         return Err(Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, reason.next_step()));
     }
     Ok(submission)
+}
+
+fn known_solutions(spec: &SessionSpec, settled: &crate::config::Settled) -> Result<(), Fail> {
+    for node in &spec.thread.nodes {
+        let Some(asked) = &node.task.needs.solution else { continue };
+        if !settled.solutions.iter().any(|s| s.id == *asked) {
+            let known: Vec<&str> = settled.solutions.iter().map(|s| s.id.as_str()).collect();
+            let why = format!("task '{}' asks for solution '{asked}', which is not configured (there are: {})", node.name, known.join(", "));
+            return Err(Fail::bad(why));
+        }
+    }
+    Ok(())
 }
 
 fn document_of(app: &App, request: &StartRequest) -> Result<(serde_json::Value, Option<u64>), Fail> {

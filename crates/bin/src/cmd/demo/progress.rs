@@ -67,7 +67,7 @@ impl Progress {
             let since = show::duration(u64::try_from(since / 1000).unwrap_or_default());
             let item = show::item(&attempt.node, attempt.index, self.arrays.contains(&attempt.node));
             let ending = attempt.ending.as_deref().unwrap_or(&attempt.state);
-            let why = show::short_why(&attempt.choice, &attempt.why);
+            let why = show::short_why(attempt);
             let run = show::duration_or_dash(attempt.run_ms);
             self.say.line(&format!("{since:>10}  {item:<20} {ending} on {} after {run}; there because: {why}", attempt.place));
         }
