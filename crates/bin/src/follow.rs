@@ -110,7 +110,7 @@ impl Follower {
         *given = to.max(*given);
         self.seen.insert(key, to);
         // Texts of one log are cut at the same bytes each time, or at a character's edge at least.
-        piece.text = piece.text.get(known..).unwrap_or_default().to_owned();
+        piece.text.drain(..piece.text.floor_char_boundary(known));
         (!piece.text.is_empty()).then_some(piece)
     }
 }
@@ -148,7 +148,10 @@ impl LogPrinter {
         let Some(end) = partial.rfind('\n') else { return };
         let rest = partial.split_off(end + 1);
         let lines = std::mem::replace(partial, rest);
-        let text: String = lines.lines().map(|line| format!("{name} | {line}\n")).collect();
+        let mut text = String::with_capacity(lines.len() * 2);
+        for line in lines.lines() {
+            text.extend([name.as_str(), " | ", line, "\n"]);
+        }
         write(&piece.stream, &text);
     }
 

@@ -1,6 +1,8 @@
 //! The `skein` command. `cli` says what can be typed, `cmd` holds one file a subcommand, the rest is
 //! what they share.
 
+#![allow(clippy::doc_markdown, reason = "doc comments here are help texts in a terminal")]
+
 mod address;
 mod children;
 mod cli;

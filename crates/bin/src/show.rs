@@ -71,18 +71,14 @@ pub(crate) fn item(node: &str, index: u32, array: bool) -> String {
 /// `12/69, 4 running, 1 failed`.
 pub(crate) fn counts(counts: &Counts) -> String {
     let ended = counts.succeeded + counts.failed + counts.cancelled + counts.lost;
-    let mut text = format!("{ended}/{}", counts.total);
-    for (count, word) in [
+    let words = [
         (counts.running, "running"),
         (counts.failed, "failed"),
         (counts.cancelled, "cancelled"),
         (counts.lost, "lost"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
-        }
-    }
-    text
+    ];
+    let parts = words.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
+    std::iter::once(format!("{ended}/{}", counts.total)).chain(parts).collect::<Vec<_>>().join(", ")
 }
 
 /// `0-5, 7`: indices in order, runs joined.

@@ -1,11 +1,12 @@
 //! Starting a session and staying with it: logs as they come, Ctrl-C, the exit status, the files.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use skein_api::client::Sent;
 use skein_api::{AttemptView, Client, SessionDetail, StartRequest};
 
-use crate::failure::{self, Ended, FAILED, INTERRUPTED, OK};
+use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::{Follower, LogPrinter, arrays};
 use crate::local::Local;
 use crate::output::{Table, line, note};
@@ -19,8 +20,6 @@ const FAILURES_SHOWN: usize = 10;
 /// How to stay with a session.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// It is one command with one item: its bytes and its status are ours.
-    pub(crate) one: bool,
     /// Say at the end where everything ran.
     pub(crate) verbose: bool,
     /// Bring the files that were left here.
@@ -48,7 +47,11 @@ pub(crate) async fn attend(
     if !started.new {
         note(&format!("the client key is known: this is session {id}, nothing was started again"));
     }
-    let interrupted = match stay(client, local, signals, id, watch).await? {
+    // One item of one task: its bytes and its status are ours.
+    let session = client.session(id).await?;
+    let one = session.nodes.len() == 1 && session.summary.items.total == 1;
+    let printer = if one { LogPrinter::plain() } else { LogPrinter::prefixed(&session) };
+    let interrupted = match stay(client, local, signals, id, printer).await? {
         Stayed::Left => return Ok(INTERRUPTED),
         Stayed::ToEnd { interrupted } => interrupted,
     };
@@ -57,15 +60,15 @@ pub(crate) async fn attend(
     if watch.verbose {
         say_places(&session, &attempts);
     }
-    say_failures(&session, &attempts, watch.one);
+    say_failures(&session, &attempts, one);
     if let Some(dir) = &watch.download {
         let files = results::files(&attempts);
-        let paths = results::download_all(client, &files, &arrays(&session), watch.one, dir).await?;
+        let paths = results::download_all(client, &files, &arrays(&session), one, dir).await?;
         if !paths.is_empty() {
             note(&format!("{} in {}", show::count(paths.len(), "file"), dir.display()));
         }
     }
-    Ok(if interrupted { INTERRUPTED } else { status(&session, &attempts, watch.one) })
+    Ok(if interrupted { INTERRUPTED } else { status(&session, &attempts, one) })
 }
 
 enum Stayed {
@@ -74,11 +77,13 @@ enum Stayed {
 }
 
 /// Prints logs until the session is over. The first Ctrl-C stops it, the second leaves it.
-async fn stay(client: &Client, mut local: Option<&mut Local>, signals: &mut Signals, id: &str, watch: &Watch) -> anyhow::Result<Stayed> {
-    let mut printer = match watch.one {
-        true => LogPrinter::plain(),
-        false => LogPrinter::prefixed(&client.session(id).await?),
-    };
+async fn stay(
+    client: &Client,
+    mut local: Option<&mut Local>,
+    signals: &mut Signals,
+    id: &str,
+    mut printer: LogPrinter,
+) -> anyhow::Result<Stayed> {
     let mut follower = Follower::new(client, id, true);
     let mut interrupted = false;
     loop {
@@ -146,28 +151,35 @@ fn say_places(session: &SessionDetail, attempts: &[AttemptView]) {
     }
     note(&format!("session {}: {}", session.summary.session, session.summary.state));
     note(&table.render());
-    for text in attempts.iter().flat_map(|attempt| &attempt.notes).collect::<std::collections::BTreeSet<_>>() {
+    for text in attempts.iter().flat_map(|attempt| &attempt.notes).collect::<BTreeSet<_>>() {
         note(&format!("note: {text}"));
     }
 }
 
-/// What failed and how. One command that ended with its own status has said so itself.
+/// What failed and how, by the last try at each item. One command that ended with its own status has
+/// said so itself.
 fn say_failures(session: &SessionDetail, attempts: &[AttemptView], one: bool) {
-    let arrays = arrays(session);
+    let mut last: BTreeMap<(&str, u32), &AttemptView> = BTreeMap::new();
+    for attempt in attempts {
+        let entry = last.entry((&attempt.node, attempt.index)).or_insert(attempt);
+        if entry.number < attempt.number {
+            *entry = attempt;
+        }
+    }
     let failed = |attempt: &&AttemptView| !matches!(attempt.state.as_str(), "succeeded" | "cancelled");
-    let failed: Vec<&AttemptView> = attempts.iter().filter(failed).filter(|a| !(one && a.exit_code.is_some())).collect();
+    let failed: Vec<&AttemptView> = last.into_values().filter(failed).filter(|a| !(one && a.exit_code.is_some())).collect();
+    let arrays = arrays(session);
     for attempt in failed.iter().take(FAILURES_SHOWN) {
         let item = show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node));
         let how = attempt.ending.as_deref().unwrap_or(&attempt.state);
-        note(&format!("skein: {item} on {}: {how} (attempt {})", attempt.place, attempt.attempt));
+        note(&format!("skein: {item} on {}, try {}: {how}", attempt.place, attempt.number));
     }
+    let id = &session.summary.session;
     if failed.len() > FAILURES_SHOWN {
-        let id = &session.summary.session;
         note(&format!("skein: and {} more: 'skein session attempts {id}'", failed.len() - FAILURES_SHOWN));
     }
-    let items = &session.summary.items;
     if !one && session.summary.state != "succeeded" {
-        note(&format!("skein: session {} {}: {}", session.summary.session, session.summary.state, show::counts(items)));
+        note(&format!("skein: session {id} {}: {}", session.summary.state, show::counts(&session.summary.items)));
     }
 }
 
@@ -203,14 +215,6 @@ impl Launch {
     pub(crate) fn request(&self) -> StartRequest {
         StartRequest { running_mode: self.mode.clone(), set: self.set.clone(), ..StartRequest::default() }
     }
-}
-
-/// A file that was typed where a document was meant.
-pub(crate) fn not_a_document(path: &std::path::Path) -> anyhow::Error {
-    failure::usage(format!(
-        "there is no file '{0}'; to run a command, put '--' before it: skein run -- {0}",
-        path.display()
-    ))
 }
 
 #[cfg(test)]

@@ -308,7 +308,7 @@ impl TaskDraft {
             custom: self.custom.clone(),
             defaulted,
         };
-        self.check(&spec, &mut wrong);
+        Self::check(&spec, &mut wrong);
         if wrong.is_empty() { Ok(spec) } else { Err(BadDraft(wrong)) }
     }
 
@@ -393,7 +393,7 @@ impl TaskDraft {
         }
     }
 
-    fn check(&self, spec: &TaskSpec, wrong: &mut Vec<String>) {
+    fn check(spec: &TaskSpec, wrong: &mut Vec<String>) {
         if spec.urgency > 100 {
             wrong.push(format!("urgency = {}: give 0 to 100", spec.urgency));
         }
@@ -406,10 +406,8 @@ impl TaskDraft {
         if spec.service && spec.longest_run_ms.is_some() {
             wrong.push("a service has no end: remove 'longest_run_s' or 'service'".to_owned());
         }
-        if let (Some(expected), Some(longest)) = (spec.expected_run_ms, spec.longest_run_ms) {
-            if expected > longest {
-                wrong.push("expected_run_s is over longest_run_s: raise the one or lower the other".to_owned());
-            }
+        if spec.expected_run_ms.zip(spec.longest_run_ms).is_some_and(|(expected, longest)| expected > longest) {
+            wrong.push("expected_run_s is over longest_run_s: raise the one or lower the other".to_owned());
         }
         let paths = spec.inputs.iter().map(|i| i.path.as_str()).chain(spec.outputs.iter().map(String::as_str));
         wrong.extend(paths.filter_map(|path| check_path(path).err()));

@@ -181,7 +181,7 @@ async fn start(client: &Client, kind: Kind, args: RunArgs) -> Ended {
     if args.detach {
         return watch::detach(client, &request).await;
     }
-    let watch = Watch { one: false, verbose: args.verbose, download: args.download };
+    let watch = Watch { verbose: args.verbose, download: args.download };
     watch::attend(client, None, &mut Signals::take()?, &request, &watch).await
 }
 

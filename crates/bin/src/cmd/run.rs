@@ -13,7 +13,7 @@ use crate::local::{Functions, Local, Wanted};
 use crate::output::note;
 use crate::signals::Signals;
 use crate::submit::{Document, name_from};
-use crate::watch::{self, Launch, Watch, name_value, not_a_document};
+use crate::watch::{self, Launch, Watch, name_value};
 
 /// A private engine's own server, USD per hour: AWS c6i.xlarge, us-east-1, list price.
 const PRICE_PER_HOUR_USD: f64 = 0.17;
@@ -23,10 +23,11 @@ const FUNCTIONS: Functions = Functions { concurrency: 4, timeout_s: 60 };
 /// `skein run`.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "skein run [OPTIONS] -- CMD [ARGS]...\n       skein run [OPTIONS] FILE")]
-#[group(id = "what", required = true, multiple = false, args = ["file", "command"])]
+#[group(id = "what", required = true, multiple = false, args = ["files", "command"])]
 pub(crate) struct RunArgs {
     /// A task or thread file (.toml, .json, .yaml)
-    file: Option<PathBuf>,
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// A command and its arguments; it runs in a fresh folder of its own
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -55,31 +56,31 @@ pub(crate) struct RunArgs {
 #[command(next_help_heading = "Of a command (a file says these itself)")]
 struct TaskFlags {
     /// Run it N times; each has its own SKEIN_INDEX, and {index} in ARGS becomes it
-    #[arg(long, value_name = "N", conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(1..))]
     array: Option<u32>,
     /// CPU setting: 0 the configured algorithm, 1-99 percent of CPU free, 100 the instance alone
-    #[arg(long, value_name = "C", conflicts_with = "file")]
+    #[arg(long, value_name = "C", conflicts_with = "files")]
     cpu: Option<u8>,
     /// Memory, MiB
-    #[arg(long, value_name = "MB", conflicts_with = "file")]
+    #[arg(long, value_name = "MB", conflicts_with = "files")]
     memory_mb: Option<u32>,
     /// Name of the task [default: the command's]
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, conflicts_with = "files")]
     name: Option<String>,
     /// Environment; {secret:NAME} as the value takes a secret
-    #[arg(long, value_name = "K=V", value_parser = name_value, conflicts_with = "file")]
+    #[arg(long, value_name = "K=V", value_parser = name_value, conflicts_with = "files")]
     env: Vec<(String, String)>,
     /// A file to place in its folder; PATH=FILE to give it another path there
-    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    #[arg(long, value_name = "FILE", conflicts_with = "files")]
     input: Vec<String>,
     /// Files to bring back ('*' in the last component); into --download, else the current folder
-    #[arg(long, value_name = "PATTERN", conflicts_with = "file")]
+    #[arg(long, value_name = "PATTERN", conflicts_with = "files")]
     output: Vec<String>,
     /// Expected run time, s
-    #[arg(long, value_name = "S", conflicts_with = "file")]
+    #[arg(long, value_name = "S", conflicts_with = "files")]
     expected_run_s: Option<f64>,
     /// Longest run time, s; then it is stopped
-    #[arg(long, value_name = "S", conflicts_with = "file")]
+    #[arg(long, value_name = "S", conflicts_with = "files")]
     longest_run_s: Option<f64>,
 }
 
@@ -140,9 +141,8 @@ async fn in_private(args: &RunArgs, document: Document, kept: Option<PathBuf>, l
 
 /// `kept`: where the files go when nobody said so and the engine will be gone.
 fn watch_of(args: &RunArgs, kept: Option<PathBuf>) -> Watch {
-    let one = args.file.is_none() && args.task.array.is_none();
     let here = (!args.task.output.is_empty()).then(|| PathBuf::from("."));
-    Watch { one, verbose: args.verbose, download: args.download.clone().or(here).or(kept) }
+    Watch { verbose: args.verbose, download: args.download.clone().or(here).or(kept) }
 }
 
 async fn request(args: &RunArgs, document: Document, client: &Client) -> anyhow::Result<StartRequest> {
@@ -153,10 +153,17 @@ async fn request(args: &RunArgs, document: Document, client: &Client) -> anyhow:
 }
 
 fn document(args: &RunArgs) -> anyhow::Result<Document> {
-    match &args.file {
-        None => Ok(Document::of(task(&args.command, &args.task)?)),
-        Some(file) if !file.exists() => Err(not_a_document(file)),
-        Some(file) => Document::read_to_start(file),
+    match args.files.as_slice() {
+        [] => Ok(Document::of(task(&args.command, &args.task)?)),
+        [file] if file.exists() => Document::read_to_start(file),
+        [file, more @ ..] if file.exists() && !more.is_empty() => {
+            Err(usage(format!("one file at a time: skein run {}", file.display())))
+        }
+        words => {
+            let words: Vec<String> = words.iter().map(|word| word.display().to_string()).collect();
+            let typed = words.join(" ");
+            Err(usage(format!("there is no file '{}'; to run a command, put '--' before it: skein run -- {typed}", words[0])))
+        }
     }
 }
 
@@ -193,13 +200,10 @@ fn env_value(text: &str) -> Value {
 /// `FILE`, or `PATH=FILE`.
 fn input(text: &str) -> anyhow::Result<Value> {
     let named = text.split_once('=').filter(|_| !Path::new(text).exists());
-    let (path, file) = match named {
-        Some((path, file)) => (path.to_owned(), file),
-        None => {
-            let name = Path::new(text).file_name().and_then(|name| name.to_str());
-            (name.ok_or_else(|| usage(format!("--input '{text}' has no file name; write PATH=FILE")))?.to_owned(), text)
-        }
-    };
+    let own_name = || Some((Path::new(text).file_name()?.to_str()?, text));
+    let (path, file) = named
+        .or_else(own_name)
+        .ok_or_else(|| usage(format!("--input '{text}' has no file name; write PATH=FILE")))?;
     Ok(json!({ "path": path, "file": file }))
 }
 

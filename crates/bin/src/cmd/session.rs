@@ -184,7 +184,9 @@ async fn files(client: &Client, id: &str, download: Option<PathBuf>, json: bool)
     if let Some(dir) = download {
         let one = session.summary.items.total == 1;
         let paths = results::download_all(client, &files, &arrays(&session), one, &dir).await?;
-        paths.iter().for_each(|path| output::line(&path.display().to_string()));
+        for path in paths {
+            output::line(&path.display().to_string());
+        }
         return Ok(());
     }
     if json {

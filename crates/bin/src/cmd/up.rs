@@ -51,10 +51,10 @@ pub(crate) async fn run(args: UpArgs) -> Ended {
     };
     skein_engine::logging::install();
     let engine = Engine::start(options).await?;
-    let mut agent = match args.agent {
-        true => Some(local::start_agent(&engine, &dir, OWN_AGENT, None).await?),
-        false => None,
-    };
+    let mut agent = None;
+    if args.agent {
+        agent = Some(local::start_agent(&engine, &dir, OWN_AGENT, None).await?);
+    }
     say(&args, &dir, &engine);
     loop {
         tokio::select! {

@@ -41,6 +41,9 @@ pub(super) struct OnInstance {
     pub by_group: bool,
 }
 
+/// Held by others, order of the scheme, not held by this session, name: the least is the best.
+type Rank<'a> = (bool, i64, bool, &'a InstanceId);
+
 /// A shared solution that fits, with what it would cost there.
 pub(super) struct InGateway {
     pub id: SolutionId,
@@ -86,10 +89,8 @@ impl<'a> Overlay<'a> {
         let mut load = self.load(id).clone();
         load.add(&class.profile.needs);
         self.loads.insert(id.clone(), load);
-        if let Some(instance) = self.snapshot.instances.get(id) {
-            if !self.holds(class.session, instance) {
-                self.held.insert((class.session, id.clone()));
-            }
+        if self.snapshot.instances.get(id).is_some_and(|instance| !self.holds(class.session, instance)) {
+            self.held.insert((class.session, id.clone()));
         }
         if let Some(group) = &class.profile.group {
             self.groups.insert((class.session, group.clone()), id.clone());
@@ -176,7 +177,7 @@ impl<'a> Overlay<'a> {
     /// Instances as the scheme ranks them. Those that other sessions hold come after all others;
     /// among equals, one this session holds already comes first.
     fn best_by(&self, balance: Balance, class: &Class, cost_max: Option<NanoUsd>) -> Option<&'a Instance> {
-        let mut best: Option<((bool, i64, bool, &InstanceId), &Instance)> = None;
+        let mut best: Option<(Rank<'_>, &Instance)> = None;
         let mut look = |instance: &'a Instance| {
             let attempts = i64::from(self.load(&instance.id).attempts);
             let order = match balance {

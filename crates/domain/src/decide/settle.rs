@@ -62,10 +62,9 @@ fn stop(snapshot: &Snapshot, session: &Session, events: &mut Vec<Event>) {
             events.push(Event::NodeCancelled { node: key(session.id, at), why });
         }
         for state in node.open.values() {
-            if let ItemState::Assigned { attempt, .. } = state {
-                if snapshot.attempts.get(attempt).is_some_and(|a| !a.cancelling) {
-                    events.push(Event::Cancelling { attempt: *attempt });
-                }
+            let ItemState::Assigned { attempt, .. } = state else { continue };
+            if snapshot.attempts.get(attempt).is_some_and(|a| !a.cancelling) {
+                events.push(Event::Cancelling { attempt: *attempt });
             }
         }
     }

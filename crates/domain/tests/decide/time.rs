@@ -156,6 +156,30 @@ fn an_agent_kept_until_the_end_is_free_with_the_end() {
     assert!(scene.snapshot.sessions.is_empty() && scene.snapshot.instances.values().all(skein_domain::Instance::is_free));
 }
 
+/// The session may hold one agent, and `y` needs the other one: it starts as soon as the first is back.
+#[test]
+fn what_a_session_gives_back_it_may_take_elsewhere_at_once() {
+    let mut scene = scene();
+    scene.policy.instances_per_session_max = Some(1);
+    let on = |text, slots| TaskSpec { running_mode: RunningMode::Dedicated, ..sized(text, slots) };
+    let session = scene.start_nodes(vec![loose(on("x", 64), &[]), loose(on("y", 20_000), &["x"])], &[]);
+    scene.pass();
+    let mut large = facts(1);
+    large.memory_mb = 32_000;
+    scene.instance("b", "own", large);
+    scene.succeed(key(session, 0, 0).attempt(1));
+    let plan = scene.pass();
+    assert_eq!((plan.assignments.len(), plan.releases.len(), plan.next_wake), (0, 1, Some(scene.now)));
+    let plan = scene.pass();
+    assert_eq!((places(&plan), plan.next_wake), (vec!["b".to_owned()], None));
+}
+
+fn sized(text: &str, memory_mb: u32) -> TaskSpec {
+    let mut spec = task(text);
+    spec.needs.memory_mb = memory_mb;
+    spec
+}
+
 #[test]
 fn a_full_plan_asks_to_be_called_again_at_once() {
     let mut scene = scene();

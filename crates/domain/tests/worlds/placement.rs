@@ -32,7 +32,9 @@ pub(crate) fn plan(record: &Record) {
     }
     for (id, placed) in on {
         has_room(record, &before.instances[id], &placed);
-        placed.iter().for_each(|p| suits_instance(before, &before.instances[id], p));
+        for p in placed {
+            suits_instance(before, &before.instances[id], p);
+        }
     }
     for (id, more) in gateways {
         let limit = before.solutions[id].shared().unwrap().concurrency;

@@ -30,7 +30,9 @@ fn reloaded(snapshot: &Snapshot, random: &mut Random) -> Snapshot {
     let mut loaded = Snapshot::load(stored);
     let mut ids: Vec<_> = snapshot.instances.keys().collect();
     random.shuffle(&mut ids);
-    ids.iter().for_each(|id| loaded.set_live(id, snapshot.live(id)));
+    for id in ids {
+        loaded.set_live(id, snapshot.live(id));
+    }
     loaded
 }
 

@@ -2,11 +2,14 @@
 
 use skein_domain::event::Event;
 use skein_domain::{
-    AttemptEnd, AttemptKey, AttemptState, EndCause, InstanceId, InstanceState, Live, Place, SolutionId,
+    AttemptEnd, AttemptKey, AttemptState, EndCause, InstanceId, InstanceState, Live, Place, SolutionId, Timestamp,
 };
 use skein_wire::{AttemptRef, FromAgent, Hello};
 
 use super::{Core, GatewayEvent, Output};
+
+/// An order without an answer is sent again after this, ms.
+const REPEAT_MS: u64 = 5_000;
 
 impl Core {
     pub(super) fn hello(&mut self, hello: Hello, solution: SolutionId) {
@@ -85,6 +88,7 @@ impl Core {
                     self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
                     self.snapshot.set_live(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
                     self.turn.outputs.push(Output::Lease { instance: id.clone(), heartbeat: number });
+                    self.repeat_orders(id);
                 }
                 FromAgent::Accepted(order) => self.advance(id, order, AttemptState::Sent),
                 FromAgent::Started(order) => self.advance(id, order, AttemptState::Started),
@@ -113,6 +117,30 @@ impl Core {
             self.turn.lazy = false;
             self.turn.outputs.push(Output::Recorded { instance: id.clone(), attempts: recorded });
         }
+    }
+
+    /// Orders that the agent has not answered are sent again: it knows them by attempt and generation,
+    /// so a doubled one is harmless and a lost one must not hang.
+    fn repeat_orders(&mut self, id: &InstanceId) {
+        let now = self.now;
+        let overdue = |since: Timestamp| now.ms_since(since) >= REPEAT_MS;
+        let unanswered: Vec<(AttemptKey, bool)> = self
+            .snapshot
+            .attempts_on(id)
+            .filter(|a| a.cancelling || a.state == AttemptState::Assigned)
+            .filter(|a| overdue(self.repeated.get(&a.key).copied().unwrap_or(a.assigned_at)))
+            .map(|a| (a.key, a.cancelling))
+            .collect();
+        for (key, cancelling) in unanswered {
+            self.repeated.insert(key, now);
+            if cancelling {
+                self.order_cancel(key);
+            } else {
+                self.order_start(key, false);
+            }
+        }
+        let open = &self.snapshot.attempts;
+        self.repeated.retain(|key, _| open.contains_key(key));
     }
 
     /// Is this the attempt's present generation, open on this instance?

@@ -65,6 +65,8 @@ pub struct Core {
     /// When each instance's lease ends.
     leases: BTreeMap<InstanceId, Timestamp>,
     recent_keys: BTreeMap<(UserName, String), SessionId>,
+    /// When unanswered orders were last sent again.
+    repeated: BTreeMap<AttemptKey, Timestamp>,
     next_wake: Option<Timestamp>,
     /// Orders to gateways that must be taken up again after a restart.
     resume: bool,
@@ -88,6 +90,7 @@ impl Core {
             settings,
             leases,
             recent_keys: BTreeMap::new(),
+            repeated: BTreeMap::new(),
             next_wake: Some(now),
             resume: true,
             turn: TurnResult::default(),

@@ -1,6 +1,6 @@
 //! One turn, one transaction; and the retention.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Serialize;
 use skein_domain::decide::change::Change;
 use skein_domain::{Attempt, AttemptEnd, ItemKey, Session, SessionId, Timestamp};
@@ -15,14 +15,8 @@ impl Ledger for SqliteLedger {
     }
 
     fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
-        let epoch = self.epoch;
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let ours = transaction
-            .prepare_cached("UPDATE meta SET turn = ?1 WHERE epoch = ?2")?
-            .execute(params![int(turn.turn), int(epoch)])?;
-        if ours != 1 {
-            return Err(StoreError::Fenced { ours: epoch });
-        }
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
         for change in turn.changes {
             write_change(&transaction, change)?;
         }
@@ -42,8 +36,8 @@ impl Ledger for SqliteLedger {
 
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
         let before = |age_ms: u64| now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000));
-        let transaction = self.connection.transaction()?;
-        let mut query = transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 LIMIT 1000")?;
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        let mut query = transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1000")?;
         let ids: Vec<i64> = query.query_map([before(limits.sessions_age_ms)], |row| row.get(0))?.collect::<Result<_, _>>()?;
         drop(query);
         for id in &ids {
@@ -52,7 +46,12 @@ impl Ledger for SqliteLedger {
             }
             transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
         }
-        let old = transaction.execute("DELETE FROM events WHERE at < ?1", [before(limits.events_age_ms)])?;
+        // Events stand in order of time: this reads the ones that go and the first that stays.
+        let old = transaction.execute(
+            "DELETE FROM events WHERE seq < coalesce(
+                (SELECT seq FROM events WHERE at >= ?1 ORDER BY seq LIMIT 1), (SELECT max(seq) + 1 FROM events))",
+            [before(limits.events_age_ms)],
+        )?;
         let many = transaction.execute(
             "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1",
             [int(limits.events_max)],
@@ -61,6 +60,13 @@ impl Ledger for SqliteLedger {
         let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
         Ok(Removed { sessions, events: (old + many) as u64 })
     }
+}
+
+/// A transaction of this writer, unless another has taken over.
+fn begin(connection: &mut Connection, epoch: u64) -> Result<Transaction<'_>, StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let now: i64 = transaction.prepare_cached("SELECT epoch FROM meta")?.query_row([], |row| row.get(0))?;
+    if now == int(epoch) { Ok(transaction) } else { Err(StoreError::Fenced { ours: epoch }) }
 }
 
 fn json(value: &impl Serialize) -> Result<String, StoreError> {

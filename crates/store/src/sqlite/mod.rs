@@ -93,7 +93,12 @@ fn take_lock(dir: &Path, engine: &EngineId) -> Result<File, StoreError> {
         Err(std::fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(fail)?;
-            return Err(StoreError::InUse { dir: dir.to_owned(), holder: holder.trim().to_owned() });
+            // It writes its name just after it takes the lock.
+            let holder = match holder.trim() {
+                "" => "another engine".to_owned(),
+                name => name.to_owned(),
+            };
+            return Err(StoreError::InUse { dir: dir.to_owned(), holder });
         }
         Err(std::fs::TryLockError::Error(source)) => return Err(fail(source)),
     }

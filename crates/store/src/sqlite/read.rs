@@ -176,7 +176,11 @@ impl Reader for SqliteReader {
     }
 
     fn event_bounds(&self) -> Result<(u64, u64), StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT coalesce(max(seq), 0), coalesce(min(seq), 0) FROM events")?;
+        // The sequence remembers the newest number after its event is gone; the oldest is then the next.
+        let mut query = self.connection.prepare_cached(
+            "SELECT newest, coalesce((SELECT min(seq) FROM events), newest + 1)
+             FROM (SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) AS newest)",
+        )?;
         let (newest, oldest): (i64, i64) = query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok((newest.unsigned_abs(), oldest.unsigned_abs()))
     }

@@ -53,4 +53,5 @@ CREATE TABLE client_keys (
     user TEXT NOT NULL, key TEXT NOT NULL, session INTEGER NOT NULL,
     PRIMARY KEY (user, key)
 ) WITHOUT ROWID;
+CREATE INDEX client_keys_session ON client_keys (session);
 CREATE TABLE file_refs (session INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (session, digest)) WITHOUT ROWID;

@@ -114,11 +114,11 @@ impl Bars {
             let Some(bar) = self.nodes.get(&node.name) else { continue };
             let items = &node.items;
             bar.set_position(items.succeeded + items.failed + items.cancelled + items.lost);
-            let mut parts = places(attempts.iter().filter(|attempt| attempt.node == node.name));
-            if items.failed + items.lost > 0 {
-                parts.push_str(&format!(", {} failed", items.failed + items.lost));
+            let places = places(attempts.iter().filter(|attempt| attempt.node == node.name));
+            match items.failed + items.lost {
+                0 => bar.set_message(places),
+                failed => bar.set_message(format!("{places}, {failed} failed")),
             }
-            bar.set_message(parts);
         }
         let items = &session.summary.items;
         self.total.set_position(items.succeeded + items.failed + items.cancelled + items.lost);
