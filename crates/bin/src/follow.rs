@@ -31,10 +31,7 @@ pub(crate) struct Follower {
     after: u64,
     stream: Option<SentStream>,
     failures: u32,
-    /// Bytes of each log handed out, and of each log seen on this connection: after a break the
-    /// engine sends logs from their beginning again.
-    given: BTreeMap<(String, String), usize>,
-    seen: BTreeMap<(String, String), usize>,
+    pieces: Pieces,
 }
 
 impl Follower {
@@ -47,8 +44,7 @@ impl Follower {
             after: 0,
             stream: None,
             failures: 0,
-            given: BTreeMap::new(),
-            seen: BTreeMap::new(),
+            pieces: Pieces::default(),
         }
     }
 
@@ -77,7 +73,7 @@ impl Follower {
 
     async fn step(&mut self) -> Result<Step, ApiError> {
         if self.stream.is_none() {
-            self.seen.clear();
+            self.pieces.seen.clear();
             self.stream = Some(Box::pin(self.client.follow(&self.session, self.after, self.logs).await?));
         }
         let Some(stream) = &mut self.stream else { return Ok(Step::Nothing) };
@@ -87,7 +83,10 @@ impl Follower {
                 self.after = event.seq;
                 Ok(Step::Sent(Sent::Event(event)))
             }
-            Some(Ok(Sent::Log(piece))) => Ok(self.fresh(piece).map_or(Step::Nothing, |piece| Step::Sent(Sent::Log(piece)))),
+            Some(Ok(Sent::Log(piece))) => {
+                let fresh = self.pieces.fresh(piece);
+                Ok(fresh.map_or(Step::Nothing, |piece| Step::Sent(Sent::Log(piece))))
+            }
             Some(Err(error)) => Err(error),
             None => {
                 self.stream = None;
@@ -99,7 +98,17 @@ impl Follower {
             }
         }
     }
+}
 
+/// Bytes of each log (attempt and stream) that were handed out, and that were seen on this
+/// connection: after a break the engine sends logs from their beginning again.
+#[derive(Default)]
+struct Pieces {
+    given: BTreeMap<(String, String), usize>,
+    seen: BTreeMap<(String, String), usize>,
+}
+
+impl Pieces {
     /// The part of a piece that was not handed out before.
     fn fresh(&mut self, mut piece: LogPiece) -> Option<LogPiece> {
         let key = (piece.attempt.clone(), piece.stream.clone());
@@ -187,8 +196,7 @@ mod tests {
 
     #[test]
     fn after_a_break_nothing_is_handed_out_twice() {
-        let client = Client::new(reqwest::Client::builder().tls_certs_only([]).build().unwrap(), "http://127.0.0.1:1", "");
-        let mut follower = Follower::new(&client, "s-1", true);
+        let mut pieces = Pieces::default();
         let piece = |text: &str| LogPiece {
             attempt: "s-1.0.0.1".to_owned(),
             node: "a".to_owned(),
@@ -196,12 +204,12 @@ mod tests {
             stream: "out".to_owned(),
             text: text.to_owned(),
         };
-        assert_eq!(follower.fresh(piece("one ")).unwrap().text, "one ");
-        follower.seen.clear();
-        assert_eq!(follower.fresh(piece("one two")).unwrap().text, "two");
-        assert!(follower.fresh(piece("")).is_none());
-        follower.seen.clear();
-        assert!(follower.fresh(piece("one")).is_none());
-        assert_eq!(follower.fresh(piece(" two three")).unwrap().text, " three");
+        assert_eq!(pieces.fresh(piece("one ")).unwrap().text, "one ");
+        pieces.seen.clear();
+        assert_eq!(pieces.fresh(piece("one two")).unwrap().text, "two");
+        assert!(pieces.fresh(piece("")).is_none());
+        pieces.seen.clear();
+        assert!(pieces.fresh(piece("one")).is_none());
+        assert_eq!(pieces.fresh(piece(" two three")).unwrap().text, " three");
     }
 }

@@ -37,12 +37,12 @@ pub(crate) fn bytes(count: u64) -> String {
     if count < 1024 {
         return format!("{count} B");
     }
-    let (mut tenths, mut unit) = (count.saturating_mul(10) / 1024, 0);
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
+    let (mut rest, mut unit) = (count, 0);
+    while rest >= 1024 * 1024 && unit + 1 < UNITS.len() {
+        rest /= 1024;
         unit += 1;
     }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    format!("{}.{} {}", rest / 1024, rest % 1024 * 10 / 1024, UNITS[unit])
 }
 
 /// A moment (microseconds since the epoch) in local time.
@@ -130,7 +130,7 @@ mod tests {
         for (ms, text) in [(0, "0 s"), (414, "414 ms"), (1_414, "1.41 s"), (12_345, "12.3 s"), (125_000, "2 min 05 s"), (7_320_000, "2 h 02 min")] {
             assert_eq!(duration(ms), text);
         }
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "1638.4 PiB")] {
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "16383.9 PiB")] {
             assert_eq!(bytes(count), text);
         }
     }

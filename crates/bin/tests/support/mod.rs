@@ -14,34 +14,34 @@ use serde_json::Value;
 const COMMAND_MAX: Duration = Duration::from_secs(60);
 
 /// A home, without an engine at first.
-pub struct Home {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Home {
+    pub(crate) dir: tempfile::TempDir,
     engine: Option<Child>,
 }
 
 /// What a command said.
 #[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
     /// It ended with 0.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
     /// Its standard output as JSON.
     #[track_caller]
-    pub fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         let said = self.ok();
         serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e} in\n{}", said.out))
     }
     /// Its lines, in any order.
-    pub fn sorted_lines(&self) -> Vec<&str> {
+    pub(crate) fn sorted_lines(&self) -> Vec<&str> {
         let mut lines: Vec<&str> = self.out.lines().collect();
         lines.sort_unstable();
         lines
@@ -49,12 +49,12 @@ impl Said {
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), engine: None }
     }
 
     /// With an engine and an agent.
-    pub fn with_engine(more: &[&str]) -> Self {
+    pub(crate) fn with_engine(more: &[&str]) -> Self {
         let mut home = Self::new();
         let mut command = home.command(&["up", "--agent", "--listen", "127.0.0.1:0"]);
         command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -73,22 +73,22 @@ impl Home {
         home
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// `skein ARGS` in this home, not started yet.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SKEIN_") || name.starts_with("XDG_")) {
             command.env_remove(name);
@@ -98,7 +98,7 @@ impl Home {
     }
 
     /// The temporary folder of its commands.
-    pub fn tmp(&self) -> PathBuf {
+    pub(crate) fn tmp(&self) -> PathBuf {
         let tmp = self.path("tmp");
         std::fs::create_dir_all(&tmp).unwrap();
         tmp
@@ -106,13 +106,13 @@ impl Home {
 
     /// Runs `skein ARGS` to its end.
     #[track_caller]
-    pub fn skein(&self, args: &[&str]) -> Said {
+    pub(crate) fn skein(&self, args: &[&str]) -> Said {
         self.skein_with(args, "")
     }
 
     /// The same, with something on standard input.
     #[track_caller]
-    pub fn skein_with(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) fn skein_with(&self, args: &[&str], input: &str) -> Said {
         use std::io::Write as _;
         let mut command = self.command(args);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -122,13 +122,13 @@ impl Home {
 
     /// Runs `skein ARGS --json`.
     #[track_caller]
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         self.skein(&[args, &["--json"]].concat()).json()
     }
 
     /// Nothing of a private engine is left.
     #[track_caller]
-    pub fn assert_clean(&self) {
+    pub(crate) fn assert_clean(&self) {
         let left: Vec<PathBuf> = std::fs::read_dir(self.tmp()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
         let marker = self.dir.path().display().to_string();
@@ -154,13 +154,13 @@ impl Drop for Home {
 }
 
 /// Sends a signal to a process that the test started.
-pub fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
 }
 
 /// Waits for a process, and ends it when it takes too long.
 #[track_caller]
-pub fn finish(child: Child, what: &str, longest: Duration) -> Said {
+pub(crate) fn finish(child: Child, what: &str, longest: Duration) -> Said {
     let id = child.id().to_string();
     let (done, ended) = mpsc::channel::<Output>();
     std::thread::spawn(move || done.send(child.wait_with_output().unwrap()).ok());
@@ -177,7 +177,7 @@ pub fn finish(child: Child, what: &str, longest: Duration) -> Said {
 
 /// Asks again until the answer is yes.
 #[track_caller]
-pub fn until(what: &str, mut yes: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut yes: impl FnMut() -> bool) {
     for _ in 0..600 {
         if yes() {
             return;
@@ -187,14 +187,14 @@ pub fn until(what: &str, mut yes: impl FnMut() -> bool) {
     panic!("waited 30 s for: {what}");
 }
 
-pub fn command_lines() -> Vec<String> {
+pub(crate) fn command_lines() -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let line = |process: PathBuf| std::fs::read(process.join("cmdline")).ok();
     processes.filter_map(line).map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
 }
 
 /// All bytes of all files below a folder, for looking for what must not be there.
-pub fn holds_text(dir: &Path, text: &str) -> Vec<PathBuf> {
+pub(crate) fn holds_text(dir: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(path) = open.pop() {

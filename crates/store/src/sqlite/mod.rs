@@ -61,6 +61,11 @@ impl SqliteLedger {
         SqliteReader::open(&self.dir)
     }
 
+    /// How carefully the database syncs: 2 is `FULL`.
+    pub fn synchronous(&self) -> Result<u32, StoreError> {
+        Ok(self.connection.pragma_query_value(None, "synchronous", |row| row.get(0))?)
+    }
+
     /// The epoch that every transaction of this writer asserts.
     pub fn epoch(&self) -> u64 {
         self.epoch
