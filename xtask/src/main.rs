@@ -1,1 +1,42 @@
-fn main() {}
+//! `cargo xtask`: the repository checks and generates itself. Nothing here is in a shipped binary.
+
+mod generated;
+mod repo;
+mod source;
+mod steps;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test       everything a change must pass: format, clippy, tests, tidy, generated files
+  tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
+  generate   writes the generated files: openapi/openapi.json, docs/config.schema.json
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => steps::test(),
+        ["tidy"] => tidy::run().and_then(|()| generated::check()),
+        ["generate"] => generated::write(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => {
+            eprint!("{HELP}");
+            Err(anyhow::anyhow!("there is no command '{}'", other.join(" ")))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

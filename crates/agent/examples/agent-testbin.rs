@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use skein_agent::{AgentOptions, Programs, run_agent, spawner};
+use skein_agent::{AgentOptions, HostOptions, Programs, run_agent, run_function_face, run_function_host, spawner};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -17,11 +17,22 @@ fn main() -> ExitCode {
             options.programs = Some(Programs::own().map_err(|e| e.to_string())?);
             Ok(run_agent(options).await?)
         }),
+        ["function-runner"] => block_on(async { Ok(run_function_face().await?) }),
+        ["function-host", options] => block_on(async { Ok(run_function_host(host_options(options)?).await?) }),
         _ => {
             eprintln!("unknown arguments {args:?}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// `dir,announce file`.
+fn host_options(text: &str) -> Result<HostOptions, String> {
+    let (dir, announce) = text.split_once(',').ok_or("no comma")?;
+    let mut options = HostOptions::new(dir);
+    options.announce_file = Some(announce.into());
+    options.programs = Some(Programs::own().map_err(|e| e.to_string())?);
+    Ok(options)
 }
 
 fn block_on(work: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {

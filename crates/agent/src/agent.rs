@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use skein_domain::{InstanceId, SolutionId};
 use skein_wire::join::JoinToken;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -102,7 +102,10 @@ pub async fn run_agent(options: AgentOptions) -> Result<(), AgentError> {
             result.send(done).ok();
         }
     };
-    std::thread::Builder::new().name("agent".into()).spawn(run).map_err(|e| AgentError::system("starting the agent's thread", &e))?;
+    std::thread::Builder::new()
+        .name("agent".into())
+        .spawn(run)
+        .map_err(|e| AgentError::system("starting the agent's thread", &e))?;
     received.await.unwrap_or_else(|_| Err(AgentError::system("running the agent", &"its thread ended")))
 }
 
@@ -175,7 +178,8 @@ async fn join(options: &AgentOptions, token: &JoinToken) -> Result<Identity, Age
 /// The host's name, as far as it can be a name of ours.
 fn host_name() -> Result<InstanceId, AgentError> {
     let name = rustix::system::uname();
-    let name: String = name.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    let name: String =
+        name.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     let name = name.trim_start_matches('-');
     InstanceId::new(if name.is_empty() { "agent" } else { name }).map_err(|e| AgentError::system("the host's name", &e))
 }

@@ -85,7 +85,12 @@ impl Cache {
 }
 
 /// Places an order's inputs in its folder. The text says what, why and the next step.
-pub(crate) async fn place_inputs(order: &StartOrder, folder: Arc<Folder>, cache: Cache, lane: &Lane) -> Result<(), String> {
+pub(crate) async fn place_inputs(
+    order: &StartOrder,
+    folder: Arc<Folder>,
+    cache: Cache,
+    lane: &Lane,
+) -> Result<(), String> {
     for input in &order.inputs {
         let failed = |why: String| format!("input '{}' cannot be had: {why}", input.path);
         if !cache.path(&input.digest).exists() {
@@ -145,16 +150,21 @@ fn copy_checked(from: &Path, to: &Path, digest: &Digest) -> io::Result<()> {
 }
 
 /// Finds, hashes and uploads an order's outputs.
-pub(crate) async fn bring_outputs(order: &StartOrder, folder: Arc<Folder>, lane: &Lane) -> Result<Vec<OutputFile>, CollectFailure> {
+pub(crate) async fn bring_outputs(
+    order: &StartOrder,
+    folder: Arc<Folder>,
+    lane: &Lane,
+) -> Result<Vec<OutputFile>, CollectFailure> {
     let patterns = order.outputs.clone();
     let found = tokio::task::spawn_blocking(move || find_outputs(&folder.work(), &patterns)).await;
     let found = found.map_err(|e| CollectFailure::Place(e.to_string()))?.map_err(CollectFailure::Task)?;
     let mut outputs = Vec::with_capacity(found.len());
     for (path, file) in found {
         let output = upload(&path, &file, lane).await.map_err(|e| match e {
-            LaneError::Unreachable { .. } => {
-                CollectFailure::Place(format!("output '{path}' could not be brought back within {} s: {e}", UPLOAD_MS_MAX / 1000))
-            }
+            LaneError::Unreachable { .. } => CollectFailure::Place(format!(
+                "output '{path}' could not be brought back within {} s: {e}",
+                UPLOAD_MS_MAX / 1000
+            )),
             refused => CollectFailure::Task(format!("output '{path}' could not be brought back: {refused}")),
         })?;
         outputs.push(output);
@@ -241,7 +251,9 @@ fn inside(root: &Path, path: &str) -> Result<Option<PathBuf>, String> {
 
 /// Names of a folder's entries; none when there is no such folder. What is not UTF-8 matches nothing.
 fn names_in(root: &Path, dir: &str, pattern: &str) -> Result<Vec<String>, String> {
-    let Some(folder) = (if dir.is_empty() { Some(root.to_owned()) } else { inside(root, dir)? }) else { return Ok(Vec::new()) };
+    let Some(folder) = (if dir.is_empty() { Some(root.to_owned()) } else { inside(root, dir)? }) else {
+        return Ok(Vec::new());
+    };
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
@@ -307,7 +319,10 @@ mod tests {
         for (name, age) in [("a", 3), ("b", 1), ("c", 2)] {
             let path = cache.root.join(name);
             fs::write(&path, [0; 100]).unwrap();
-            File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age)).unwrap();
+            File::open(&path)
+                .unwrap()
+                .set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age))
+                .unwrap();
         }
         cache.trim(200).unwrap();
         assert!(!cache.root.join("b").exists() && cache.root.join("a").exists() && cache.root.join("c").exists());

@@ -175,7 +175,8 @@ fn emptied(path: &Path) -> io::Result<bool> {
 
 /// Still a folder of ours with the mode it was made with?
 fn is_unchanged(folder: &Path) -> bool {
-    let ours = |m: fs::Metadata| m.is_dir() && m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o7777 == MODE;
+    let ours =
+        |m: fs::Metadata| m.is_dir() && m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o7777 == MODE;
     folder.symlink_metadata().is_ok_and(ours)
 }
 

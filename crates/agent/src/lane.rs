@@ -11,8 +11,8 @@ use skein_domain::Digest;
 use skein_wire::StartOrder;
 use skein_wire::lane::{FILES_PATH, LOGS_PATH, LogCredit, MESSAGES_PATH, ORDERS_PATH};
 use skein_wire::message::AttemptRef;
-use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
 
 use crate::clock;
 use crate::tls;
@@ -73,11 +73,19 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// A lane to `engine_url` (`http://host:port` or `https://...` with the CA's digest).
-    pub(crate) fn new(engine_url: &str, ca_digest: Option<&str>, ca_pem: Option<&str>, token: &str) -> Result<Self, LaneError> {
+    pub(crate) fn new(
+        engine_url: &str,
+        ca_digest: Option<&str>,
+        ca_pem: Option<&str>,
+        token: &str,
+    ) -> Result<Self, LaneError> {
         let unusable = |why: String| LaneError::Local { what: format!("engine URL '{engine_url}'"), why };
-        let url = reqwest::Url::parse(engine_url).map_err(|e| unusable(format!("{e}; it looks like http://host:port")))?;
+        let url =
+            reqwest::Url::parse(engine_url).map_err(|e| unusable(format!("{e}; it looks like http://host:port")))?;
         if url.scheme() == "https" && ca_digest.is_none() {
-            return Err(unusable("https needs the digest of the engine's CA; use the join token the engine printed".into()));
+            return Err(unusable(
+                "https needs the digest of the engine's CA; use the join token the engine printed".into(),
+            ));
         }
         let tls = tls::client_config(ca_digest, ca_pem).map_err(|e| unusable(e.to_string()))?;
         let http = Client::builder()
@@ -120,21 +128,28 @@ impl Lane {
         let path = format!("{FILES_PATH}{digest}");
         let what = format!("GET {path}");
         let answer = self.ask(Method::GET, &path, None).await?;
-        let local = |e: std::io::Error| LaneError::Local { what: format!("writing {}", to.display()), why: e.to_string() };
+        let local =
+            |e: std::io::Error| LaneError::Local { what: format!("writing {}", to.display()), why: e.to_string() };
         let mut file = tokio::fs::File::create(to).await.map_err(local)?;
         let mut hasher = blake3::Hasher::new();
         let mut size = 0;
         let mut chunks = answer.bytes_stream();
         loop {
             let chunk = chunks.try_next().await;
-            let Some(chunk) = chunk.map_err(|e| LaneError::Unreachable { what: what.clone(), why: chain(&e) })? else { break };
+            let Some(chunk) = chunk.map_err(|e| LaneError::Unreachable { what: what.clone(), why: chain(&e) })? else {
+                break;
+            };
             hasher.update(&chunk);
             size += chunk.len() as u64;
             file.write_all(&chunk).await.map_err(local)?;
         }
         file.flush().await.map_err(local)?;
         let got = hasher.finalize().to_hex();
-        if got.as_str() == digest.as_str() { Ok(size) } else { Err(LaneError::WrongBytes { what, got: got.to_string() }) }
+        if got.as_str() == digest.as_str() {
+            Ok(size)
+        } else {
+            Err(LaneError::WrongBytes { what, got: got.to_string() })
+        }
     }
 
     /// Does the engine have this content?
@@ -249,7 +264,9 @@ where
     }
 }
 
-/// The body of an answer as a reader, for streams that have no end in sight.
-pub(crate) fn reader(answer: Response) -> impl AsyncRead {
-    StreamReader::new(answer.bytes_stream().map_err(std::io::Error::other))
+/// A client for plain HTTP on this machine.
+pub(crate) fn plain_client() -> Result<Client, String> {
+    let tls = tls::client_config(None, None).map_err(|e| e.to_string())?;
+    let client = Client::builder().tls_backend_preconfigured(tls).tcp_nodelay(true).no_proxy();
+    client.build().map_err(|e| chain(&e))
 }

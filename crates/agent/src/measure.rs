@@ -61,7 +61,7 @@ impl Meter {
     pub(crate) fn read(&mut self, running: &[(AttemptKey, i32)]) -> Usage {
         let (busy, total) = machine_ticks();
         let passed = total.saturating_sub(self.total);
-        let percent = |ticks: u64| if passed == 0 { 0 } else { to_u32((ticks * 100 + passed / 2) / passed) };
+        let percent = |ticks: u64| (ticks * 100 + passed / 2).checked_div(passed).map_or(0, to_u32);
         let cpu_percent = percent(busy.saturating_sub(self.busy));
         let groups = group_use(running);
         let items = running
@@ -72,7 +72,7 @@ impl Meter {
                 Some(ItemUse {
                     attempt: *attempt,
                     cpu_percent: percent(ticks.saturating_sub(before)),
-                    memory_mb: to_u32(pages * rustix::param::page_size() as u64 >> 20),
+                    memory_mb: to_u32((pages * rustix::param::page_size() as u64) >> 20),
                 })
             })
             .collect();

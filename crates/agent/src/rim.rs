@@ -102,10 +102,30 @@ pub(crate) struct Rim {
 }
 
 impl Rim {
-    pub(crate) fn new(fixed: Fixed, identity: Identity, core: Core, lane: Lane, events: mpsc::UnboundedSender<Event>, bulk: Handle) -> Self {
+    pub(crate) fn new(
+        fixed: Fixed,
+        identity: Identity,
+        core: Core,
+        lane: Lane,
+        events: mpsc::UnboundedSender<Event>,
+        bulk: Handle,
+    ) -> Self {
         let slots = (0..fixed.facts.slots).map(|_| SlotRim::default()).collect();
         let pump = Pump::start(lane.clone(), &bulk);
-        Self { fixed, identity, core, lane, pump, events, bulk, slots, attempts: BTreeMap::new(), frames: None, outbox: Vec::new(), over: None }
+        Self {
+            fixed,
+            identity,
+            core,
+            lane,
+            pump,
+            events,
+            bulk,
+            slots,
+            attempts: BTreeMap::new(),
+            frames: None,
+            outbox: Vec::new(),
+            over: None,
+        }
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -199,8 +219,11 @@ impl Rim {
                 self.slots[slot].failures = 0;
                 self.step(Input::SlotReady { slot, notes });
             }
-            Said::Started { id, pid } => self.process_started(slot, id, Some(pid)),
-            Said::StartFailed { id, why } => self.step(Input::StartFailed { slot, launch: id, why }),
+            Said::Started { id, pid } => self.process_started(slot, id, Some(pid).filter(|pid| *pid > 0)),
+            Said::StartFailed { id, why } => {
+                self.container_over(slot);
+                self.step(Input::StartFailed { slot, launch: id, why });
+            }
             Said::Exited(exit) => self.process_ended(slot, exit),
         }
     }
@@ -224,13 +247,25 @@ impl Rim {
                 }
             }
         }
-        self.slots[slot].container = None;
+        self.container_over(slot);
         self.step(Input::Exited { slot, exit });
+    }
+
+    /// The container that ran in a slot is removed, if there was one.
+    fn container_over(&mut self, slot: usize) {
+        if self.slots[slot].container.take().is_some()
+            && let (Some(engine), Some(spawner)) = (&self.fixed.containers, &self.slots[slot].spawner)
+        {
+            spawner.will(engine.socket.clone(), None);
+        }
     }
 
     fn local_in(&mut self, slot: usize) -> Option<&mut Local> {
         let of = self.slots.get(slot)?.attempt?;
-        self.attempts.get_mut(&of.attempt).filter(|(generation, _)| *generation == of.generation).map(|(_, local)| local)
+        self.attempts
+            .get_mut(&of.attempt)
+            .filter(|(generation, _)| *generation == of.generation)
+            .map(|(_, local)| local)
     }
 
     fn spawner_gone(&mut self, slot: usize) {
@@ -270,7 +305,8 @@ impl Rim {
         }
         let name = format!("{}.{}", order.attempt, order.generation);
         let taken = self.fixed.folders.take(name);
-        let folder = Arc::new(taken.map_err(|e| format!("no folder could be made for it: {e}; is the agent's disk full?"))?);
+        let folder =
+            Arc::new(taken.map_err(|e| format!("no folder could be made for it: {e}; is the agent's disk full?"))?);
         let local = self.local(of);
         (local.folder, local.order) = (Some(Arc::clone(&folder)), Some(Arc::clone(order)));
         Ok(folder)
@@ -319,7 +355,9 @@ impl Rim {
             }
             Ok(folder) => {
                 let (lane, cache) = (self.lane.clone(), self.fixed.cache.clone());
-                self.in_background(of, async move { Input::Prepared(of, files::place_inputs(&order, folder, cache, &lane).await) });
+                self.in_background(of, async move {
+                    Input::Prepared(of, files::place_inputs(&order, folder, cache, &lane).await)
+                });
             }
         }
     }
@@ -338,8 +376,10 @@ impl Rim {
             (RunSpec::Command(argv), _, Some(spawner)) => {
                 spawner.start(launch::launch(order, argv.clone(), launch, &folder, &self.fixed.programs));
             }
-            (RunSpec::Container { image, args }, Some(engine), _) => {
-                let run = ContainerRun { launch, image: image.clone(), args: args.clone(), order: Arc::clone(order), folder };
+            (RunSpec::Container { image, args }, Some(engine), Some(spawner)) => {
+                spawner.will(engine.socket.clone(), Some(ContainerRun::name(order)));
+                let run =
+                    ContainerRun { launch, image: image.clone(), args: args.clone(), order: Arc::clone(order), folder };
                 let (signals, received) = mpsc::unbounded_channel();
                 self.slots[slot].container = Some(signals);
                 let (engine, events) = (engine.clone(), self.events.clone());
@@ -351,7 +391,8 @@ impl Rim {
                 });
             }
             (RunSpec::Container { image, .. }, None, _) => {
-                let why = format!("container '{image}' needs a Docker or Podman socket, and none answers on this instance");
+                let why =
+                    format!("container '{image}' needs a Docker or Podman socket, and none answers on this instance");
                 self.events.send(failed(why)).ok();
             }
             (_, _, None) => {
@@ -400,7 +441,7 @@ impl Rim {
     }
 
     fn discard(&mut self, of: AttemptRef) {
-        if !self.attempts.get(&of.attempt).is_some_and(|(generation, _)| *generation == of.generation) {
+        if self.attempts.get(&of.attempt).is_none_or(|(generation, _)| *generation != of.generation) {
             return;
         }
         let Some((_, local)) = self.attempts.remove(&of.attempt) else { return };

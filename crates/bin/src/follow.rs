@@ -1,8 +1,6 @@
-//! Following a session: its change stream with logs, resumed when the connection breaks, and the
-//! lines that come of it.
+//! Following a session: its change stream with logs, resumed when the connection breaks.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -130,64 +128,9 @@ enum Step {
     Over,
 }
 
-/// Writes log pieces: as they are, or line by line behind `node[index] | `.
-pub(crate) struct LogPrinter {
-    /// Names of the nodes that are arrays; none when nothing is put before the lines.
-    arrays: Option<Vec<String>>,
-    partial: BTreeMap<(String, String), String>,
-}
-
-impl LogPrinter {
-    /// Bytes as they come.
-    pub(crate) fn plain() -> Self {
-        Self { arrays: None, partial: BTreeMap::new() }
-    }
-
-    /// Each line behind its item.
-    pub(crate) fn prefixed(session: &SessionDetail) -> Self {
-        Self { arrays: Some(arrays(session)), partial: BTreeMap::new() }
-    }
-
-    /// Writes one piece: `out` to standard output, `err` to standard error.
-    pub(crate) fn piece(&mut self, piece: &LogPiece) {
-        let Some(arrays) = &self.arrays else { return write(&piece.stream, &piece.text) };
-        let name = crate::show::item(&piece.node, piece.index, arrays.contains(&piece.node));
-        let partial = self.partial.entry((name.clone(), piece.stream.clone())).or_default();
-        partial.push_str(&piece.text);
-        let Some(end) = partial.rfind('\n') else { return };
-        let rest = partial.split_off(end + 1);
-        let lines = std::mem::replace(partial, rest);
-        let mut text = String::with_capacity(lines.len() * 2);
-        for line in lines.lines() {
-            text.extend([name.as_str(), " | ", line, "\n"]);
-        }
-        write(&piece.stream, &text);
-    }
-
-    /// Writes last lines that have no end.
-    pub(crate) fn finish(&mut self) {
-        for ((name, stream), rest) in std::mem::take(&mut self.partial) {
-            if !rest.is_empty() {
-                write(&stream, &format!("{name} | {rest}\n"));
-            }
-        }
-    }
-}
-
 /// Names of the nodes with more than one item.
 pub(crate) fn arrays(session: &SessionDetail) -> Vec<String> {
     session.nodes.iter().filter(|node| node.items.total > 1).map(|node| node.name.clone()).collect()
-}
-
-/// A reader that went away does not end the session.
-fn write(stream: &str, text: &str) {
-    let done = if stream == "err" {
-        std::io::stderr().lock().write_all(text.as_bytes())
-    } else {
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush())
-    };
-    done.unwrap_or_default();
 }
 
 #[cfg(test)]

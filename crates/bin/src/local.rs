@@ -109,13 +109,15 @@ impl Local {
         }
     }
 
-    /// Waits until one of the processes ends, which it should not; says which and how.
+    /// Waits until one of the processes ends, which it should not; says which and how, once.
     pub(crate) async fn lost(&mut self) -> anyhow::Error {
         if self.children.is_empty() {
             return std::future::pending().await;
         }
         let ends = self.children.iter_mut().map(|child| Box::pin(child.lost()));
-        futures_util::future::select_all(ends).await.0
+        let (error, at, _) = futures_util::future::select_all(ends).await;
+        self.children.remove(at);
+        error
     }
 
     /// Ends the processes, then the engine.
@@ -141,7 +143,7 @@ pub(crate) async fn start_agent(engine: &Engine, dir: &Path, name: &str, slots: 
 async fn start_functions(dir: &Path, functions: Functions) -> anyhow::Result<(OwnChild, String, String)> {
     let own = dir.join("functions");
     std::fs::create_dir_all(&own).with_context(|| format!("cannot make the folder {}", own.display()))?;
-    let announce = own.join("url");
+    let announce = own.join("address");
     if announce.exists() {
         std::fs::remove_file(&announce).with_context(|| format!("cannot remove {}", announce.display()))?;
     }
@@ -164,7 +166,7 @@ async fn start_functions(dir: &Path, functions: Functions) -> anyhow::Result<(Ow
     let announced = async {
         loop {
             if let Ok(text) = std::fs::read_to_string(&announce) {
-                return text.trim().to_owned();
+                return format!("http://{}", text.trim());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -12,6 +12,7 @@ mod engine_dir;
 mod failure;
 mod follow;
 mod local;
+mod log_printer;
 mod logging;
 mod output;
 mod results;

@@ -1,5 +1,7 @@
 //! How things are written for people: money, times, sizes, moments, reasons in a few words.
 
+use std::path::Path;
+
 use serde_json::Value;
 use skein_api::{AttemptView, Counts};
 use skein_domain::NanoUsd;
@@ -56,6 +58,13 @@ pub(crate) fn moment(us: i64) -> String {
 /// `1 file`, `3 files`.
 pub(crate) fn count(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A path as it is shortest to type here.
+pub(crate) fn path(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let short = here.and_then(|here| path.strip_prefix(here).ok());
+    short.filter(|short| !short.as_os_str().is_empty()).unwrap_or(path).display().to_string()
 }
 
 /// Nothing to show.

@@ -7,8 +7,9 @@ use skein_api::client::Sent;
 use skein_api::{AttemptView, Client, SessionDetail, StartRequest};
 
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
-use crate::follow::{Follower, LogPrinter, arrays};
+use crate::follow::{Follower, arrays};
 use crate::local::Local;
+use crate::log_printer::LogPrinter;
 use crate::output::{Table, line, note};
 use crate::results;
 use crate::show;
@@ -56,7 +57,8 @@ pub(crate) async fn attend(
         Stayed::ToEnd { interrupted } => interrupted,
     };
     let session = client.session(id).await?;
-    let attempts = results::attempts(client, id).await?;
+    let of_interest = watch.verbose || watch.download.is_some() || session.summary.state != "succeeded";
+    let attempts = if of_interest { results::attempts(client, id).await? } else { Vec::new() };
     if watch.verbose {
         say_places(&session, &attempts);
     }
@@ -89,7 +91,13 @@ async fn stay(
     loop {
         tokio::select! {
             sent = follower.next() => match sent? {
-                Some(Sent::Log(piece)) => printer.piece(&piece),
+                Some(Sent::Log(piece)) => {
+                    // As in a pipe of a shell: what nobody reads need not be made.
+                    if printer.piece(&piece).is_err() && !interrupted {
+                        interrupted = true;
+                        client.stop(id).await?;
+                    }
+                }
                 Some(Sent::Event(_)) => {}
                 None => break,
             },
@@ -105,7 +113,7 @@ async fn stay(
             error = lost(&mut local) => return Err(error),
         }
     }
-    printer.finish();
+    printer.finish(client).await?;
     Ok(Stayed::ToEnd { interrupted })
 }
 

@@ -178,3 +178,25 @@ fn a_killed_command_leaves_no_process() {
     let marker = home.dir.path().display().to_string();
     support::until("its agent to end", || !support::command_lines().iter().any(|line| line.contains(&marker)));
 }
+
+#[test]
+fn bytes_that_are_no_text_come_through_unchanged() {
+    let home = Home::new();
+    let script = "head -c 100000 /dev/zero | tr '\\0' '\\377'; printf 'end'";
+    let output = home.command(&["run", "--", "sh", "-c", script]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout.len(), 100_003);
+    assert!(output.stdout[..100_000].iter().all(|byte| *byte == 255) && output.stdout.ends_with(b"end"));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_session() {
+    let home = Home::new();
+    let mut command = home.command(&["run", "--", "sh", "-c", "while echo line; do sleep 0.01; done"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 4];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    drop(child.stdout.take());
+    finish(child, "run", Duration::from_secs(30));
+    home.assert_clean();
+}

@@ -13,7 +13,8 @@ use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Digest;
 use crate::session::HoldPolicy;
 use crate::task::{
-    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, RunSpec, RunningMode, ServiceLevel, TaskSpec, check_path,
+    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, RunSpec, RunningMode, ServiceLevel, TaskSpec,
+    check_path,
 };
 use crate::thread::When;
 
@@ -256,7 +257,12 @@ impl TaskDraft {
     }
 
     /// Settles every field. `name` is the node's name in a thread; a lone task needs its own.
-    pub fn resolve(&self, name: Option<&str>, mode: RunningMode, defaults: &TaskDefaults) -> Result<TaskSpec, BadDraft> {
+    pub fn resolve(
+        &self,
+        name: Option<&str>,
+        mode: RunningMode,
+        defaults: &TaskDefaults,
+    ) -> Result<TaskSpec, BadDraft> {
         let mut wrong = Vec::new();
         let mut defaulted = BTreeSet::new();
         let mut note = |field: &str, given: bool| {
@@ -294,7 +300,9 @@ impl TaskDraft {
             grace_ms: self.time("grace_s", self.grace_s, &mut wrong).unwrap_or(defaults.grace_ms),
             service_level: self.service_level.unwrap_or_default(),
             urgency: self.urgency.unwrap_or(defaults.urgency),
-            allowed_wait_ms: self.time("allowed_wait_s", self.allowed_wait_s, &mut wrong).unwrap_or(defaults.allowed_wait_ms),
+            allowed_wait_ms: self
+                .time("allowed_wait_s", self.allowed_wait_s, &mut wrong)
+                .unwrap_or(defaults.allowed_wait_ms),
             movable: self.movable.unwrap_or(false),
             group: self.group.clone(),
             running_mode: mode,
@@ -332,7 +340,9 @@ impl TaskDraft {
             (None, Some(c), None) => return RunSpec::Container { image: c.image.clone(), args: c.args.clone() },
             (None, None, Some(f)) => return RunSpec::Function { reference: f.clone() },
             (None, None, None) => {
-                wrong.push("'command' is missing and has no default: give 'command', 'container' or 'function'".to_owned());
+                wrong.push(
+                    "'command' is missing and has no default: give 'command', 'container' or 'function'".to_owned(),
+                );
             }
             _ => wrong.push("give only one of 'command', 'container' and 'function'".to_owned()),
         }
@@ -348,7 +358,9 @@ impl TaskDraft {
                     InputSource::Output { from: from.clone(), output: output.clone() }
                 }
                 (None, None, None, Some(file)) => {
-                    wrong.push(format!("input '{file}' was not uploaded: submit with 'skein run', or give its 'digest'"));
+                    wrong.push(format!(
+                        "input '{file}' was not uploaded: submit with 'skein run', or give its 'digest'"
+                    ));
                     continue;
                 }
                 _ => {

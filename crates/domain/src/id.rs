@@ -23,8 +23,7 @@ pub struct BadId {
     pub rule: &'static str,
 }
 
-const NAME_RULE: &str =
-    "use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit";
+const NAME_RULE: &str = "use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit";
 
 fn check_name(text: &str, what: &'static str) -> Result<(), BadId> {
     let starts = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);

@@ -143,10 +143,9 @@ pub fn assemble(
     for node in &loose {
         let mut into = Vec::with_capacity(node.after.len());
         for (before, when) in &node.after {
-            let at = by_name.get(before.as_str()).ok_or_else(|| BadThread::UnknownNode {
-                node: node.name.clone(),
-                missing: before.clone(),
-            })?;
+            let at = by_name
+                .get(before.as_str())
+                .ok_or_else(|| BadThread::UnknownNode { node: node.name.clone(), missing: before.clone() })?;
             into.push((*at, *when));
         }
         links.push(into);

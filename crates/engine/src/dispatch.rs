@@ -46,6 +46,7 @@ fn carry_out(app: &Arc<App>, output: Output) {
         Output::Recorded { instance, attempts } => send(app, &instance, ToAgent::Recorded { attempts }),
         Output::DrainAgent { instance, why } => send(app, &instance, ToAgent::Drain { why }),
         Output::Lease { instance, heartbeat } => {
+            app.metrics.heartbeats.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let settled = app.settled();
             let (lease_ms, heartbeat_ms) = (settled.settings.lease_ms, settled.heartbeat_ms);
             send(app, &instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });

@@ -10,6 +10,8 @@ use skein_domain::decide::Snapshot;
 pub(crate) struct Metrics {
     /// Bytes of logs taken.
     pub log_bytes: AtomicU64,
+    /// Heartbeats of agents.
+    pub heartbeats: AtomicU64,
     /// Requests to the API.
     pub requests: AtomicU64,
     /// Requests refused for want of a good token.
@@ -68,6 +70,7 @@ impl Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         family("skein_turns_total", "counter", "Turns of the ledger.", &[(None, gauges.turns)]);
         family("skein_log_bytes_total", "counter", "Bytes of task logs taken.", &[(None, load(&self.log_bytes))]);
+        family("skein_heartbeats_total", "counter", "Heartbeats of agents.", &[(None, load(&self.heartbeats))]);
         family("skein_requests_total", "counter", "Requests to the API.", &[(None, load(&self.requests))]);
         family("skein_requests_refused_total", "counter", "Requests without a good token.", &[(None, load(&self.refused))]);
         family("skein_items_ready", "gauge", "Items that wait for a place.", &[(None, gauges.ready)]);

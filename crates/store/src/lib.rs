@@ -10,8 +10,8 @@ mod sqlite;
 
 pub use error::StoreError;
 pub use row::{
-    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Limits, Page, Removed, SecretRow,
-    SessionRow, Side, TokenRow, Turn,
+    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Limits, Page, Removed,
+    SecretRow, SessionRow, Side, TokenRow, Turn,
 };
 pub use sqlite::{SqliteLedger, SqliteReader};
 

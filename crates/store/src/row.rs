@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use skein_domain::decide::change::{Change, NodeRow};
 use skein_domain::session::{ItemState, Tally};
 use skein_domain::{
-    Attempt, AttemptEnd, Digest, EngineId, Event, InstanceId, ItemEnd, ItemKey, SessionId, SessionState, SolutionId, Timestamp, UserName,
+    Attempt, AttemptEnd, Digest, EngineId, Event, InstanceId, ItemEnd, ItemKey, SessionId, SessionState, SolutionId,
+    Timestamp, UserName,
 };
 
 /// One turn.

@@ -11,7 +11,9 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BadFrame {
     /// Too large for the control lane.
-    #[error("a frame of {bytes} bytes is over the control lane's limit of {FRAME_BYTES_MAX}: send it over the bulk lane")]
+    #[error(
+        "a frame of {bytes} bytes is over the control lane's limit of {FRAME_BYTES_MAX}: send it over the bulk lane"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,

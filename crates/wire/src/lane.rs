@@ -80,12 +80,8 @@ pub struct BadLogs(String);
 pub fn encode_logs(chunks: &[LogChunk]) -> Vec<u8> {
     let mut body = Vec::new();
     for chunk in chunks {
-        let header = Header {
-            attempt: chunk.attempt,
-            stream: chunk.stream,
-            offset: chunk.offset,
-            bytes: chunk.bytes.len(),
-        };
+        let header =
+            Header { attempt: chunk.attempt, stream: chunk.stream, offset: chunk.offset, bytes: chunk.bytes.len() };
         if serde_json::to_writer(&mut body, &header).is_ok() {
             body.push(b'\n');
             body.extend_from_slice(&chunk.bytes);

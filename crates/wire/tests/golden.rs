@@ -1,8 +1,8 @@
 //! Golden frames: what protocol 1 looks like on the wire. A later build must still read every line of
 //! these files; they are added to, never changed. (A new field gets a default and a new line.)
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use skein_wire::join::JoinToken;
 use skein_wire::lane::{LogChunk, Stream, decode_logs, encode_logs};
 use skein_wire::{FRAME_BYTES_MAX, FromAgent, ToAgent, decode, encode, frame};
@@ -55,8 +55,14 @@ fn frames_stay_within_their_limit_and_what_is_larger_is_handed_back() {
 
 #[test]
 fn logs_and_join_tokens_come_back_as_they_went() {
-    let chunk = |stream, offset, bytes: &[u8]| LogChunk { attempt: "s-5.0.1.1".parse().unwrap(), stream, offset, bytes: bytes.to_vec() };
-    let chunks = [chunk(Stream::Out, 0, b"a\n{\"b\n"), chunk(Stream::Err, 7, b""), chunk(Stream::Out, 6, &[0xff, b'\n'])];
+    let chunk = |stream, offset, bytes: &[u8]| LogChunk {
+        attempt: "s-5.0.1.1".parse().unwrap(),
+        stream,
+        offset,
+        bytes: bytes.to_vec(),
+    };
+    let chunks =
+        [chunk(Stream::Out, 0, b"a\n{\"b\n"), chunk(Stream::Err, 7, b""), chunk(Stream::Out, 6, &[0xff, b'\n'])];
     let body = encode_logs(&chunks);
     assert_eq!(decode_logs(&body).unwrap(), chunks);
     assert!(decode_logs(&body[..body.len() - 1]).is_err());

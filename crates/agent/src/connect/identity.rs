@@ -48,16 +48,15 @@ impl Identity {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(AgentError::folder("read", &path, &e)),
         };
-        let identity = serde_json::from_slice(&bytes).map_err(|e| AgentError::Identity {
-            path: path.display().to_string(),
-            why: e.to_string(),
-        })?;
+        let identity = serde_json::from_slice(&bytes)
+            .map_err(|e| AgentError::Identity { path: path.display().to_string(), why: e.to_string() })?;
         Ok(Some(identity))
     }
 
     fn save(&self, dir: &Path) -> Result<(), AgentError> {
         let (path, part) = (path(dir), dir.join("identity.json.part"));
-        let text = serde_json::to_vec_pretty(self).map_err(|e| AgentError::Identity { path: path.display().to_string(), why: e.to_string() })?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| AgentError::Identity { path: path.display().to_string(), why: e.to_string() })?;
         let write = || {
             let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
             file.write_all(&text)?;
@@ -88,7 +87,8 @@ pub(crate) async fn join(
     dir: &Path,
 ) -> Result<Identity, AgentError> {
     let failed = |why: String| AgentError::Join { engine_url: engine_url.to_owned(), why };
-    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| failed("no key could be made".into()))?;
+    let pkcs8 =
+        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| failed("no key could be made".into()))?;
     let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|e| failed(e.to_string()))?;
     let request = JoinRequest {
         secret: token.secret.clone(),

@@ -82,7 +82,8 @@ pub(crate) async fn keep<E: From<LinkEvent>>(address: Address, events: mpsc::Unb
 }
 
 async fn dial(address: &Address) -> Result<Socket, String> {
-    let url = reqwest::Url::parse(&address.engine_url).map_err(|e| format!("'{}' is no URL: {e}", address.engine_url))?;
+    let url =
+        reqwest::Url::parse(&address.engine_url).map_err(|e| format!("'{}' is no URL: {e}", address.engine_url))?;
     let host = url.host_str().ok_or("the engine's URL names no host")?;
     let port = url.port_or_known_default().ok_or("the engine's URL names no port")?;
     let plain_host = host.trim_start_matches('[').trim_end_matches(']');
@@ -90,7 +91,8 @@ async fn dial(address: &Address) -> Result<Socket, String> {
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
     let secure = url.scheme() == "https";
     let stream: Box<dyn Duplex> = if secure {
-        let config = tls::client_config(address.ca_digest.as_deref(), address.ca_pem.as_deref()).map_err(|e| e.to_string())?;
+        let config =
+            tls::client_config(address.ca_digest.as_deref(), address.ca_pem.as_deref()).map_err(|e| e.to_string())?;
         let name = ServerName::try_from(plain_host.to_owned()).map_err(|e| e.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         Box::new(connector.connect(name, tcp).await.map_err(|e| format!("TLS: {e}"))?)
@@ -100,7 +102,9 @@ async fn dial(address: &Address) -> Result<Socket, String> {
     let scheme = if secure { "wss" } else { "ws" };
     let path = url.path().trim_end_matches('/');
     let target = format!("{scheme}://{host}:{port}{path}{CONNECT_PATH}");
-    let config = WebSocketConfig::default().max_message_size(Some(2 * FRAME_BYTES_MAX)).max_frame_size(Some(2 * FRAME_BYTES_MAX));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(2 * FRAME_BYTES_MAX))
+        .max_frame_size(Some(2 * FRAME_BYTES_MAX));
     let (socket, _) = client_async_with_config(target, stream, Some(config)).await.map_err(|e| chain(&e))?;
     Ok(socket)
 }
@@ -133,7 +137,9 @@ async fn converse<E: From<LinkEvent>>(socket: Socket, events: &mpsc::UnboundedSe
         };
         let frame = match received {
             Err(_) => break format!("the engine said nothing for {silence_ms} ms"),
-            Ok(None | Some(Err(tungstenite::Error::ConnectionClosed))) => break "the engine closed the connection".to_owned(),
+            Ok(None | Some(Err(tungstenite::Error::ConnectionClosed))) => {
+                break "the engine closed the connection".to_owned();
+            }
             Ok(Some(Err(e))) => break chain(&e),
             Ok(Some(Ok(frame))) => frame,
         };
@@ -150,7 +156,11 @@ async fn converse<E: From<LinkEvent>>(socket: Socket, events: &mpsc::UnboundedSe
                     }
                 }
             }
-            Err(e) => break format!("the engine sent what this agent does not understand: {e}; is its version older by more than one?"),
+            Err(e) => {
+                break format!(
+                    "the engine sent what this agent does not understand: {e}; is its version older by more than one?"
+                );
+            }
         }
     }
 }

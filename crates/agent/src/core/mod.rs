@@ -37,6 +37,7 @@ use skein_wire::{FromAgent, StartOrder, ToAgent};
 use crate::measure::Usage;
 use crate::spawner::{Exit, StopSignal};
 use lease::Lease;
+pub(crate) use run::end_of;
 
 /// An attempt's log may hold back its end this long, ms.
 pub const LOG_WAIT_MS: u64 = 5_000;
@@ -208,7 +209,6 @@ impl Held {
     fn is_live(&self) -> bool {
         !matches!(self.phase, Phase::Finishing { .. } | Phase::Ended { .. })
     }
-
 }
 
 #[derive(Debug, Clone)]
@@ -409,7 +409,11 @@ impl Core {
         let over = self.lease.stop_at().is_some_and(|at| now >= at);
         if over && !self.lease_over {
             let (kill_at, term) = (self.lease.kill_at(), self.lease.term_ms);
-            self.stop_all(now, kill_at, &format!("no heartbeat of this agent was answered within its lease of {term} ms"));
+            self.stop_all(
+                now,
+                kill_at,
+                &format!("no heartbeat of this agent was answered within its lease of {term} ms"),
+            );
         }
         self.lease_over = over;
         if let Drain::Until(at) = self.drain
@@ -428,8 +432,12 @@ impl Core {
         }
         self.drain = Drain::Until(now + self.config.drain_ms);
         self.send(FromAgent::Draining);
-        let waiting: Vec<AttemptKey> =
-            self.held.iter().filter(|(_, h)| h.is_live() && !matches!(h.phase, Phase::Running { .. })).map(|(k, _)| *k).collect();
+        let waiting: Vec<AttemptKey> = self
+            .held
+            .iter()
+            .filter(|(_, h)| h.is_live() && !matches!(h.phase, Phase::Running { .. }))
+            .map(|(k, _)| *k)
+            .collect();
         for attempt in waiting {
             if let Some(held) = self.held.remove(&attempt) {
                 let of = AttemptRef { attempt, generation: held.generation };

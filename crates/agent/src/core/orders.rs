@@ -74,7 +74,8 @@ impl Core {
     /// An earlier attempt at the same item must be dead before this one starts.
     fn supersede(&mut self, now: u64, newer: AttemptRef) {
         let item = newer.attempt.item;
-        let older: Vec<_> = self.of_item(item).filter(|(_, held)| held.is_live()).map(|(attempt, _)| *attempt).collect();
+        let older: Vec<_> =
+            self.of_item(item).filter(|(_, held)| held.is_live()).map(|(attempt, _)| *attempt).collect();
         for attempt in older {
             let why = format!("the engine ordered a newer attempt at the item (generation {})", newer.generation);
             self.stop(now, attempt, StopWhy::Lost(why), None);
@@ -82,7 +83,10 @@ impl Core {
     }
 
     pub(super) fn order_fetched(&mut self, now: u64, of: AttemptRef, result: Result<Box<StartOrder>, String>) {
-        let waits = self.held.get(&of.attempt).is_some_and(|h| h.generation == of.generation && matches!(h.phase, Phase::Fetching));
+        let waits = self
+            .held
+            .get(&of.attempt)
+            .is_some_and(|h| h.generation == of.generation && matches!(h.phase, Phase::Fetching));
         match result {
             _ if !waits => {}
             Ok(order) => self.order_here(now, of, order),
@@ -109,7 +113,10 @@ impl Core {
 
     fn usable(&self, of: AttemptRef, order: &StartOrder) -> Result<(), String> {
         if order.engine != self.config.engine {
-            return Err(format!("the order is of engine '{}', this agent belongs to '{}'", order.engine, self.config.engine));
+            return Err(format!(
+                "the order is of engine '{}', this agent belongs to '{}'",
+                order.engine, self.config.engine
+            ));
         }
         if order.attempt != of.attempt || order.generation != of.generation {
             return Err(format!("the order inside names {} generation {}", order.attempt, order.generation));
@@ -172,7 +179,9 @@ impl Core {
     fn tell(&mut self, now: u64, of: AttemptRef) {
         let Some(held) = self.held.get_mut(&of.attempt) else { return };
         let message = match &mut held.phase {
-            Phase::Fetching | Phase::Preparing | Phase::Ready | Phase::Running { started: false, .. } => FromAgent::Accepted(of),
+            Phase::Fetching | Phase::Preparing | Phase::Ready | Phase::Running { started: false, .. } => {
+                FromAgent::Accepted(of)
+            }
             Phase::Running { .. } | Phase::Finishing { .. } => FromAgent::Started(of),
             Phase::Ended { end, sent_at } => {
                 *sent_at = now;

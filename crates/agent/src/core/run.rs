@@ -6,7 +6,9 @@ use skein_domain::{AttemptEnd, AttemptKey, EndCause, ItemKey, OutputFile};
 use skein_wire::FromAgent;
 use skein_wire::message::AttemptRef;
 
-use super::{CollectFailure, Core, ENDED_RESEND_MS, Held, LOG_WAIT_MS, LOG_WATCH_MS, Output, Phase, Slot, Stop, StopWhy};
+use super::{
+    CollectFailure, Core, ENDED_RESEND_MS, Held, LOG_WAIT_MS, LOG_WATCH_MS, Output, Phase, Slot, Stop, StopWhy,
+};
 use crate::spawner::{Exit, StopSignal};
 
 impl Core {
@@ -71,7 +73,7 @@ impl Core {
         let attempt = *attempt;
         let held = self.held.get_mut(&attempt)?;
         let same = matches!(held.phase, Phase::Running { launch: running, .. } if running == launch);
-        same.then(|| (AttemptRef { attempt, generation: held.generation }, held))
+        same.then_some((AttemptRef { attempt, generation: held.generation }, held))
     }
 
     /// Frees the slot and hands back what could not be limited in it.

@@ -175,7 +175,10 @@ fn an_end_is_sent_again_until_recorded() {
     let out = bench.exit(slot, launch, 3);
     assert!(sent(&out).is_empty());
     let again = bench.connect();
-    assert!(matches!(&again[..], [FromAgent::Ended { end, .. }] if end.cause == EndCause::Failed { exit_code: 3 }), "{again:?}");
+    assert!(
+        matches!(&again[..], [FromAgent::Ended { end, .. }] if end.cause == EndCause::Failed { exit_code: 3 }),
+        "{again:?}"
+    );
     let at = bench.now + ENDED_RESEND_MS;
     let out = bench.pass(at);
     assert_eq!(end(&out).cause, EndCause::Failed { exit_code: 3 });
@@ -270,7 +273,11 @@ fn without_answers_everything_is_dead_before_the_lease_ends() {
         }
         let kill_at = welcomed + LEASE_MS - lease::LEASE_MARGIN_MS;
         let out = bench.pass(kill_at - 1);
-        assert_eq!(signals(&out), [StopSignal::Term, StopSignal::Term, StopSignal::Kill], "the short grace is over already");
+        assert_eq!(
+            signals(&out),
+            [StopSignal::Term, StopSignal::Term, StopSignal::Kill],
+            "the short grace is over already"
+        );
         if !cut_off {
             assert!(matches!(end(&out).cause, EndCause::Lost { .. }), "what waited is lost at once");
         }
@@ -278,7 +285,11 @@ fn without_answers_everything_is_dead_before_the_lease_ends() {
         assert!(signals(&bench.pass(kill_at + 60_000)).is_empty());
         bench.exit(slot, launch, 0);
         let told = if cut_off { bench.connect() } else { sent(&bench.start(order(0, 5))) };
-        assert!(told.iter().any(|m| matches!(m, FromAgent::Ended { end, .. } if matches!(end.cause, EndCause::Lost { .. }))), "{told:?}");
+        assert!(
+            told.iter()
+                .any(|m| matches!(m, FromAgent::Ended { end, .. } if matches!(end.cause, EndCause::Lost { .. }))),
+            "{told:?}"
+        );
     }
 }
 
@@ -325,7 +336,10 @@ fn outputs_and_log_are_waited_for() {
     assert!(matches!(&out[..], [Output::Collect(_), Output::FlushLog(_)]), "{out:?}");
     assert!(bench.step(Input::LogFlushed(of(0, 5), Some("cut".into()))).is_empty());
     let out = bench.step(Input::Collected(of(0, 5), Ok(vec![])));
-    assert_eq!((end(&out).cause, end(&out).notes), (EndCause::Succeeded, vec!["unlimited".to_owned(), "cut".to_owned()]));
+    assert_eq!(
+        (end(&out).cause, end(&out).notes),
+        (EndCause::Succeeded, vec!["unlimited".to_owned(), "cut".to_owned()])
+    );
     // The outputs are missing; the log hangs.
     let (slot, launch) = bench.run(StartOrder { attempt: of(1, 5).attempt, ..with_outputs });
     let exit = Exit { id: launch, code: Some(0), log_bytes: 3, ..Exit::default() };
@@ -344,7 +358,9 @@ fn what_cannot_run_here_is_not_started() {
     let foreign = StartOrder { engine: EngineId::new("other").unwrap(), ..order(0, 5) };
     let escape = StartOrder { outputs: vec!["../x".into()], ..order(1, 5) };
     let function = StartOrder { run: RunSpec::Function { reference: "f".into() }, ..order(2, 5) };
-    for (order, part) in [(foreign, "engine 'other'"), (escape, "leaves the task's folder"), (function, "shared solution")] {
+    for (order, part) in
+        [(foreign, "engine 'other'"), (escape, "leaves the task's folder"), (function, "shared solution")]
+    {
         let EndCause::NotStarted { why } = end(&bench.start(order)).cause else { panic!() };
         assert!(why.contains(part), "{why}");
     }

@@ -61,7 +61,8 @@ impl Pump {
     /// Starts the task on a runtime.
     pub(crate) fn start(lane: Lane, on: &tokio::runtime::Handle) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
-        let sender = Sender { lane, logs: BTreeMap::new(), credit: LOGS_BYTES_MAX as u64, not_before: 0, failures: 0, alone: 0 };
+        let sender =
+            Sender { lane, logs: BTreeMap::new(), credit: LOGS_BYTES_MAX as u64, not_before: 0, failures: 0, alone: 0 };
         on.spawn(sender.run(received));
         Self { commands }
     }
@@ -261,7 +262,10 @@ impl Log {
         }
         if self.tails.iter().any(|tail| !tail.is_done()) {
             let bytes: usize = self.tails.iter().map(Tail::waiting).sum();
-            return Some(format!("the end of its log ({bytes} bytes or more) was not taken within {} s", LOG_OFFER_MS_MAX / 1000));
+            return Some(format!(
+                "the end of its log ({bytes} bytes or more) was not taken within {} s",
+                LOG_OFFER_MS_MAX / 1000
+            ));
         }
         self.tails.iter().any(Tail::was_cut).then(|| format!("its log was cut at {} MiB", LOG_BYTES_MAX >> 20))
     }

@@ -98,7 +98,10 @@ impl Tail {
 
     fn cut_off(&mut self) {
         self.redactor.finish(&mut self.pending);
-        let line = format!("\n[skein: this log was cut at {} MiB; send less to it, or write an output file]\n", LOG_BYTES_MAX >> 20);
+        let line = format!(
+            "\n[skein: this log was cut at {} MiB; send less to it, or write an output file]\n",
+            LOG_BYTES_MAX >> 20
+        );
         self.pending.extend_from_slice(line.as_bytes());
         (self.cut, self.finished, self.at_end) = (true, true, true);
     }

@@ -102,10 +102,13 @@ fn prepare_v2(folder: &Path) -> Option<CgroupBase> {
     let is_root = !folder.join("cgroup.type").exists();
     let leaf = folder.join("skein-agent");
     if !is_root {
-        fs::create_dir(&leaf).or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) }).ok()?;
+        fs::create_dir(&leaf)
+            .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
+            .ok()?;
         fs::write(leaf.join("cgroup.procs"), std::process::id().to_string()).ok()?;
     }
-    let hand_down = |name: &str| has(name) && fs::write(folder.join("cgroup.subtree_control"), format!("+{name}")).is_ok();
+    let hand_down =
+        |name: &str| has(name) && fs::write(folder.join("cgroup.subtree_control"), format!("+{name}")).is_ok();
     let base = CgroupBase {
         unified: true,
         memory: hand_down("memory").then(|| folder.to_owned()),

@@ -17,8 +17,7 @@ use wait4::Wait4;
 
 use super::cgroup::SlotCgroup;
 use super::{Command, Event, Exit, Launch, SWEEP_MS_MAX, StopSignal};
-use crate::clock;
-use crate::folder;
+use crate::{clock, container, folder};
 
 /// `Started` is told after this, or with the end when that comes first: a short attempt wakes its
 /// agent once, microseconds.
@@ -40,6 +39,8 @@ struct Running {
 struct Server {
     slot: SlotCgroup,
     running: Option<Running>,
+    /// Socket and name of a container to remove when the agent dies.
+    will: Option<(PathBuf, String)>,
     /// Bytes of commands that are not whole lines yet.
     input: Vec<u8>,
 }
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let mut server = Server { slot: SlotCgroup::enter(None, ""), running: None, input: Vec::new() };
+    let mut server = Server { slot: SlotCgroup::enter(None, ""), running: None, will: None, input: Vec::new() };
     let Some(Command::Configure { name, cgroup }) = server.first()? else {
         return Err(io::Error::other("the first line must be a configuration"));
     };
@@ -71,6 +72,10 @@ fn serve() -> io::Result<()> {
     if let Some(running) = server.running.take() {
         kill_process_group(running.pid, Signal::KILL).ok();
         server.reap(running);
+    }
+    if let Some((socket, name)) = server.will.take() {
+        // Nobody is there to be told of a failure.
+        container::remove_blocking(&socket, &name).ok();
     }
     server.slot.leave();
     served
@@ -118,6 +123,14 @@ impl Server {
 
     fn run(&mut self) -> io::Result<()> {
         loop {
+            while let Some(command) = self.next()? {
+                match command {
+                    Command::Configure { .. } => return Err(io::Error::other("configured twice")),
+                    Command::Start(launch) => self.start(*launch),
+                    Command::Will { socket, container } => self.will = container.map(|name| (socket, name)),
+                    Command::Signal { id, signal } => self.signal(id, signal),
+                }
+            }
             let (commands, ended) = self.wait()?;
             if ended && let Some(running) = self.running.take() {
                 let mut events = Vec::with_capacity(2);
@@ -130,13 +143,6 @@ impl Server {
             self.tell_started();
             if commands && !self.fill()? {
                 return Ok(());
-            }
-            while let Some(command) = self.next()? {
-                match command {
-                    Command::Configure { .. } => return Err(io::Error::other("configured twice")),
-                    Command::Start(launch) => self.start(*launch),
-                    Command::Signal { id, signal } => self.signal(id, signal),
-                }
             }
         }
     }
@@ -164,7 +170,8 @@ impl Server {
     fn timeout(&self) -> Option<u64> {
         let running = self.running.as_ref()?;
         let look = running.pidfd.is_none().then_some(LOOK_US);
-        let tell = (!running.started_told).then(|| (running.started_us + STARTED_DELAY_US).saturating_sub(clock::now_us()));
+        let tell =
+            (!running.started_told).then(|| (running.started_us + STARTED_DELAY_US).saturating_sub(clock::now_us()));
         look.into_iter().chain(tell).min()
     }
 
@@ -210,7 +217,9 @@ impl Server {
     fn reap(&mut self, running: Running) -> Exit {
         let Running { launch, child, pid, started_us, mut notes, .. } = running;
         // Looks without reaping: the process id stays taken while the rest of its group is killed.
-        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {
+        }
         let ended_us = clock::now_us();
         kill_process_group(pid, Signal::KILL).ok();
         let used = child.wait4();
@@ -277,10 +286,11 @@ fn look_up(program: &str, path: &str) -> Result<PathBuf, String> {
         return Ok(PathBuf::from(program));
     }
     let is_program = |path: &PathBuf| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-    let mut candidates = path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(program));
-    candidates
-        .find(is_program)
-        .ok_or_else(|| format!("cannot start '{program}': no such program in PATH ({path}); install it there or give its path"))
+    let mut candidates =
+        path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(program));
+    candidates.find(is_program).ok_or_else(|| {
+        format!("cannot start '{program}': no such program in PATH ({path}); install it there or give its path")
+    })
 }
 
 /// Ends and reaps everything the attempt left: all of it is our child by now, or becomes it when
@@ -309,5 +319,7 @@ fn own_children() -> Vec<Pid> {
     let own = getpid().as_raw_pid();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| crate::measure::stat(*pid).is_some_and(|stat| stat.parent == own)).filter_map(Pid::from_raw).collect()
+    pids.filter(|pid| crate::measure::stat(*pid).is_some_and(|stat| stat.parent == own))
+        .filter_map(Pid::from_raw)
+        .collect()
 }

@@ -94,6 +94,11 @@ impl Spawner {
         self.send(&Command::Signal { id, signal });
     }
 
+    /// Says which container is to be removed should this agent die.
+    pub(crate) fn will(&self, socket: PathBuf, container: Option<String>) {
+        self.send(&Command::Will { socket, container });
+    }
+
     fn send(&self, command: &Command) {
         if let Ok(mut line) = serde_json::to_vec(command) {
             line.push(b'\n');

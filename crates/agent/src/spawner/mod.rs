@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cgroup::BASE_ENV;
 pub use cgroup::{CgroupBase, prepare as prepare_cgroups};
 pub use child::main;
 pub use client::{Programs, Spawner, SpawnerEvent};
@@ -54,6 +55,13 @@ pub enum Command {
     },
     /// Start a child.
     Start(Box<Launch>),
+    /// If the agent dies, remove this container: it is not our child and would live on.
+    Will {
+        /// The container engine's socket.
+        socket: PathBuf,
+        /// The container's name; none when it is gone.
+        container: Option<String>,
+    },
     /// Signal the child's process group.
     Signal {
         /// Which launch; ignored when it is no longer the current one.

@@ -10,15 +10,19 @@ use crate::engine::{FakeEngine, of, order};
 use crate::support::{alive, cpu_us, testbin, until};
 
 /// An agent as a real process; killed when dropped.
-struct Agent(Child);
+pub struct Agent(Child);
 
 impl Agent {
     fn start(engine: &FakeEngine, dir: &Path, slots: u32) -> Self {
-        let args = ["agent", &engine.url, &FakeEngine::token(), dir.to_str().unwrap(), &slots.to_string()];
-        Self(Command::new(testbin()).args(args).spawn().unwrap())
+        Self::start_with(engine, dir, slots, &[])
     }
 
-    fn signal(&self, name: &str) {
+    pub fn start_with(engine: &FakeEngine, dir: &Path, slots: u32, env: &[(&str, &str)]) -> Self {
+        let args = ["agent", &engine.url, &FakeEngine::token(), dir.to_str().unwrap(), &slots.to_string()];
+        Self(Command::new(testbin()).args(args).envs(env.iter().copied()).spawn().unwrap())
+    }
+
+    pub fn signal(&self, name: &str) {
         Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
     }
 
@@ -74,11 +78,21 @@ async fn joins_says_hello_and_runs_an_attempt() {
     assert_eq!(end.cause, EndCause::Succeeded, "{end:?}");
     let names: Vec<_> = end.outputs.iter().map(|o| o.path.as_str()).collect();
     assert_eq!(names, ["count.txt", "env.txt"]);
-    let content = |n: usize| engine.with(|seen| String::from_utf8(seen.files[end.outputs[n].digest.as_str()].clone()).unwrap());
+    let content =
+        |n: usize| engine.with(|seen| String::from_utf8(seen.files[end.outputs[n].digest.as_str()].clone()).unwrap());
     assert_eq!(content(0).trim(), "3");
     let env = content(1);
     let bin = testbin().parent().unwrap().display().to_string();
-    for part in ["SKEIN_SESSION=s-1\n", "SKEIN_NODE=node\n", "SKEIN_INDEX=1\n", "SKEIN_ATTEMPT=s-1.0.1.1\n", "SKEIN_ENGINE=test-engine\n", "OWN=1\n", "LANG=", &format!("PATH={bin}:")] {
+    for part in [
+        "SKEIN_SESSION=s-1\n",
+        "SKEIN_NODE=node\n",
+        "SKEIN_INDEX=1\n",
+        "SKEIN_ATTEMPT=s-1.0.1.1\n",
+        "SKEIN_ENGINE=test-engine\n",
+        "OWN=1\n",
+        "LANG=",
+        &format!("PATH={bin}:"),
+    ] {
         assert!(env.contains(part), "{part} is not in {env}");
     }
     let work = env.lines().last().unwrap();
@@ -177,12 +191,16 @@ async fn cut_off_for_longer_than_the_lease_everything_stops_in_time() {
     let _agent = Agent::start(&engine, dir.path(), 1);
     engine.hello(1).await;
     let pid_file = dir.path().join("pid");
-    let stubborn = order(0, 1, &["sh", "-c", &format!("trap '' TERM; echo $$ > {}; while true; do sleep 0.05; done", pid_file.display())]);
+    let stubborn = order(
+        0,
+        1,
+        &["sh", "-c", &format!("trap '' TERM; echo $$ > {}; while true; do sleep 0.05; done", pid_file.display())],
+    );
     engine.start_order(&stubborn);
     engine.started(of(&stubborn)).await;
     let pid = until("the pid", || std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
     // It runs for longer than a lease, as long as heartbeats are answered.
-    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(alive(pid));
     engine.manners(|m| m.takes_connections = false);
     let cut = Instant::now();
@@ -199,7 +217,8 @@ async fn cut_off_for_longer_than_the_lease_everything_stops_in_time() {
 async fn logs_are_followed_live_and_resent() {
     let (engine, dir, _agent) = ready(1).await;
     let go = dir.path().join("go");
-    let script = format!("echo first; while [ ! -e {} ]; do sleep 0.01; done; seq 1 200000; echo last >&2", go.display());
+    let script =
+        format!("echo first; while [ ! -e {} ]; do sleep 0.01; done; seq 1 200000; echo last >&2", go.display());
     let prints = order(0, 1, &["sh", "-c", &script]);
     engine.start_order(&prints);
     until("the first line", || (engine.log(of(&prints), Stream::Out) == "first\n").then_some(()));
@@ -209,7 +228,7 @@ async fn logs_are_followed_live_and_resent() {
     engine.manners(|m| m.takes_logs = true);
     let end = engine.end_of(of(&prints)).await;
     assert_eq!((end.cause, end.notes.iter().any(|n| n.contains("log"))), (EndCause::Succeeded, false));
-    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let expected = (1..=200_000).map(|n: u32| n.to_string() + "\n").collect::<String>();
     assert!(engine.log(of(&prints), Stream::Out) == format!("first\n{expected}"));
     assert_eq!(engine.log(of(&prints), Stream::Err), "last\n");
 }
@@ -255,7 +274,9 @@ async fn a_second_agent_in_the_same_folder_is_refused() {
 async fn throughput_of_bin_true() {
     let (engine, _dir, agent) = ready(2).await;
     let before = cpu_us(agent.0.id());
-    let ended = |engine: &FakeEngine| engine.with(|s| s.messages.iter().filter(|m| matches!(m, FromAgent::Ended { .. })).count());
+    let ended = |engine: &FakeEngine| {
+        engine.with(|s| s.messages.iter().filter(|m| matches!(m, FromAgent::Ended { .. })).count())
+    };
     let count = 2_000;
     let began = Instant::now();
     for item in 0..count {
@@ -263,7 +284,7 @@ async fn throughput_of_bin_true() {
     }
     while ended(&engine) < count as usize {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(began.elapsed() < Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_mins(1));
     }
     let rate = f64::from(count) / began.elapsed().as_secs_f64();
     let after = cpu_us(agent.0.id());
@@ -280,6 +301,9 @@ async fn throughput_of_bin_true() {
         times.push(began.elapsed());
     }
     times.sort();
-    println!("agent: {rate:.0} /bin/true per second on 2 slots; one at a time p50 {:?} p99 {:?}", times[100], times[197]);
+    println!(
+        "agent: {rate:.0} /bin/true per second on 2 slots; one at a time p50 {:?} p99 {:?}",
+        times[100], times[197]
+    );
     assert_eq!(engine.with(|seen| seen.log_requests), 0);
 }

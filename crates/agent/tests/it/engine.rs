@@ -16,7 +16,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use skein_domain::task::RunSpec;
 use skein_domain::{AttemptEnd, Digest, EngineId};
 use skein_wire::join::{JoinRequest, JoinResponse, JoinToken};
-use skein_wire::lane::{CONNECT_PATH, FILES_PATH, JOIN_PATH, LOGS_PATH, LogCredit, MESSAGES_PATH, ORDERS_PATH, Stream, decode_logs};
+use skein_wire::lane::{
+    CONNECT_PATH, FILES_PATH, JOIN_PATH, LOGS_PATH, LogCredit, MESSAGES_PATH, ORDERS_PATH, Stream, decode_logs,
+};
 use skein_wire::message::AttemptRef;
 use skein_wire::{FromAgent, Hello, InputFile, OrderBody, StartOrder, ToAgent, frame};
 use tokio::sync::mpsc;
@@ -59,7 +61,14 @@ impl FakeEngine {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let manners = Manners { lease_ms: 10_000, heartbeat_ms: 200, answers_heartbeats: true, records: true, takes_connections: true, takes_logs: true };
+        let manners = Manners {
+            lease_ms: 10_000,
+            heartbeat_ms: 200,
+            answers_heartbeats: true,
+            records: true,
+            takes_connections: true,
+            takes_logs: true,
+        };
         let engine = Self { url, seen: Arc::default(), manners: Arc::new(Mutex::new(manners)) };
         let router = Router::new()
             .route(JOIN_PATH, post(join))
@@ -70,7 +79,9 @@ impl FakeEngine {
             .route(&format!("{ORDERS_PATH}{{attempt}}"), get(large_order))
             .layer(DefaultBodyLimit::max(64 << 20))
             .with_state(engine.clone());
-        let listener = axum::serve::ListenerExt::tap_io(listener, |tcp: &mut tokio::net::TcpStream| tcp.set_nodelay(true).unwrap());
+        let listener = axum::serve::ListenerExt::tap_io(listener, |tcp: &mut tokio::net::TcpStream| {
+            tcp.set_nodelay(true).unwrap();
+        });
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         engine
     }
@@ -99,7 +110,11 @@ impl FakeEngine {
 
     pub fn start_order(&self, order: &StartOrder) {
         let order = order.clone();
-        self.send(ToAgent::Start { attempt: order.attempt, generation: order.generation, order: OrderBody::Inline(Box::new(order)) });
+        self.send(ToAgent::Start {
+            attempt: order.attempt,
+            generation: order.generation,
+            order: OrderBody::Inline(Box::new(order)),
+        });
     }
 
     /// Cuts the connection.
@@ -161,7 +176,11 @@ impl FakeEngine {
                 vec![ToAgent::Welcome { lease_ms, heartbeat_ms, lane_token: LANE_TOKEN.into() }]
             }
             FromAgent::Heartbeat { number, .. } if manners.answers_heartbeats => {
-                vec![ToAgent::Lease { heartbeat: *number, lease_ms: manners.lease_ms, heartbeat_ms: manners.heartbeat_ms }]
+                vec![ToAgent::Lease {
+                    heartbeat: *number,
+                    lease_ms: manners.lease_ms,
+                    heartbeat_ms: manners.heartbeat_ms,
+                }]
             }
             FromAgent::Ended { order, .. } if manners.records => vec![ToAgent::Recorded { attempts: vec![*order] }],
             _ => vec![],
@@ -263,7 +282,12 @@ async fn get_file(State(engine): State<FakeEngine>, Path(digest): Path<String>, 
     }
 }
 
-async fn put_file(State(engine): State<FakeEngine>, Path(digest): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+async fn put_file(
+    State(engine): State<FakeEngine>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     if !allowed(&headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }

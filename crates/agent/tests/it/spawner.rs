@@ -83,7 +83,9 @@ async fn exits_signals_and_output_are_told() {
 async fn what_cannot_be_started_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let mut slot = Slot::new(11, &CgroupBase::default()).await;
-    for (argv, part) in [(&["no-such-program"][..], "no such program in PATH"), (&["./none"], "cannot start './none'"), (&[], "empty")] {
+    for (argv, part) in
+        [(&["no-such-program"][..], "no such program in PATH"), (&["./none"], "cannot start './none'"), (&[], "empty")]
+    {
         slot.start(dir.path(), argv, 0);
         let Event::StartFailed { why, .. } = slot.event().await else { panic!() };
         assert!(why.contains(part), "{why}");
@@ -141,15 +143,33 @@ fn children_die_with_the_agent() {
         r#"{{"type":"start","id":1,"argv":["sh","-c","echo $$ > pid.part; setsid sleep 1000 & echo $! > free; mv pid.part pid; sleep 1000"],"env":{env},"cwd":"{d}","folders":[],"out":"{d}/o","err":"{d}/e","memory_mb":0}}"#
     );
     // The shell is the agent: it holds the pipe, and dies by SIGKILL.
-    let script = format!("(printf '%s\\n' '{configure}' '{}'; sleep 1000) | '{}' agent-spawner", start.replace('\'', "'\\''"), testbin().display());
-    let mut agent = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).process_group_of_its_own().spawn().unwrap();
-    let pid = until("the attempt to run", || std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse::<i32>().ok());
+    let script = format!(
+        "(printf '%s\\n' '{configure}' '{}'; sleep 1000) | '{}' agent-spawner",
+        start.replace('\'', "'\\''"),
+        testbin().display()
+    );
+    let mut agent = Tree(
+        Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).process_group_of_its_own().spawn().unwrap(),
+    );
+    let pid = until("the attempt to run", || {
+        std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse::<i32>().ok()
+    });
     let free: i32 = std::fs::read_to_string(dir.path().join("free")).unwrap().trim().parse().unwrap();
     assert!(alive(pid) && alive(free));
-    let holder = sleeper_of(agent.id());
+    let holder = sleeper_of(agent.0.id());
     Command::new("kill").args(["-9", &holder.to_string()]).status().unwrap();
     until("the attempt to die", || (!alive(pid) && !alive(free)).then_some(()));
-    agent.wait().unwrap();
+    agent.0.wait().unwrap();
+}
+
+/// A process group that ends with the test, also when the test fails.
+struct Tree(std::process::Child);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        Command::new("kill").args(["-9", "--", &format!("-{}", self.0.id())]).stderr(Stdio::null()).status().ok();
+        self.0.wait().ok();
+    }
 }
 
 trait OwnGroup {

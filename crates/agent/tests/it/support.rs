@@ -11,7 +11,11 @@ pub fn testbin() -> PathBuf {
     path.pop();
     path.pop();
     path.push("examples/agent-testbin");
-    assert!(path.exists(), "{} is missing: run 'cargo test -p skein-agent', or 'cargo build -p skein-agent --examples' first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run 'cargo test -p skein-agent', or 'cargo build -p skein-agent --examples' first",
+        path.display()
+    );
     path
 }
 
@@ -47,7 +51,9 @@ pub fn cpu_us(pid: u32) -> (u64, u64) {
         let Ok(schedstat) = std::fs::read_dir(entry.path().join("task")) else { continue };
         let us: u64 = schedstat
             .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok())
+            .filter_map(|task| {
+                std::fs::read_to_string(task.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+            })
             .sum::<u64>()
             / 1000;
         if head.starts_with(&format!("{pid} ")) {

@@ -1,21 +1,23 @@
 //! `skein functions`, and the hidden `function-runner`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
+use skein_agent::HostOptions;
 
+use crate::engine_dir::DirArg;
 use crate::failure::{Ended, OK};
 
 /// `skein functions`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FunctionsArgs {
-    /// Address to listen on; port 0 takes a free one
+    /// Loopback address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7717")]
     listen: SocketAddr,
-    /// Its own folder
+    /// Its own folder [default: $XDG_DATA_HOME/skein-functions or ~/.local/share/skein-functions]
     #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    dir: Option<PathBuf>,
     /// Invocations at a time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: u32,
@@ -31,7 +33,7 @@ pub(crate) struct FunctionsArgs {
     /// Bearer key that callers must give; better in SKEIN_FUNCTIONS_KEY, where no process list shows it
     #[arg(long, value_name = "KEY", env = "SKEIN_FUNCTIONS_KEY", hide_env_values = true)]
     key: Option<String>,
-    /// Write the URL to this file when it listens
+    /// Write the address to this file when it listens
     #[arg(long, value_name = "FILE")]
     announce: Option<PathBuf>,
     /// End when standard input closes
@@ -45,17 +47,26 @@ pub(crate) async fn run(args: FunctionsArgs) -> Ended {
         crate::children::leash();
     }
     crate::logging::to_stderr("info");
-    todo!()
-}
-
-/// Says where it listens: whole or not at all, for whoever waits for the file.
-fn announce(path: &Path, address: SocketAddr) -> anyhow::Result<()> {
-    let part = path.with_added_extension("part");
-    let written = std::fs::write(&part, format!("http://{address}\n")).and_then(|()| std::fs::rename(&part, path));
-    written.with_context(|| format!("cannot write {}", path.display()))
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => DirArg::default().path().context("no folder for the functions")?.with_file_name("skein-functions"),
+    };
+    let options = HostOptions {
+        listen: args.listen,
+        concurrency: args.concurrency,
+        timeout_ms: args.timeout_s.saturating_mul(1000),
+        min_warm: args.min_warm,
+        idle_ms: args.idle_s.saturating_mul(1000),
+        key: args.key,
+        announce_file: args.announce,
+        ..HostOptions::new(dir)
+    };
+    skein_agent::run_function_host(options).await?;
+    Ok(OK)
 }
 
 /// `skein function-runner`: serves invocations on $PORT.
 pub(crate) async fn runner() -> Ended {
-    todo!()
+    skein_agent::run_function_face().await?;
+    Ok(OK)
 }

@@ -6,7 +6,8 @@ use skein_api::{AttemptView, Client, LogPiece, SessionDetail};
 use crate::address::LogAddress;
 use crate::connect::Connect;
 use crate::failure::{Ended, INTERRUPTED, OK};
-use crate::follow::{Follower, LogPrinter};
+use crate::follow::Follower;
+use crate::log_printer::LogPrinter;
 use crate::output;
 use crate::results;
 use crate::signals::Signals;
@@ -43,21 +44,24 @@ pub(crate) async fn run(args: LogsArgs) -> Ended {
     if chosen.is_empty() {
         return none_there(&session, &args.of);
     }
-    let mut printer = printer(&session, chosen.len() == 1);
+    let mut printer = args.printer(&session, chosen.len() == 1);
     let streams: &[&str] = if args.stderr { &["err"] } else { &["out", "err"] };
     for attempt in chosen {
         for stream in streams {
             let bytes = client.log(&attempt.attempt, stream).await?;
-            printer.piece(&args.redirected(LogPiece {
+            let piece = LogPiece {
                 attempt: attempt.attempt.clone(),
                 node: attempt.node.clone(),
                 index: attempt.index,
                 stream: (*stream).to_owned(),
                 text: String::from_utf8_lossy(&bytes).into_owned(),
-            }));
+            };
+            if printer.piece(&piece).is_err() {
+                return Ok(OK);
+            }
         }
     }
-    printer.finish();
+    printer.finish(&client).await?;
     Ok(OK)
 }
 
@@ -70,13 +74,10 @@ impl LogsArgs {
     }
 
     /// With `--stderr` the only stream there is goes to standard output, so that it can be piped.
-    fn redirected(&self, piece: LogPiece) -> LogPiece {
-        if self.stderr { LogPiece { stream: "out".to_owned(), ..piece } } else { piece }
+    fn printer(&self, session: &SessionDetail, one: bool) -> LogPrinter {
+        let printer = if one { LogPrinter::plain() } else { LogPrinter::prefixed(session) };
+        printer.one_way(self.stderr)
     }
-}
-
-fn printer(session: &SessionDetail, one: bool) -> LogPrinter {
-    if one { LogPrinter::plain() } else { LogPrinter::prefixed(session) }
 }
 
 /// A node that is there and has not started is no error; one that is not there is.
@@ -103,7 +104,7 @@ async fn follow(client: &Client, session: &SessionDetail, args: &LogsArgs) -> En
         LogAddress::Items(address) => address.index.is_some() || session.summary.items.total == 1,
         LogAddress::Attempt { .. } => true,
     };
-    let mut printer = printer(session, one);
+    let mut printer = args.printer(session, one);
     let mut signals = Signals::take()?;
     let mut follower = Follower::new(client, &session.summary.session, true);
     loop {
@@ -114,12 +115,14 @@ async fn follow(client: &Client, session: &SessionDetail, args: &LogsArgs) -> En
         match sent {
             Some(Sent::Log(piece)) if args.stderr && piece.stream != "err" => {}
             Some(Sent::Log(piece)) if args.covers(&piece.attempt, &piece.node, piece.index) => {
-                printer.piece(&args.redirected(piece));
+                if printer.piece(&piece).is_err() {
+                    return Ok(OK);
+                }
             }
             Some(_) => {}
             None => break,
         }
     }
-    printer.finish();
+    printer.finish(client).await?;
     Ok(OK)
 }

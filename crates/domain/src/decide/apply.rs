@@ -129,7 +129,6 @@ impl Snapshot {
         self.index.idle.retain(|(_, s, _)| *s != id);
         session.holds.clear();
         self.index.unsettled.remove(&id);
-        self.touched.sessions.insert(id);
         self.touched.sessions_ended.push((session, at));
     }
 
@@ -208,7 +207,6 @@ impl Snapshot {
 
     fn end_attempt(&mut self, at: Timestamp, key: AttemptKey, end: &AttemptEnd, then: Then) {
         let Some(attempt) = self.attempts.remove(&key) else { return };
-        self.touched.attempts.remove(&key);
         if let Some(node) = self.node(key.item.node) {
             let profile = node.profile.clone();
             self.index.remove_attempt(&attempt, &profile.needs);

@@ -149,12 +149,7 @@ fn within_time(limit_ms: u64, profile: &Profile) -> Result<(), Reason> {
 }
 
 /// Can this shared solution, with `open` invocations, take it now?
-pub fn fits_gateway(
-    id: &crate::id::SolutionId,
-    shared: &Shared,
-    open: u32,
-    profile: &Profile,
-) -> Result<(), Reason> {
+pub fn fits_gateway(id: &crate::id::SolutionId, shared: &Shared, open: u32, profile: &Profile) -> Result<(), Reason> {
     suits_gateway(id, shared, profile)?;
     if open >= shared.concurrency {
         return Err(Reason::ConcurrencyReached { limit: shared.concurrency });

@@ -376,7 +376,11 @@ impl Plan {
     pub fn into_events(self, snapshot: &Snapshot, generation: u64, now: Timestamp) -> Vec<Event> {
         let held = |r: Release| Event::InstanceHeld { instance: r.instance, session: r.session };
         let mut events: Vec<Event> = self.holds.into_iter().map(held).collect();
-        events.extend(self.assignments.into_iter().map(|a| Event::Assigned { attempt: a.into_attempt(snapshot, generation, now) }));
+        events.extend(
+            self.assignments
+                .into_iter()
+                .map(|a| Event::Assigned { attempt: a.into_attempt(snapshot, generation, now) }),
+        );
         events.extend(self.releases.into_iter().map(|r| Event::InstanceReleased {
             instance: r.instance,
             session: r.session,

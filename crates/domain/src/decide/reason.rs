@@ -300,12 +300,9 @@ impl fmt::Display for Reason {
             Self::AsksPerson => f.write_str("its place was lost; a person must decide (on_lost = \"ask\")"),
             Self::ModeExcludes { mode } => write!(f, "{mode} mode excludes it"),
             Self::NoneConfigured { what } => write!(f, "there is no {what}"),
-            Self::OverTimeLimit { longest_ms, limit_ms } => write!(
-                f,
-                "its longest run time of {} s is over the limit of {} s",
-                longest_ms / 1000,
-                limit_ms / 1000
-            ),
+            Self::OverTimeLimit { longest_ms, limit_ms } => {
+                write!(f, "its longest run time of {} s is over the limit of {} s", longest_ms / 1000, limit_ms / 1000)
+            }
             Self::RunTimeUnknown { limit_ms } => {
                 write!(f, "its run time is unknown and could exceed the limit of {} s", limit_ms / 1000)
             }

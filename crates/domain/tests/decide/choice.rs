@@ -36,7 +36,10 @@ fn swapping_the_prices_swaps_the_places() {
     // 1 USD an hour for the function, a nano-USD for the agent -> the other way round.
     scene.solution(dedicated("own", OWN_DEAR));
     let (place, choice) = placeable(&scene, key(session, 0, 0));
-    assert_eq!((place.as_str(), &choice), ("fn", &Choice::Cheaper { here: NanoUsd(62_500), there: NanoUsd(50_000_000) }));
+    assert_eq!(
+        (place.as_str(), &choice),
+        ("fn", &Choice::Cheaper { here: NanoUsd(62_500), there: NanoUsd(50_000_000) })
+    );
     assert_eq!(choice.to_string(), "cheaper here: $0.000062500 against $0.050000");
     assert_eq!(scene.pass().assignments[0].choice, choice);
 }
@@ -108,7 +111,10 @@ fn a_service_and_the_modes_stay_where_they_belong() {
     let session = scene.start_task(service);
     let plan = scene.decide();
     assert_eq!((places(&plan), plan.assignments[0].limit_ms), (vec!["a".to_owned()], None));
-    assert_eq!(placeable(&scene, key(session, 0, 0)).1, Choice::OnlyKind { other: Box::new(Reason::ServiceNeedsInstance) });
+    assert_eq!(
+        placeable(&scene, key(session, 0, 0)).1,
+        Choice::OnlyKind { other: Box::new(Reason::ServiceNeedsInstance) }
+    );
     for (mode, place) in [(RunningMode::Dedicated, "a"), (RunningMode::Serverless, "fn")] {
         let mut scene = estate(if place == "a" { OWN_DEAR } else { OWN_CHEAP });
         let session = scene.start_task(TaskSpec { running_mode: mode, ..task("t") });
@@ -120,7 +126,8 @@ fn a_service_and_the_modes_stay_where_they_belong() {
 #[test]
 fn forced_to_serverless_but_over_the_limit_is_refused_with_the_limit() {
     let scene = estate(OWN_CHEAP);
-    let forced = |longest| TaskSpec { longest_run_ms: Some(longest), running_mode: RunningMode::Serverless, ..task("t") };
+    let forced =
+        |longest| TaskSpec { longest_run_ms: Some(longest), running_mode: RunningMode::Serverless, ..task("t") };
     let never = |task: TaskSpec| never_fits(&scene.snapshot, &scene.policy, &task.profile());
     assert_eq!(never(forced(100_000)), None);
     assert_eq!(never(forced(100_001)), Some(Reason::OverTimeLimit { longest_ms: 100_001, limit_ms: 100_000 }));

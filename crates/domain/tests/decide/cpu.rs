@@ -87,5 +87,11 @@ fn ceilings_and_caps_of_the_policy_hold() {
     assert_eq!(places(&scene.pass()), ["a"]);
     let reason = because(waits(&scene, key(session, 0, 1)));
     assert!(!reason.is_lasting(), "{reason} goes away when the session gives one back");
-    assert_eq!(places(&{ scene.start_task(with_cpu("u", 0)); scene.decide() }), ["b"]);
+    assert_eq!(
+        places(&{
+            scene.start_task(with_cpu("u", 0));
+            scene.decide()
+        }),
+        ["b"]
+    );
 }

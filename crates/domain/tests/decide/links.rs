@@ -69,7 +69,13 @@ fn a_failure_cancels_what_comes_after_it_and_the_session_fails() {
 #[test]
 fn a_node_whose_links_fail_one_by_one_is_cancelled_once() {
     let mut scene = scene();
-    let nodes = vec![node("a", &[]), node("b", &[]), loose(task("c"), &["a", "b"]), node("d", &[]), node("e", &[("c", When::End)])];
+    let nodes = vec![
+        node("a", &[]),
+        node("b", &[]),
+        loose(task("c"), &["a", "b"]),
+        node("d", &[]),
+        node("e", &[("c", When::End)]),
+    ];
     let session = scene.start_nodes(nodes, &[]);
     assert_eq!(started(&mut scene, session), ["a", "b", "d"]);
     let at = |scene: &Scene, name: &str| {
@@ -92,7 +98,8 @@ fn a_node_whose_links_fail_one_by_one_is_cancelled_once() {
 fn stopping_cancels_the_waiting_at_once_and_the_running_in_order() {
     let mut scene = scene();
     scene.policy.tasks_per_instance_max = Some(2);
-    let session = scene.start_nodes(vec![loose(TaskSpec { array: 5, ..task("a") }, &[]), loose(task("b"), &["a"])], &[]);
+    let session =
+        scene.start_nodes(vec![loose(TaskSpec { array: 5, ..task("a") }, &[]), loose(task("b"), &["a"])], &[]);
     scene.pass();
     let by = "tester".parse().unwrap();
     let events = scene.happen(vec![Event::SessionStopping { session, by }]);

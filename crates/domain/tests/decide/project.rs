@@ -31,7 +31,16 @@ fn a_small_thread_is_projected_in_order_with_time_and_cost() {
     let course = project(&scene.snapshot, &scene.policy, session, scene.now);
     assert_eq!(format!("{:?}", scene.snapshot), before, "a dry run changes nothing");
     let times: Vec<_> = course.items.iter().map(|i| (i.item.node.node, i.item.index, i.start_ms, i.end_ms)).collect();
-    assert_eq!(times, [(0, 0, 0, 1_000), (1, 0, 1_000, 11_000), (1, 1, 1_000, 11_000), (1, 2, 11_000, 21_000), (2, 0, 21_000, 23_000)]);
+    assert_eq!(
+        times,
+        [
+            (0, 0, 0, 1_000),
+            (1, 0, 1_000, 11_000),
+            (1, 1, 1_000, 11_000),
+            (1, 2, 11_000, 21_000),
+            (2, 0, 21_000, 23_000)
+        ]
+    );
     assert_eq!((course.total_ms, course.cost, course.cut), (23_000, NanoUsd(33_000), false));
     assert_eq!(course.cost, course.items.iter().fold(NanoUsd::ZERO, |sum, i| sum + i.cost));
     assert!(course.stuck.is_empty());
@@ -75,7 +84,8 @@ fn plans_that_are_full_take_no_time() {
 fn open_attempts_and_patience_are_part_of_the_course() {
     let mut scene = scene();
     scene.solution(shared("fn", 1_000_000, 1_000_000, 100));
-    let session = scene.start_task(TaskSpec { array: 3, running_mode: RunningMode::Hybrid, allowed_wait_ms: 4_000, ..task("t") });
+    let session =
+        scene.start_task(TaskSpec { array: 3, running_mode: RunningMode::Hybrid, allowed_wait_ms: 4_000, ..task("t") });
     scene.pass();
     scene.after_ms(1_000);
     let course = project(&scene.snapshot, &scene.policy, session, scene.now);

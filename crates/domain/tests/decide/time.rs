@@ -37,7 +37,10 @@ fn patience_ends_a_cold_start_before_the_allowed_wait() {
     let until = scene.now.after_ms(8_000);
     assert_eq!((places(&first), first.next_wake), (vec!["a".to_owned()], Some(until)));
     let Reason::WaitsForCheaper { until: said, because } = waits(&scene, key(session, 0, 1)) else { panic!() };
-    assert_eq!((said, *because), (until, Reason::NoInstance { looked_at: 1, because: Box::new(Reason::SlotsTaken { slots: 1 }) }));
+    assert_eq!(
+        (said, *because),
+        (until, Reason::NoInstance { looked_at: 1, because: Box::new(Reason::SlotsTaken { slots: 1 }) })
+    );
 
     scene.now = until.after_ms(0);
     let (place, choice) = placeable(&scene, key(session, 0, 1));
@@ -153,7 +156,9 @@ fn an_agent_kept_until_the_end_is_free_with_the_end() {
     let plan = scene.pass();
     assert_eq!((plan.releases.len(), plan.next_wake), (0, None));
     scene.succeed(key(session, 1, 0).attempt(1));
-    assert!(scene.snapshot.sessions.is_empty() && scene.snapshot.instances.values().all(skein_domain::Instance::is_free));
+    assert!(
+        scene.snapshot.sessions.is_empty() && scene.snapshot.instances.values().all(skein_domain::Instance::is_free)
+    );
 }
 
 /// The session may hold one agent, and `y` needs the other one: it starts as soon as the first is back.

@@ -64,7 +64,9 @@ impl Books {
         let count: u32 = session.nodes.iter().map(|n| n.count).sum();
         assert_eq!(tally.ended(), count, "{} ended with items that have not", session.id);
         assert_eq!(tally, session.tally());
-        let SessionState::Ended(outcome) = session.state else { panic!("{} ended, but is {:?}", session.id, session.state) };
+        let SessionState::Ended(outcome) = session.state else {
+            panic!("{} ended, but is {:?}", session.id, session.state)
+        };
         assert_eq!(outcome == Outcome::Failed, tally.failed + tally.lost > 0);
     }
 
@@ -109,9 +111,16 @@ pub(crate) fn holds_and_nodes(snapshot: &Snapshot) {
     for attempt in snapshot.attempts.values() {
         let node = snapshot.node(attempt.key.item.node).unwrap();
         let open = &node.open[&attempt.key.item.index];
-        assert!(matches!(open, ItemState::Assigned { attempt: a, .. } if *a == attempt.key), "{:?} is {open:?}", attempt.key);
+        assert!(
+            matches!(open, ItemState::Assigned { attempt: a, .. } if *a == attempt.key),
+            "{:?} is {open:?}",
+            attempt.key
+        );
         if let Place::Instance(id) = &attempt.place {
-            assert!(snapshot.instances[id].held_by.contains(&attempt.key.item.session()) || snapshot.instances[id].state == skein_domain::InstanceState::Gone);
+            assert!(
+                snapshot.instances[id].held_by.contains(&attempt.key.item.session())
+                    || snapshot.instances[id].state == skein_domain::InstanceState::Gone
+            );
         }
     }
 }

@@ -83,7 +83,10 @@ fn suits_instance(before: &Snapshot, instance: &Instance, placed: &Assignment) {
     assert!(needs.instance_type.is_none() || needs.instance_type == facts.instance_type);
     assert!(needs.solution.as_ref().is_none_or(|asked| *asked == instance.solution));
     assert!(facts.container || !needs.container);
-    assert_eq!(placed.limit_ms.is_none(), profile.service || (profile.longest_run_ms.is_none() && !before.solutions.contains_key(&instance.solution)));
+    assert_eq!(
+        placed.limit_ms.is_none(),
+        profile.service || (profile.longest_run_ms.is_none() && !before.solutions.contains_key(&instance.solution))
+    );
     assert!(profile.longest_run_ms.is_none() || placed.limit_ms == profile.longest_run_ms, "{placed:?}");
 }
 

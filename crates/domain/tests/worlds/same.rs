@@ -38,7 +38,10 @@ fn reloaded(snapshot: &Snapshot, random: &mut Random) -> Snapshot {
 
 pub(crate) fn same_again(world: &World, record: &Record) {
     assert_eq!(plan_bytes(&record.before, &record.policy, record.at), bytes(&record.plan));
-    assert_eq!(plan_bytes(&world.scene.snapshot.clone(), &record.policy, record.at), plan_bytes(&world.scene.snapshot, &record.policy, record.at));
+    assert_eq!(
+        plan_bytes(&world.scene.snapshot.clone(), &record.policy, record.at),
+        plan_bytes(&world.scene.snapshot, &record.policy, record.at)
+    );
 }
 
 pub(crate) fn loaded(world: &World) {
@@ -121,7 +124,11 @@ pub(crate) fn next_wake(record: &Record) {
     for _ in 0..2 {
         let ahead = random.below(most.unsigned_abs());
         let later = decide(&record.before, &record.policy, Timestamp(record.at.0 + i64::try_from(ahead).unwrap()));
-        assert!(later.assignments.is_empty() && later.releases.is_empty(), "{ahead} us later, though {:?}: {later:?}", plan.next_wake);
+        assert!(
+            later.assignments.is_empty() && later.releases.is_empty(),
+            "{ahead} us later, though {:?}: {later:?}",
+            plan.next_wake
+        );
     }
 }
 

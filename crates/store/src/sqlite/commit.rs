@@ -37,8 +37,10 @@ impl Ledger for SqliteLedger {
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
         let before = |age_ms: u64| now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000));
         let transaction = begin(&mut self.connection, self.epoch)?;
-        let mut query = transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1000")?;
-        let ids: Vec<i64> = query.query_map([before(limits.sessions_age_ms)], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut query =
+            transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1000")?;
+        let ids: Vec<i64> =
+            query.query_map([before(limits.sessions_age_ms)], |row| row.get(0))?.collect::<Result<_, _>>()?;
         drop(query);
         for id in &ids {
             for table in ["items", "attempts", "nodes", "file_refs", "client_keys"] {
@@ -52,10 +54,8 @@ impl Ledger for SqliteLedger {
                 (SELECT seq FROM events WHERE at >= ?1 ORDER BY seq LIMIT 1), (SELECT max(seq) + 1 FROM events))",
             [before(limits.events_age_ms)],
         )?;
-        let many = transaction.execute(
-            "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1",
-            [int(limits.events_max)],
-        )?;
+        let many = transaction
+            .execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1", [int(limits.events_max)])?;
         transaction.commit()?;
         let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
         Ok(Removed { sessions, events: (old + many) as u64 })
@@ -148,7 +148,11 @@ fn write_item(
     )
 }
 
-fn write_attempt(to: &Connection, attempt: &Attempt, ended: Option<(&AttemptEnd, Timestamp)>) -> Result<(), StoreError> {
+fn write_attempt(
+    to: &Connection,
+    attempt: &Attempt,
+    ended: Option<(&AttemptEnd, Timestamp)>,
+) -> Result<(), StoreError> {
     let key = attempt.key;
     let ending = ended.map(|(end, _)| json(end)).transpose()?;
     run(

@@ -53,7 +53,8 @@ struct SessionBody {
 }
 
 fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
-    let mut query = connection.prepare("SELECT id, created_at, state, spec, body FROM sessions WHERE ended_at IS NULL")?;
+    let mut query =
+        connection.prepare("SELECT id, created_at, state, spec, body FROM sessions WHERE ended_at IS NULL")?;
     let mut rows = query.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
@@ -82,7 +83,8 @@ fn nodes(connection: &Connection, session: SessionId, spec: &SessionSpec) -> Res
     let mut rows = query.query([int(session.0)])?;
     while let Some(row) = rows.next()? {
         let (at, body): (u32, String) = (row.get(0)?, row.get(1)?);
-        let corrupt = |why: &str| StoreError::Corrupt { table: "nodes", key: format!("{session}.{at}"), why: why.to_owned() };
+        let corrupt =
+            |why: &str| StoreError::Corrupt { table: "nodes", key: format!("{session}.{at}"), why: why.to_owned() };
         let spec = spec.thread.nodes.get(at as usize).ok_or_else(|| corrupt("its thread has no such node"))?;
         if nodes.len() != at as usize {
             return Err(corrupt("a node before it is missing"));

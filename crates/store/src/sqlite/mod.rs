@@ -52,7 +52,8 @@ impl SqliteLedger {
         if owner != engine.as_str() {
             return Err(StoreError::OtherEngine { dir: dir.to_owned(), owner, asked: engine.to_string() });
         }
-        let epoch = connection.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))?;
+        let epoch = connection
+            .query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))?;
         Ok(Self { connection, epoch: epoch.unsigned_abs(), dir: dir.to_owned(), _lock: lock })
     }
 

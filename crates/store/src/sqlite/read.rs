@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension as _, Params, Row, params};
 use skein_domain::{
-    AttemptEnd, AttemptKey, Digest, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, SolutionId, Timestamp,
-    UserName,
+    AttemptEnd, AttemptKey, Digest, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, SolutionId,
+    Timestamp, UserName,
 };
 
 use super::load::parse;
 use super::{SqliteReader, int};
 use crate::row::{
-    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Page, SecretRow, SessionRow, TokenRow,
+    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Page, SecretRow, SessionRow,
+    TokenRow,
 };
 use crate::{Reader, StoreError};
 
@@ -50,7 +51,11 @@ impl SqliteReader {
 }
 
 fn name<T: std::str::FromStr<Err = skein_domain::id::BadId>>(table: &'static str, text: &str) -> Result<T, StoreError> {
-    text.parse().map_err(|e: skein_domain::id::BadId| StoreError::Corrupt { table, key: text.to_owned(), why: e.to_string() })
+    text.parse().map_err(|e: skein_domain::id::BadId| StoreError::Corrupt {
+        table,
+        key: text.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 const SESSION: &str = "SELECT id, name, user, state, created_at, ended_at FROM sessions";
@@ -80,7 +85,8 @@ fn attempt_row(row: &Row<'_>) -> Result<AttemptRow, StoreError> {
 }
 
 fn document_row(row: &Row<'_>) -> Result<Document, StoreError> {
-    let (kind, name_text, body, user): (String, String, String, String) = (row.get(0)?, row.get(1)?, row.get(3)?, row.get(4)?);
+    let (kind, name_text, body, user): (String, String, String, String) =
+        (row.get(0)?, row.get(1)?, row.get(3)?, row.get(4)?);
     Ok(Document {
         kind: if kind == "task" { DocumentKind::Task } else { DocumentKind::Thread },
         version: row.get::<_, i64>(2)?.unsigned_abs(),
@@ -117,7 +123,8 @@ impl Reader for SqliteReader {
     }
 
     fn items(&self, node: NodeKey, page: Page) -> Result<Vec<ItemRow>, StoreError> {
-        let sql = "SELECT idx, open, ended, at FROM items WHERE session = ?1 AND node = ?2 ORDER BY idx LIMIT ?3 OFFSET ?4";
+        let sql =
+            "SELECT idx, open, ended, at FROM items WHERE session = ?1 AND node = ?2 ORDER BY idx LIMIT ?3 OFFSET ?4";
         let values = params![int(node.session.0), node.node, page.limit, int(page.offset)];
         self.list(sql, values, |row| item_row(node, row))
     }
@@ -129,7 +136,8 @@ impl Reader for SqliteReader {
     }
 
     fn attempts(&self, session: SessionId, page: Page) -> Result<Vec<AttemptRow>, StoreError> {
-        let sql = "SELECT body, ending, at FROM attempts WHERE session = ?1 ORDER BY node, idx, number LIMIT ?2 OFFSET ?3";
+        let sql =
+            "SELECT body, ending, at FROM attempts WHERE session = ?1 ORDER BY node, idx, number LIMIT ?2 OFFSET ?3";
         self.list(sql, params![int(session.0), page.limit, int(page.offset)], attempt_row)
     }
 
@@ -245,11 +253,16 @@ impl Reader for SqliteReader {
         let mut all: BTreeSet<Digest> = self
             .list("SELECT DISTINCT digest FROM file_refs", [], |row| {
                 let text: String = row.get(0)?;
-                Digest::new(&text).map_err(|e| StoreError::Corrupt { table: "file_refs", key: text, why: e.to_string() })
+                Digest::new(&text).map_err(|e| StoreError::Corrupt {
+                    table: "file_refs",
+                    key: text,
+                    why: e.to_string(),
+                })
             })?
             .into_iter()
             .collect();
-        let bodies = self.list("SELECT body FROM documents WHERE removed = 0", [], |row| Ok(row.get::<_, String>(0)?))?;
+        let bodies =
+            self.list("SELECT body FROM documents WHERE removed = 0", [], |row| Ok(row.get::<_, String>(0)?))?;
         for body in bodies {
             collect_digests(&parse("documents", "?", &body)?, &mut all);
         }

@@ -57,7 +57,11 @@ fn ended_sessions_go_with_all_their_rows_after_their_time() {
     assert!(reader.attempts(old, Page::ALL).unwrap().is_empty() && reader.item(key(old, 0, 0)).unwrap().is_none());
     assert_eq!(reader.client_key("tester", &old.to_string()).unwrap(), None);
     assert_eq!(reader.client_key("tester", &open.to_string()).unwrap(), Some(open));
-    assert_eq!(reader.referenced().unwrap().into_iter().collect::<Vec<_>>(), [digest('a')], "the open one refers to it");
+    assert_eq!(
+        reader.referenced().unwrap().into_iter().collect::<Vec<_>>(),
+        [digest('a')],
+        "the open one refers to it"
+    );
     let loaded = kept.loaded();
     assert_eq!(loaded, kept.scene.snapshot);
 }

@@ -25,7 +25,8 @@ fn commit(ledger: &mut SqliteLedger, record: &Record) {
 /// The same in what is kept, and the same plan bytes.
 fn assert_same(ledger: &mut SqliteLedger, built: &Snapshot, policy: &Policy, now: Timestamp) {
     let mut loaded = Snapshot::load(ledger.load().unwrap());
-    assert_eq!((loaded.turn, &loaded), (built.turn, built));
+    assert_eq!(loaded.turn, built.turn);
+    assert!(loaded == *built, "what was loaded after turn {} is not what was built", built.turn);
     for id in built.instances.keys() {
         loaded.set_live(id, built.live(id));
     }
@@ -41,8 +42,10 @@ fn play(seed: u64, ledger: &mut SqliteLedger, mut each: impl FnMut(&mut SqliteLe
             world.calm_down();
         }
         let record = world.turn();
-        commit(ledger, &record);
-        each(ledger, &world, &record);
+        if !record.events.is_empty() {
+            commit(ledger, &record);
+            each(ledger, &world, &record);
+        }
         if turn > TURNS && world.scene.snapshot.sessions.is_empty() {
             return;
         }
@@ -122,8 +125,8 @@ fn a_copy_at_any_commit_has_every_acknowledged_turn() {
                 let torn = tempfile::tempdir().unwrap();
                 copy(dir.path(), torn.path(), Some(written + random.below(now_written - written)));
                 let loaded = Snapshot::load(open(torn.path()).load().unwrap());
-                assert_eq!(loaded.turn, record.turn - 1, "the turn that was being written is there in part");
-                assert_eq!(loaded, record.start);
+                assert_eq!(loaded.turn, record.start.turn, "the turn that was being written is there in part");
+                assert!(loaded == record.start);
             }
             written = now_written;
         });

@@ -19,6 +19,7 @@ use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::is_over;
 use crate::local::{Functions, Local, Wanted};
 use crate::output;
+use crate::show;
 use crate::signals::Signals;
 use crate::submit::Document;
 
@@ -73,7 +74,7 @@ pub(crate) async fn run(args: DemoArgs) -> Ended {
     let say = Say { json: args.json };
     let dir = folder(&args)?;
     crate::logging::to_file(&dir.join("engine.log"), "info").context("no log file")?;
-    say.line(&format!("demo folder  {}", dir.display()));
+    say.line(&format!("demo folder  {}", show::path(&dir)));
     let wanted = Wanted {
         dir: dir.clone(),
         agents: AGENTS,
@@ -194,7 +195,7 @@ async fn begin(client: &Client, dir: &Path, say: Say) -> anyhow::Result<String> 
 
 /// Until Ctrl-C.
 async fn stay(client: &Client, local: &mut Local, signals: &mut Signals, dir: &Path, say: Say, id: &str) {
-    let dir = dir.display();
+    let dir = show::path(dir);
     say.line(&format!("\nThe engine stays at {}; Ctrl-C stops it. From another terminal:", client.url()));
     for command in [format!("session attempts {id}"), format!("why {id}/merge"), "instance list".to_owned()] {
         say.line(&format!("  skein {command} --dir {dir}"));

@@ -69,7 +69,7 @@ impl Progress {
             let ending = attempt.ending.as_deref().unwrap_or(&attempt.state);
             let why = show::short_why(attempt);
             let run = show::duration_or_dash(attempt.run_ms);
-            self.say.line(&format!("{since:>10}  {item:<20} {ending} on {} after {run}; there because: {why}", attempt.place));
+            self.say.line(&format!("{since:>10}  {item:<19} {:<10} {run:>7}  {ending}; why there: {why}", attempt.place));
         }
     }
 

@@ -44,9 +44,10 @@ impl Summary {
     pub(crate) async fn collect(client: &Client, detail: SessionDetail, dir: &Path, took: Duration) -> anyhow::Result<Self> {
         let (session, state) = (detail.summary.session.clone(), detail.summary.state.clone());
         let attempts = results::attempts(client, &session).await?;
+        let left = results::files(&attempts);
         let mut files = Vec::new();
-        for found in results::files(&attempts) {
-            if RESULTS.contains(&found.file.path.as_str()) {
+        for name in RESULTS {
+            if let Some(found) = left.iter().find(|found| found.file.path == name) {
                 files.push(results::download(client, &found.file, &dir.join("results")).await?);
             }
         }
@@ -94,7 +95,7 @@ impl Summary {
             show::usd(self.detail.cost_nano_usd)
         ));
         for file in &self.files {
-            say.line(&format!("  {}", file.display()));
+            say.line(&format!("  {}", show::path(file)));
         }
         if self.state != "succeeded" {
             say.line(&format!("logs: skein up --dir {0}, then skein logs {1} --dir {0}", dir.display(), self.session));

@@ -1,0 +1,3 @@
+//! The runner's faces: how the outside calls it.
+
+pub(crate) mod http;

@@ -1,0 +1,144 @@
+//! The CLI against an engine that is up with one agent.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::{Home, finish, holds_text, signal, until};
+
+#[test]
+fn the_repository_keeps_versions_and_shows_defaults() {
+    let home = Home::with_engine(&[]);
+    home.write("hello.yaml", "name: hello\ncommand: [sh, -c, 'echo hello {index}']\ncpu: 10\n");
+    assert!(home.skein(&["task", "add", "hello.yaml"]).ok().out.contains("version 1"));
+    home.write("hello.yaml", "name: hello\ncommand: [sh, -c, 'echo hello again']\ncpu: 10\n");
+    assert!(home.skein(&["task", "add", "hello.yaml"]).ok().out.contains("version 2"));
+    let shown = home.skein(&["task", "show", "hello"]).ok().out;
+    assert!(shown.contains("cpu             10\n") && shown.contains("memory_mb       256 (default)"), "{shown}");
+    assert_eq!(home.skein(&["task", "run", "hello"]).ok().out, "hello again\n");
+    assert_eq!(home.skein(&["task", "run", "hello", "--version", "1"]).ok().out, "hello 0\n");
+    let set = home.skein(&["task", "run", "hello", "--set", "hello.array=2", "--version", "1"]).ok();
+    assert_eq!(set.sorted_lines(), ["hello[0] | hello 0", "hello[1] | hello 1"]);
+    assert_eq!(home.json(&["task", "list"])[0]["version"], 2);
+    home.skein(&["task", "remove", "hello"]).ok();
+    assert_eq!(home.skein(&["task", "run", "hello"]).code, 1);
+    let wrong = home.skein(&["thread", "add", "hello.yaml"]);
+    assert_eq!((wrong.code, wrong.err.contains("skein task add")), (2, true), "{}", wrong.err);
+}
+
+#[test]
+fn a_session_can_be_looked_at_from_every_side() {
+    let home = Home::with_engine(&[]);
+    home.write(
+        "t.toml",
+        r#"
+        description = "two"
+        [tasks.first]
+        array = 2
+        command = ["sh", "-c", "echo out {index}; echo err {index} >&2; echo {index} > f"]
+        outputs = ["f"]
+        [tasks.second]
+        command = ["echo", "done"]
+        after = ["first"]
+        "#,
+    );
+    let id = home.skein(&["run", "t.toml", "--detach"]).ok().out.trim().to_owned();
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "succeeded");
+    let list = home.json(&["session", "list"]);
+    assert_eq!((&list[0]["session"], &list[0]["user"]), (&id.as_str().into(), &"tester".into()));
+    assert_eq!(home.json(&["session", "attempts", &id]).as_array().unwrap().len(), 3);
+    assert_eq!(home.json(&["session", "files", &id])[1]["path"], "f");
+    home.skein(&["session", "files", &id, "--download", "got"]).ok();
+    assert_eq!((home.read("got/first/0/f"), home.read("got/first/1/f")), ("0\n".to_owned(), "1\n".to_owned()));
+    let logs = home.skein(&["logs", &id]).ok();
+    assert_eq!(logs.sorted_lines(), ["first[0] | out 0", "first[1] | out 1", "second | done"]);
+    assert_eq!(home.skein(&["logs", &format!("{id}/first[1]"), "--stderr"]).ok().out, "err 1\n");
+    assert_eq!(home.skein(&["logs", &format!("{id}.0.1.1")]).ok().out, "out 1\n");
+    assert_eq!(home.skein(&["logs", "-f", &format!("{id}/second")]).ok().out, "second | done\n");
+    assert!(home.skein(&["logs", &format!("{id}/third")]).err.contains("it has: first, second"));
+    assert!(home.skein(&["why", &id]).ok().out.contains("nothing waits"));
+    assert_eq!(home.json(&["why", &format!("{id}/first[1]")])["state"], "ended");
+    for table in [vec!["session", "list"], vec!["session", "show", &id], vec!["session", "attempts", &id], vec!["session", "files", &id]] {
+        let said = home.skein(&table).ok();
+        assert!(said.out.lines().all(|line| line.trim_end() == line), "{}", said.out);
+    }
+}
+
+#[test]
+fn what_waits_says_why_and_can_be_stopped() {
+    let home = Home::with_engine(&[]);
+    let ask = ["run", "--detach", "--name", "big", "--memory-mb", "4000000", "--", "true"];
+    let id = home.skein(&ask).ok().out.trim().to_owned();
+    until("the reason", || home.skein(&["why", &id]).ok().out.contains("memory"));
+    assert_eq!(home.json(&["why", &format!("{id}/big")])["state"], "waiting");
+    home.skein(&["session", "stop", &id]).ok();
+    until("the end", || home.json(&["session", "show", &id])["state"] == "cancelled");
+}
+
+#[test]
+fn a_plan_says_where_and_starts_nothing() {
+    let home = Home::with_engine(&[]);
+    home.write("t.toml", "[tasks.a]\ncommand = [\"true\"]\narray = 3\nexpected_run_s = 2\n");
+    until("the agent", || home.json(&["instance", "list"])[0]["connected"] == true);
+    let plan = home.json(&["plan", "t.toml"]);
+    assert_eq!((plan["items"].as_array().unwrap().len(), &plan["items"][0]["place"]), (3, &"local".into()));
+    let table = home.skein(&["plan", "t.toml"]).ok().out;
+    assert!(table.contains("0-2") && table.contains("3 items"), "{table}");
+    assert_eq!(home.json(&["session", "list"]).as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_secret_is_used_and_never_shown() {
+    let home = Home::with_engine(&[]);
+    let value = "correct-horse-battery-staple";
+    home.skein_with(&["secret", "set", "KEY"], &format!("{value}\n")).ok();
+    let check = format!("test \"$K\" = {} && echo \"key: $K\"", value.replace("horse", "h''orse"));
+    let said = home.skein(&["run", "--env", "K={secret:KEY}", "--", "sh", "-c", &check]).ok();
+    assert_eq!(said.out, "key: ***\n");
+    assert_eq!(home.json(&["secret", "list"])[0]["name"], "KEY");
+    let found = holds_text(home.dir.path(), value);
+    assert!(found.is_empty(), "the secret stands in {found:?}");
+    assert!(home.skein_with(&["secret", "set", "EMPTY"], "\n").err.contains("empty"));
+    home.skein(&["secret", "remove", "KEY"]).ok();
+    let said = home.skein(&["run", "--env", "K={secret:KEY}", "--", "true"]);
+    assert_eq!((said.code, said.err.contains("skein secret set KEY")), (1, true), "{}", said.err);
+}
+
+#[test]
+fn tokens_are_made_once_and_revoked() {
+    let home = Home::with_engine(&[]);
+    let url = std::fs::read_to_string(home.path(".local/share/skein/engine.json")).unwrap();
+    let url = serde_json::from_str::<serde_json::Value>(&url).unwrap()["url"].as_str().unwrap().to_owned();
+    let token = home.skein(&["token", "new", "bob"]).ok().out.trim().to_owned();
+    let as_bob = ["run", "--engine", &url, "--token", &token, "--", "true"];
+    home.skein(&as_bob).ok();
+    assert_eq!(home.json(&["session", "list"])[0]["user"], "bob");
+    let id = home.json(&["token", "list"])[0]["id"].as_str().unwrap().to_owned();
+    home.skein(&["token", "revoke", &id]).ok();
+    assert_eq!(home.skein(&as_bob).code, 1);
+    assert!(home.skein(&["token", "join"]).ok().out.starts_with("skein-join~"));
+}
+
+#[test]
+fn ctrl_c_stops_a_session_and_the_engine_stays() {
+    let home = Home::with_engine(&[]);
+    let mut command = home.command(&["run", "--", "sleep", "300"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the start", || home.json(&["session", "list"])[0]["items"]["running"] == 1);
+    signal(&child, "INT");
+    assert_eq!(finish(child, "run", Duration::from_secs(30)).code, 130);
+    assert_eq!(home.json(&["session", "list"])[0]["state"], "cancelled");
+}
+
+#[test]
+fn a_configuration_is_checked_with_line_and_reason() {
+    let home = Home::new();
+    home.write("good.json", r#"{"solutions": {"own": {"kind": "dedicated", "price_per_hour_usd": 1.0}}}"#);
+    home.write("bad.json", "{\n  \"solutions\": {},\n  \"colour\": 1\n}");
+    home.skein(&["config", "check", "good.json"]).ok();
+    let bad = home.skein(&["config", "check", "bad.json"]);
+    assert_eq!(bad.code, 1);
+    assert!(bad.err.contains("colour") && bad.err.contains("line 3"), "{}", bad.err);
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask test`: the steps in order, with times; the first that fails ends it.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::{generated, repo, tidy};
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    ("tests", || cargo(&["test", "--workspace"])),
+    ("tidy", tidy::run),
+    ("generated files", generated::check),
+];
+
+/// Runs every step.
+pub(crate) fn test() -> Result<()> {
+    let mut times = Vec::new();
+    for (name, step) in STEPS {
+        println!("==> {name}");
+        let (result, took) = timed(*step);
+        times.push((*name, took));
+        if let Err(error) = result {
+            summary(&times);
+            bail!("FAILED: {name}: {error:#}");
+        }
+    }
+    summary(&times);
+    println!("everything passed");
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a step takes; nothing is decided by it")]
+fn timed(step: fn() -> Result<()>) -> (Result<()>, Duration) {
+    let start = std::time::Instant::now();
+    let result = step();
+    (result, start.elapsed())
+}
+
+fn summary(times: &[(&str, Duration)]) {
+    println!();
+    for (name, took) in times {
+        println!("{name:<16} {:>7.1} s", took.as_secs_f64());
+    }
+    let all: Duration = times.iter().map(|(_, took)| *took).sum();
+    println!("{:<16} {:>7.1} s", "all", all.as_secs_f64());
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let status = repo::cargo().args(arguments).status()?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
