@@ -31,7 +31,11 @@ impl FromStr for Address {
                 (node, Some(index.ok_or_else(bad)?))
             }
         };
-        if node.is_empty() { Err(bad()) } else { Ok(Self { session: session.to_string(), node: Some(node.to_owned()), index }) }
+        if node.is_empty() {
+            Err(bad())
+        } else {
+            Ok(Self { session: session.to_string(), node: Some(node.to_owned()), index })
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::{
-    agent, completions, config, demo, documents, functions, instance, logs, plan, run, secret, session, solution, token, up, why,
+    agent, completions, config, demo, documents, functions, instance, logs, plan, run, secret, session, solution,
+    token, up, why,
 };
 
 /// Runs threads of tasks over machines you own and functions of any cloud, from one binary.

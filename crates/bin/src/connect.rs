@@ -51,13 +51,9 @@ impl Connect {
             return Ok(Some(client(url, &self.token_for(url, dir)?, ca.as_deref())?));
         }
         let dir = dir?;
-        let Some(file) = engine_dir::engine_file(&dir)? else { return Ok(None) };
-        // Without the token: another program may have taken the port since.
-        let stranger = client(&file.url, "", ca.as_deref())?;
-        match tokio::time::timeout(HEALTH_MAX, stranger.health()).await {
-            Ok(Ok(_)) => Ok(Some(client(&file.url, &self.token_for(&file.url, Ok(dir))?, ca.as_deref())?)),
-            _ => Ok(None),
-        }
+        let Some(url) = up_in(&dir, ca.as_deref()).await? else { return Ok(None) };
+        let token = self.token_for(&url, Ok(dir))?;
+        Ok(Some(client(&url, &token, ca.as_deref())?))
     }
 
     /// The token that was given, or the local user's when the engine is the folder's own.
@@ -68,10 +64,21 @@ impl Connect {
         let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
         let dir = dir.ok().filter(|dir| matches!(engine_dir::engine_file(dir), Ok(Some(file)) if same(&file.url, url)));
         let dir = dir.ok_or_else(|| {
-            anyhow!("the engine at {url} wants a token: give one with SKEIN_TOKEN ('skein token new USER' there makes one)")
+            anyhow!(
+                "the engine at {url} wants a token: give one with SKEIN_TOKEN ('skein token new USER' there makes one)"
+            )
         })?;
         engine_dir::local_token(&dir)
     }
+}
+
+/// Where the engine in this folder answers, when one is up.
+pub(crate) async fn up_in(dir: &Path, ca: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(file) = engine_dir::engine_file(dir)? else { return Ok(None) };
+    // Without a token: another program may have taken the port since.
+    let stranger = client(&file.url, "", ca)?;
+    let health = tokio::time::timeout(HEALTH_MAX, stranger.health()).await;
+    Ok(matches!(health, Ok(Ok(_))).then_some(file.url))
 }
 
 /// A client with a token.
@@ -93,7 +100,8 @@ pub(crate) fn http(url: &str, ca: Option<&Path>) -> anyhow::Result<reqwest::Clie
         (_, Some(path)) => {
             let pem = std::fs::read(path).with_context(|| format!("cannot read the certificate {}", path.display()))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem);
-            let certificates = certificates.with_context(|| format!("{} holds no certificate (PEM)", path.display()))?;
+            let certificates =
+                certificates.with_context(|| format!("{} holds no certificate (PEM)", path.display()))?;
             builder = builder.tls_certs_only(certificates);
         }
         _ => {}

@@ -49,8 +49,9 @@ pub(crate) fn engine_file(dir: &Path) -> anyhow::Result<Option<EngineFile>> {
 /// The local user's API token.
 pub(crate) fn local_token(dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("local.token");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the token in {}; give one with --token or SKEIN_TOKEN", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!("cannot read the token in {}; give one with --token or SKEIN_TOKEN", path.display())
+    })?;
     Ok(text.trim().to_owned())
 }
 

@@ -128,11 +128,24 @@ impl Local {
 }
 
 /// Starts an agent of this engine; its folder is `agents/NAME` in the engine's.
-pub(crate) async fn start_agent(engine: &Engine, dir: &Path, name: &str, slots: Option<u32>) -> anyhow::Result<OwnChild> {
+pub(crate) async fn start_agent(
+    engine: &Engine,
+    dir: &Path,
+    name: &str,
+    slots: Option<u32>,
+) -> anyhow::Result<OwnChild> {
     let own = dir.join("agents").join(name);
     std::fs::create_dir_all(&own).with_context(|| format!("cannot make the folder {}", own.display()))?;
     let join = engine.join_token().await?;
-    let mut args = vec!["agent".into(), "--engine".into(), engine.url().into(), "--name".into(), name.into(), "--dir".into(), own.clone().into_os_string()];
+    let mut args = vec![
+        "agent".into(),
+        "--engine".into(),
+        engine.url().into(),
+        "--name".into(),
+        name.into(),
+        "--dir".into(),
+        own.clone().into_os_string(),
+    ];
     if let Some(slots) = slots {
         args.extend(["--slots".into(), slots.to_string().into()]);
     }

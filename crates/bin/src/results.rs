@@ -64,7 +64,8 @@ pub(crate) async fn download(client: &Client, file: &FileView, dir: &Path) -> an
     let mut hasher = blake3::Hasher::new();
     let mut stream = std::pin::pin!(client.get_file(&file.digest).await?);
     while let Some(piece) = stream.next().await {
-        let piece = piece.with_context(|| format!("'{}' broke off; fetch it again with 'skein session files'", file.path))?;
+        let piece =
+            piece.with_context(|| format!("'{}' broke off; fetch it again with 'skein session files'", file.path))?;
         hasher.update(&piece);
         out.write_all(&piece).await.with_context(said)?;
     }
@@ -78,7 +79,13 @@ pub(crate) async fn download(client: &Client, file: &FileView, dir: &Path) -> an
 
 /// Fetches files below `dir`: `NODE/PATH`, of an array `NODE/INDEX/PATH`, and of a session that has
 /// one item only, `PATH`.
-pub(crate) async fn download_all(client: &Client, files: &[ItemFile], arrays: &[String], one: bool, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) async fn download_all(
+    client: &Client,
+    files: &[ItemFile],
+    arrays: &[String],
+    one: bool,
+    dir: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = Vec::with_capacity(files.len());
     for ItemFile { node, index, file } in files {
         let own = match (one, arrays.contains(node)) {

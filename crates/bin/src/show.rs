@@ -136,10 +136,19 @@ mod tests {
 
     #[test]
     fn times_and_sizes_keep_three_figures() {
-        for (ms, text) in [(0, "0 s"), (414, "414 ms"), (1_414, "1.41 s"), (12_345, "12.3 s"), (125_000, "2 min 05 s"), (7_320_000, "2 h 02 min")] {
+        for (ms, text) in [
+            (0, "0 s"),
+            (414, "414 ms"),
+            (1_414, "1.41 s"),
+            (12_345, "12.3 s"),
+            (125_000, "2 min 05 s"),
+            (7_320_000, "2 h 02 min"),
+        ] {
             assert_eq!(duration(ms), text);
         }
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "16383.9 PiB")] {
+        for (count, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "16383.9 PiB")]
+        {
             assert_eq!(bytes(count), text);
         }
     }
@@ -164,7 +173,8 @@ mod tests {
         let because = json!({"reason": "concurrency_reached", "limit": 4});
         let overflow = json!({"choice": "overflow", "waited_ms": 1040, "here": 2, "there": 1, "because": because});
         assert_eq!(short(overflow), "overflow after 1.0 s (concurrency reached)");
-        let only = json!({"choice": "only_kind", "other": {"reason": "over_time_limit", "longest_ms": 2, "limit_ms": 1}});
+        let only =
+            json!({"choice": "only_kind", "other": {"reason": "over_time_limit", "longest_ms": 2, "limit_ms": 1}});
         assert_eq!(short(only), "functions cannot: over time limit");
         assert_eq!(short(json!({"choice": "moon"})), "by the moon");
     }

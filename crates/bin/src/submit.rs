@@ -27,7 +27,10 @@ impl Document {
         let format = Format::of_path(path)?;
         let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
         if size > DOCUMENT_BYTES_MAX as u64 {
-            bail!("{}: the document has {size} bytes; the limit is {DOCUMENT_BYTES_MAX}: pass data as files", path.display());
+            bail!(
+                "{}: the document has {size} bytes; the limit is {DOCUMENT_BYTES_MAX}: pass data as files",
+                path.display()
+            );
         }
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let value = document::parse(&bytes, format).with_context(|| path.display().to_string())?;
@@ -62,7 +65,8 @@ impl Document {
     pub(crate) async fn upload(mut self, client: &Client) -> anyhow::Result<Value> {
         let mut digests = BTreeMap::new();
         for name in document::files_of(&self.value) {
-            let digest = upload_file(client, &self.base.join(&name)).await.with_context(|| format!("input '{name}'"))?;
+            let digest =
+                upload_file(client, &self.base.join(&name)).await.with_context(|| format!("input '{name}'"))?;
             digests.insert(name, digest);
         }
         document::resolve_files(&mut self.value, |name| {
@@ -84,7 +88,8 @@ fn name_after(value: &mut Value, path: &Path) {
 pub(crate) fn name_from(text: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
     let name: String = text.chars().map(clean).collect();
-    let name: String = name.trim_start_matches(['.', '_', '-']).chars().take(skein_domain::id::NAME_BYTES_MAX).collect();
+    let name: String =
+        name.trim_start_matches(['.', '_', '-']).chars().take(skein_domain::id::NAME_BYTES_MAX).collect();
     if name.is_empty() { "command".to_owned() } else { name }
 }
 
@@ -111,7 +116,8 @@ mod tests {
 
     #[test]
     fn any_text_gives_a_name() {
-        for (text, name) in [("true", "true"), (".env", "env"), ("a b/c", "a-b-c"), ("é", "command"), ("", "command")] {
+        for (text, name) in [("true", "true"), (".env", "env"), ("a b/c", "a-b-c"), ("é", "command"), ("", "command")]
+        {
             assert_eq!(name_from(text), name);
             assert!(skein_domain::TaskName::new(&name_from(text)).is_ok());
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use skein_api::client::Sent;
-use skein_api::{AttemptView, Client, SessionDetail, StartRequest};
+use skein_api::{AttemptView, Client, SessionDetail, StartRequest, Started};
 
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::{Follower, arrays};
@@ -30,6 +30,7 @@ pub(crate) struct Watch {
 /// Starts a session and leaves it to the engine.
 pub(crate) async fn detach(client: &Client, request: &StartRequest) -> Ended {
     let started = client.start(request).await?;
+    say_known(&started);
     line(&started.session);
     note(&format!("follow it with 'skein logs -f {0}'; see it with 'skein session show {0}'", started.session));
     Ok(OK)
@@ -44,10 +45,8 @@ pub(crate) async fn attend(
     watch: &Watch,
 ) -> Ended {
     let started = client.start(request).await?;
+    say_known(&started);
     let id = started.session.as_str();
-    if !started.new {
-        note(&format!("the client key is known: this is session {id}, nothing was started again"));
-    }
     // One item of one task: its bytes and its status are ours.
     let session = client.session(id).await?;
     let one = session.nodes.len() == 1 && session.summary.items.total == 1;
@@ -71,6 +70,12 @@ pub(crate) async fn attend(
         }
     }
     Ok(if interrupted { INTERRUPTED } else { status(&session, &attempts, one) })
+}
+
+fn say_known(started: &Started) {
+    if !started.new {
+        note(&format!("the client key is known: this is session {}, nothing was started again", started.session));
+    }
 }
 
 enum Stayed {
@@ -175,7 +180,8 @@ fn say_failures(session: &SessionDetail, attempts: &[AttemptView], one: bool) {
         }
     }
     let failed = |attempt: &&AttemptView| !matches!(attempt.state.as_str(), "succeeded" | "cancelled");
-    let failed: Vec<&AttemptView> = last.into_values().filter(failed).filter(|a| !(one && a.exit_code.is_some())).collect();
+    let failed: Vec<&AttemptView> =
+        last.into_values().filter(failed).filter(|a| !(one && a.exit_code.is_some())).collect();
     let arrays = arrays(session);
     for attempt in failed.iter().take(FAILURES_SHOWN) {
         let item = show::item(&attempt.node, attempt.index, arrays.contains(&attempt.node));

@@ -60,7 +60,12 @@ fn a_session_can_be_looked_at_from_every_side() {
     assert!(home.skein(&["logs", &format!("{id}/third")]).err.contains("it has: first, second"));
     assert!(home.skein(&["why", &id]).ok().out.contains("nothing waits"));
     assert_eq!(home.json(&["why", &format!("{id}/first[1]")])["state"], "ended");
-    for table in [vec!["session", "list"], vec!["session", "show", &id], vec!["session", "attempts", &id], vec!["session", "files", &id]] {
+    for table in [
+        vec!["session", "list"],
+        vec!["session", "show", &id],
+        vec!["session", "attempts", &id],
+        vec!["session", "files", &id],
+    ] {
         let said = home.skein(&table).ok();
         assert!(said.out.lines().all(|line| line.trim_end() == line), "{}", said.out);
     }

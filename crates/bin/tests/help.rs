@@ -1,4 +1,4 @@
-//! What `--help` says, word for word. After a change on purpose: INSTA_UPDATE=always cargo test -p skein --test help
+//! What `--help` says, word for word. After a change on purpose: `INSTA_UPDATE=always cargo test -p skein --test help`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;

@@ -117,7 +117,8 @@ fn files_go_in_and_come_out() {
     let home = Home::new();
     home.write("in.txt", "in\n");
     let script = "cat in.txt d/other > out-1.txt";
-    let args = ["run", "--input", "in.txt", "--input", "d/other=in.txt", "--output", "out-*.txt", "--", "sh", "-c", script];
+    let args =
+        ["run", "--input", "in.txt", "--input", "d/other=in.txt", "--output", "out-*.txt", "--", "sh", "-c", script];
     home.skein(&args).ok();
     assert_eq!(home.read("out-1.txt"), "in\nin\n");
 }
@@ -125,7 +126,10 @@ fn files_go_in_and_come_out() {
 #[test]
 fn what_cannot_be_done_says_what_to_do() {
     let home = Home::new();
-    home.write("cycle.toml", "[tasks.a]\ncommand = [\"a\"]\nafter = [\"b\"]\n[tasks.b]\ncommand = [\"b\"]\nafter = [\"a\"]\n");
+    home.write(
+        "cycle.toml",
+        "[tasks.a]\ncommand = [\"a\"]\nafter = [\"b\"]\n[tasks.b]\ncommand = [\"b\"]\nafter = [\"a\"]\n",
+    );
     home.write("missing.toml", "name = \"m\"\ncommand = [\"a\"]\ninputs = [{path = \"x\", file = \"not-there\"}]\n");
     home.write("colour.toml", "name = \"m\"\ncommand = [\"a\"]\ncolour = 1\n");
     home.write("bad.toml", "name = ");

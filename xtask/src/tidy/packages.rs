@@ -170,7 +170,7 @@ impl Metadata {
             match package["license"].as_str() {
                 Some(licence) if licence_is_allowed(licence) => {}
                 Some(licence) => {
-                    wrong.push(format!("'{name}' has licence '{licence}', which is not in the allow list"))
+                    wrong.push(format!("'{name}' has licence '{licence}', which is not in the allow list"));
                 }
                 None => wrong.push(format!("'{name}' states no licence")),
             }

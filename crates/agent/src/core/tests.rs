@@ -7,6 +7,7 @@ use skein_domain::{Digest, EndCause};
 use skein_wire::{InputFile, OrderBody};
 
 use super::*;
+use crate::spawner::{Exit, StopSignal};
 
 const LEASE_MS: u64 = 10_000;
 
@@ -38,10 +39,12 @@ impl Bench {
     }
 
     fn connect(&mut self) -> Vec<FromAgent> {
+        sent(&self.welcome())
+    }
+
+    fn welcome(&mut self) -> Vec<Output> {
         self.step(Input::HelloSent);
-        let welcome = ToAgent::Welcome { lease_ms: LEASE_MS, heartbeat_ms: 1_000, lane_token: "t".into() };
-        let out = self.step(Input::Message(welcome));
-        sent(&out)
+        self.message(ToAgent::Welcome { lease_ms: LEASE_MS, heartbeat_ms: 1_000, lane_token: "t".into() })
     }
 
     fn message(&mut self, message: ToAgent) -> Vec<Output> {
@@ -65,8 +68,8 @@ impl Bench {
         self.step(Input::Exited { slot, exit: Exit { id: launch, code: Some(code), run_ms: 1, ..Exit::default() } })
     }
 
-    fn lease(&mut self, heartbeat: u64) {
-        self.message(ToAgent::Lease { heartbeat, lease_ms: LEASE_MS, heartbeat_ms: 1_000 });
+    fn lease(&mut self, heartbeat: u64) -> Vec<Output> {
+        self.message(ToAgent::Lease { heartbeat, lease_ms: LEASE_MS, heartbeat_ms: 1_000 })
     }
 
     /// Time passes step by step, as the core itself asks, up to `until`; answers no heartbeat.
@@ -438,4 +441,110 @@ fn an_engines_drain_finishes_everything_accepted() {
     let out = bench.message(ToAgent::Drain { why: "scale down".into() });
     assert_eq!(sent(&out), [FromAgent::Draining]);
     spawned(&bench.exit(slot, launch, 0));
+}
+
+/// What must hold whatever happens, in whatever order: nothing runs twice, no slot holds two, no
+/// item runs twice at a time, and without answers everything is killed before the lease ends.
+#[derive(Default)]
+struct Rules {
+    spawned: BTreeSet<(AttemptKey, u64)>,
+    running: BTreeMap<usize, (AttemptKey, u64, bool)>,
+}
+
+impl Rules {
+    fn check(&mut self, out: &[Output]) {
+        for output in out {
+            match output {
+                Output::Spawn { slot, launch, order } => {
+                    assert!(self.spawned.insert((order.attempt, order.generation)), "started twice: {order:?}");
+                    assert!(
+                        self.running.values().all(|(other, ..)| other.item != order.attempt.item),
+                        "an item runs twice"
+                    );
+                    assert!(
+                        self.running.insert(*slot, (order.attempt, *launch, false)).is_none(),
+                        "slot {slot} holds two"
+                    );
+                }
+                Output::Signal { slot, launch, signal } => {
+                    let (_, running, killed) = self.running.get_mut(slot).expect("a signal to an empty slot");
+                    assert_eq!(running, launch);
+                    *killed |= *signal == StopSignal::Kill;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_the_rules_hold() {
+    for seed in 0..300_u32 {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut draw = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        let mut bench = Bench::new();
+        let mut rules = Rules::default();
+        let (mut generation, mut beats, mut cut, mut welcomed) = (1, 0, false, bench.now);
+        for _ in 0..200 {
+            let item = draw(4);
+            let running = rules.running.iter().nth(draw(2) as usize).map(|(slot, (_, launch, _))| (*slot, *launch));
+            let out = match (draw(12), running) {
+                (0..=2, _) if !cut => {
+                    generation += u64::from(draw(2));
+                    let number = u32::try_from(generation).unwrap();
+                    let attempt = format!("s-1.0.{item}.{number}").parse().unwrap();
+                    let limit_ms = (draw(2) == 0).then_some(u64::from(draw(3_000)));
+                    bench.start(StartOrder {
+                        attempt,
+                        limit_ms,
+                        grace_ms: u64::from(draw(2_000)),
+                        ..order(item, generation)
+                    })
+                }
+                (3 | 4, Some((slot, launch))) => bench.step(Input::Started { slot, launch, pid: Some(5) }),
+                (5 | 6, Some((slot, launch))) => {
+                    rules.running.remove(&slot);
+                    bench.exit(slot, launch, i32::try_from(draw(2)).unwrap())
+                }
+                (7, Some((slot, _))) => {
+                    rules.running.remove(&slot);
+                    let mut out = bench.step(Input::SlotDown { slot });
+                    out.extend(bench.step(Input::SlotReady { slot, notes: vec![] }));
+                    out
+                }
+                (8, _) if !cut => {
+                    let attempt =
+                        format!("s-1.0.{item}.{}", 1 + draw(u32::try_from(generation).unwrap())).parse().unwrap();
+                    bench.message(ToAgent::Cancel { attempt, generation: u64::from(draw(40)) })
+                }
+                (9, _) if !cut => {
+                    cut = true;
+                    bench.step(Input::Disconnected)
+                }
+                (10, _) if cut => {
+                    (cut, beats, welcomed) = (false, 0, bench.now);
+                    bench.welcome()
+                }
+                _ => {
+                    let until = bench.now + u64::from(draw(1_500));
+                    bench.pass(until)
+                }
+            };
+            rules.check(&out);
+            beats += out.iter().filter(|o| matches!(o, Output::Send(FromAgent::Heartbeat { .. }))).count();
+            if !cut && draw(3) == 0 && beats > 0 {
+                let out = bench.lease(beats as u64);
+                rules.check(&out);
+                beats += out.iter().filter(|o| matches!(o, Output::Send(FromAgent::Heartbeat { .. }))).count();
+                welcomed = bench.now;
+            }
+        }
+        // Silence from now on: all that runs is killed in time, counted from the last answer at most.
+        let out = bench.pass(welcomed + LEASE_MS - lease::LEASE_MARGIN_MS_MIN);
+        rules.check(&out);
+        assert!(rules.running.values().all(|(.., killed)| *killed), "seed {seed}: {:?}", rules.running);
+    }
 }

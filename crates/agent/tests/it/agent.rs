@@ -18,7 +18,7 @@ impl Agent {
     }
 
     pub fn start_with(engine: &FakeEngine, dir: &Path, slots: u32, env: &[(&str, &str)]) -> Self {
-        let args = ["agent", &engine.url, &FakeEngine::token(), dir.to_str().unwrap(), &slots.to_string()];
+        let args = ["agent", &engine.url, &engine.token(), dir.to_str().unwrap(), &slots.to_string()];
         Self(Command::new(testbin()).args(args).envs(env.iter().copied()).spawn().unwrap())
     }
 
@@ -263,9 +263,33 @@ async fn a_killed_agents_children_end_and_the_next_start_is_clean() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_in_the_same_folder_is_refused() {
     let (engine, dir, _agent) = ready(1).await;
-    let args = ["agent", &engine.url, &FakeEngine::token(), dir.path().to_str().unwrap(), "1"];
+    let args = ["agent", &engine.url, &engine.token(), dir.path().to_str().unwrap(), "1"];
     let output = Command::new(testbin()).args(args).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("another agent uses the folder"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_the_tokens_ca_is_trusted() {
+    let engine = FakeEngine::start_tls().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = engine.clone();
+    other.ca_digest = Some("0".repeat(64));
+    let mut refused = Agent::start(&other, dir.path(), 1);
+    // It would try again for a while: the engine may be about to start.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(refused.0.try_wait().unwrap().is_none_or(|status| !status.success()));
+    assert_eq!(engine.with(|seen| seen.public_key.len()), 0, "it joined an engine with another CA");
+    drop(refused);
+    let _agent = Agent::start(&engine, dir.path(), 1);
+    engine.hello(1).await;
+    let order = StartOrder {
+        inputs: vec![engine.add_file("in", b"content")],
+        outputs: vec!["out".into()],
+        ..order(0, 1, &["sh", "-c", "cat in | tee out"])
+    };
+    engine.start_order(&order);
+    assert_eq!(engine.end_of(of(&order)).await.cause, EndCause::Succeeded);
+    assert_eq!(engine.log(of(&order), Stream::Out), "content");
 }
 
 /// Prints what one agent makes of `/bin/true`: a window of pre-sent orders on two slots, then one
@@ -306,4 +330,18 @@ async fn throughput_of_bin_true() {
         times[100], times[197]
     );
     assert_eq!(engine.with(|seen| seen.log_requests), 0);
+    let began = Instant::now();
+    let first = count + 200;
+    for item in first..first + 500 {
+        engine.start_order(&order(item, 1, &["/bin/echo", "hello"]));
+    }
+    while ended(&engine) < (first + 500) as usize {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(began.elapsed() < Duration::from_mins(1));
+    }
+    let requests = engine.with(|seen| seen.log_requests);
+    println!(
+        "agent: {:.0} /bin/echo per second, {requests} log requests for 500",
+        500.0 / began.elapsed().as_secs_f64()
+    );
 }

@@ -53,6 +53,7 @@ pub struct Manners {
 #[derive(Clone)]
 pub struct FakeEngine {
     pub url: String,
+    pub ca_digest: Option<String>,
     seen: Arc<Mutex<Seen>>,
     manners: Arc<Mutex<Manners>>,
 }
@@ -61,6 +62,26 @@ impl FakeEngine {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let (engine, router) = Self::new(url, None);
+        let listener = axum::serve::ListenerExt::tap_io(listener, |tcp: &mut tokio::net::TcpStream| {
+            tcp.set_nodelay(true).unwrap();
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        engine
+    }
+
+    /// The same behind TLS, with a CA of its own.
+    pub async fn start_tls() -> Self {
+        let (acceptor, ca_der) = crate::tls::acceptor();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let (engine, router) = Self::new(url, Some(blake3::hash(&ca_der).to_hex().to_string()));
+        let listener = crate::tls::TlsListener { listener, acceptor };
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        engine
+    }
+
+    fn new(url: String, ca_digest: Option<String>) -> (Self, Router) {
         let manners = Manners {
             lease_ms: 10_000,
             heartbeat_ms: 200,
@@ -69,7 +90,7 @@ impl FakeEngine {
             takes_connections: true,
             takes_logs: true,
         };
-        let engine = Self { url, seen: Arc::default(), manners: Arc::new(Mutex::new(manners)) };
+        let engine = Self { url, ca_digest, seen: Arc::default(), manners: Arc::new(Mutex::new(manners)) };
         let router = Router::new()
             .route(JOIN_PATH, post(join))
             .route(CONNECT_PATH, get(connect))
@@ -79,19 +100,15 @@ impl FakeEngine {
             .route(&format!("{ORDERS_PATH}{{attempt}}"), get(large_order))
             .layer(DefaultBodyLimit::max(64 << 20))
             .with_state(engine.clone());
-        let listener = axum::serve::ListenerExt::tap_io(listener, |tcp: &mut tokio::net::TcpStream| {
-            tcp.set_nodelay(true).unwrap();
-        });
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        engine
+        (engine, router)
     }
 
     pub fn id() -> EngineId {
         EngineId::new("test-engine").unwrap()
     }
 
-    pub fn token() -> String {
-        JoinToken { engine: Self::id(), secret: "ab".repeat(32), ca_digest: None }.encode()
+    pub fn token(&self) -> String {
+        JoinToken { engine: Self::id(), secret: "ab".repeat(32), ca_digest: self.ca_digest.clone() }.encode()
     }
 
     pub fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {

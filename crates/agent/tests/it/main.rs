@@ -7,3 +7,4 @@ mod engine;
 mod host;
 mod spawner;
 mod support;
+mod tls;

@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn defaults_are_found_where_they_stand() {
-        let resolved = json!({"defaulted": ["cpu", "grace_s", "urgency"], "needs": {"cpu": 0}, "grace_ms": 5000, "urgency": 50});
+        let resolved =
+            json!({"defaulted": ["cpu", "grace_s", "urgency"], "needs": {"cpu": 0}, "grace_ms": 5000, "urgency": 50});
         let rows = defaults(&resolved);
         let row = |field: &str, text: &str| (field.to_owned(), text.to_owned());
         assert_eq!(rows, [row("cpu", "0 (default)"), row("grace_s", "5 (default)"), row("urgency", "50 (default)")]);

@@ -50,8 +50,8 @@ fn list(instances: &[skein_api::InstanceView]) {
         output::line("no instances; 'skein token join' says how to start an agent");
         return;
     }
-    let mut table =
-        Table::new(&["instance", "solution", "state", "slots", "cpu", "memory", "machine", "held by"]).right(&[3, 4, 5]);
+    let mut table = Table::new(&["instance", "solution", "state", "slots", "cpu", "memory", "machine", "held by"])
+        .right(&[3, 4, 5]);
     for instance in instances {
         let connected = if instance.connected { "" } else { " (not connected)" };
         let held = if instance.held_by.is_empty() { "-".to_owned() } else { instance.held_by.join(" ") };

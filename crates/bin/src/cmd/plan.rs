@@ -41,7 +41,11 @@ pub(crate) async fn run(args: PlanArgs) -> Ended {
     }
     (request.task, request.thread) = (args.task, args.thread);
     let plan = client.plan(&request).await?;
-    if args.json { output::json(&plan)? } else { show(&plan) }
+    if args.json {
+        output::json(&plan)?;
+    } else {
+        show(&plan);
+    }
     Ok(if plan.stuck.is_empty() { OK } else { FAILED })
 }
 
@@ -56,7 +60,8 @@ struct Row<'a> {
 fn rows(items: &[PlannedItem]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row> = Vec::new();
     for item in items {
-        let same = |row: &&mut Row| row.first.node == item.node && row.first.place == item.place && row.first.why == item.why;
+        let same =
+            |row: &&mut Row| row.first.node == item.node && row.first.place == item.place && row.first.why == item.why;
         if let Some(row) = rows.iter_mut().rev().find(same) {
             row.indices.push(item.index);
             row.end_ms = row.end_ms.max(item.end_ms);
@@ -84,7 +89,11 @@ fn show(plan: &PlanView) {
     table.print();
     let cut = if plan.cut { " (cut at the limit)" } else { "" };
     let cost = show::usd(plan.cost_nano_usd);
-    output::line(&format!("\n{}, {} in all, {cost}{cut}", show::count(plan.items.len(), "item"), show::duration(plan.total_ms)));
+    output::line(&format!(
+        "\n{}, {} in all, {cost}{cut}",
+        show::count(plan.items.len(), "item"),
+        show::duration(plan.total_ms)
+    ));
     if !plan.assumed.is_empty() {
         output::line(&format!("run time assumed, since none is stated: {}", plan.assumed.join(", ")));
     }

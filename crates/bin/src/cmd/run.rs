@@ -126,7 +126,13 @@ async fn private(args: RunArgs, document: Document, signals: &mut Signals) -> En
     ended
 }
 
-async fn in_private(args: &RunArgs, document: Document, kept: Option<PathBuf>, local: &mut Local, signals: &mut Signals) -> Ended {
+async fn in_private(
+    args: &RunArgs,
+    document: Document,
+    kept: Option<PathBuf>,
+    local: &mut Local,
+    signals: &mut Signals,
+) -> Ended {
     let client = local.client();
     if document.is_thread() {
         // Else the first items would all see functions only.
@@ -162,7 +168,10 @@ fn document(args: &RunArgs) -> anyhow::Result<Document> {
         words => {
             let words: Vec<String> = words.iter().map(|word| word.display().to_string()).collect();
             let typed = words.join(" ");
-            Err(usage(format!("there is no file '{}'; to run a command, put '--' before it: skein run -- {typed}", words[0])))
+            Err(usage(format!(
+                "there is no file '{}'; to run a command, put '--' before it: skein run -- {typed}",
+                words[0]
+            )))
         }
     }
 }
@@ -201,9 +210,8 @@ fn env_value(text: &str) -> Value {
 fn input(text: &str) -> anyhow::Result<Value> {
     let named = text.split_once('=').filter(|_| !Path::new(text).exists());
     let own_name = || Some((Path::new(text).file_name()?.to_str()?, text));
-    let (path, file) = named
-        .or_else(own_name)
-        .ok_or_else(|| usage(format!("--input '{text}' has no file name; write PATH=FILE")))?;
+    let (path, file) =
+        named.or_else(own_name).ok_or_else(|| usage(format!("--input '{text}' has no file name; write PATH=FILE")))?;
     Ok(json!({ "path": path, "file": file }))
 }
 

@@ -62,7 +62,10 @@ pub(crate) async fn run(args: TokenArgs) -> Ended {
         TokenCommand::Join => {
             let made = client.join_token().await?;
             output::line(&made.token);
-            output::note(&format!("on the machine that shall join: SKEIN_JOIN=TOKEN skein agent --engine {}", client.url()));
+            output::note(&format!(
+                "on the machine that shall join: SKEIN_JOIN=TOKEN skein agent --engine {}",
+                client.url()
+            ));
         }
     }
     Ok(OK)

@@ -91,7 +91,10 @@ fn say(args: &UpArgs, dir: &Path, engine: &Engine) {
     line(&format!("engine '{}' is up at {url}, its state in {}", args.identifier, dir.display()));
     let here = if args.dir.dir.is_some() { format!(" --dir {}", dir.display()) } else { String::new() };
     if args.agent {
-        line(&format!("agent '{OWN_AGENT}' runs here, its log in {}", dir.join("agents").join(OWN_AGENT).join("agent.log").display()));
+        line(&format!(
+            "agent '{OWN_AGENT}' runs here, its log in {}",
+            dir.join("agents").join(OWN_AGENT).join("agent.log").display()
+        ));
     } else {
         line("run tasks here:        skein agent");
         line(&format!("run tasks elsewhere:   SKEIN_JOIN=$(skein token join{here}) skein agent --engine {url}"));

@@ -56,7 +56,12 @@ async fn whole(client: &Client, args: &WhyArgs) -> Ended {
     }
     if found.is_empty() {
         let summary = &session.summary;
-        output::line(&format!("nothing waits: session {} {}, {}", summary.session, summary.state, show::counts(&summary.items)));
+        output::line(&format!(
+            "nothing waits: session {} {}, {}",
+            summary.session,
+            summary.state,
+            show::counts(&summary.items)
+        ));
         return Ok(OK);
     }
     let mut table = Table::new(&["node", "waiting", "why", "next step"]).right(&[1]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longest time one command may take.
-const COMMAND_MAX: Duration = Duration::from_secs(60);
+const COMMAND_MAX: Duration = Duration::from_mins(1);
 
 /// A home, without an engine at first.
 pub(crate) struct Home {
@@ -93,7 +93,12 @@ impl Home {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SKEIN_") || name.starts_with("XDG_")) {
             command.env_remove(name);
         }
-        command.args(args).env("HOME", self.dir.path()).env("TMPDIR", self.tmp()).env("USER", "tester").current_dir(self.dir.path());
+        command
+            .args(args)
+            .env("HOME", self.dir.path())
+            .env("TMPDIR", self.tmp())
+            .env("USER", "tester")
+            .current_dir(self.dir.path());
         command
     }
 
@@ -200,7 +205,9 @@ pub(crate) fn holds_text(dir: &Path, text: &str) -> Vec<PathBuf> {
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if std::fs::read(&path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())) {
+        } else if std::fs::read(&path)
+            .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+        {
             found.push(path);
         }
     }

@@ -10,11 +10,13 @@ mod summary;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use skein_api::{Client, SessionDetail, StartRequest};
 use tokio::time::Instant;
 
 use crate::cmd::run::new_folder;
+use crate::connect;
+use crate::engine_dir;
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::is_over;
 use crate::local::{Functions, Local, Wanted};
@@ -33,7 +35,8 @@ const SLOTS: u32 = 2;
 /// An agent's machine: AWS c6i.large (2 vCPU), us-east-1, list price, USD per hour.
 const PRICE_PER_HOUR_USD: f64 = 0.085;
 /// What both prices are, for people.
-const PRICES: &str = "list prices, us-east-1: an agent as AWS c6i.large (2 vCPU), functions as AWS Lambda (x86-64); nothing is billed";
+const PRICES: &str =
+    "list prices, us-east-1: an agent as AWS c6i.large (2 vCPU), functions as AWS Lambda (x86-64); nothing is billed";
 /// The function host's limits.
 const FUNCTIONS: Functions = Functions { concurrency: 4, timeout_s: 60 };
 
@@ -73,6 +76,9 @@ pub(crate) async fn run(args: DemoArgs) -> Ended {
     let mut signals = Signals::take()?;
     let say = Say { json: args.json };
     let dir = folder(&args)?;
+    if let Some(url) = connect::up_in(&dir, engine_dir::ca_file(&dir).as_deref()).await? {
+        bail!("an engine is up in {} ({url}): stop it, or name another folder with --dir", show::path(&dir));
+    }
     crate::logging::to_file(&dir.join("engine.log"), "info").context("no log file")?;
     say.line(&format!("demo folder  {}", show::path(&dir)));
     let wanted = Wanted {
@@ -88,7 +94,10 @@ pub(crate) async fn run(args: DemoArgs) -> Ended {
     };
     let client = local.client();
     say.line(&format!("engine       {} (in this process)", client.url()));
-    say.line(&format!("places       {AGENTS} agents with {SLOTS} slots each; functions, {} at a time, {} s at most", FUNCTIONS.concurrency, FUNCTIONS.timeout_s));
+    say.line(&format!(
+        "places       {AGENTS} agents with {SLOTS} slots each; functions, {} at a time, {} s at most",
+        FUNCTIONS.concurrency, FUNCTIONS.timeout_s
+    ));
     say.line(&format!("prices       {PRICES}"));
     let ended = session(&client, &mut local, &mut signals, &dir, say, begun).await;
     let code = match ended {

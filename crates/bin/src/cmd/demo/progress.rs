@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use skein_api::{AttemptView, Client, SessionDetail};
+use skein_api::{AttemptView, Client, Counts, SessionDetail};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Say;
@@ -69,7 +69,8 @@ impl Progress {
             let ending = attempt.ending.as_deref().unwrap_or(&attempt.state);
             let why = show::short_why(attempt);
             let run = show::duration_or_dash(attempt.run_ms);
-            self.say.line(&format!("{since:>10}  {item:<19} {:<10} {run:>7}  {ending}; why there: {why}", attempt.place));
+            self.say
+                .line(&format!("{since:>10}  {item:<19} {:<10} {run:>7}  {ending}; why there: {why}", attempt.place));
         }
     }
 
@@ -113,16 +114,26 @@ impl Bars {
         for node in &session.nodes {
             let Some(bar) = self.nodes.get(&node.name) else { continue };
             let items = &node.items;
-            bar.set_position(items.succeeded + items.failed + items.cancelled + items.lost);
             let places = places(attempts.iter().filter(|attempt| attempt.node == node.name));
-            match items.failed + items.lost {
-                0 => bar.set_message(places),
-                failed => bar.set_message(format!("{places}, {failed} failed")),
-            }
+            let message = match items.failed + items.lost {
+                0 => places,
+                failed => format!("{places}, {failed} failed"),
+            };
+            update(bar, items, message);
         }
         let items = &session.summary.items;
-        self.total.set_position(items.succeeded + items.failed + items.cancelled + items.lost);
-        self.total.set_message(format!("{} running; {}", items.running, places(attempts.iter())));
+        update(&self.total, items, format!("{} running; {}", items.running, places(attempts.iter())));
+    }
+}
+
+/// Draws only what changed: a terminal at the end of a slow line is grateful.
+fn update(bar: &ProgressBar, items: &Counts, message: String) {
+    let ended = items.succeeded + items.failed + items.cancelled + items.lost;
+    if bar.position() != ended {
+        bar.set_position(ended);
+    }
+    if bar.message() != message {
+        bar.set_message(message);
     }
 }
 

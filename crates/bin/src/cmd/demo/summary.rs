@@ -41,7 +41,12 @@ struct Totals {
 
 impl Summary {
     /// Asks for the attempts and brings the result files to `dir/results`.
-    pub(crate) async fn collect(client: &Client, detail: SessionDetail, dir: &Path, took: Duration) -> anyhow::Result<Self> {
+    pub(crate) async fn collect(
+        client: &Client,
+        detail: SessionDetail,
+        dir: &Path,
+        took: Duration,
+    ) -> anyhow::Result<Self> {
         let (session, state) = (detail.summary.session.clone(), detail.summary.state.clone());
         let attempts = results::attempts(client, &session).await?;
         let left = results::files(&attempts);
@@ -71,7 +76,8 @@ impl Summary {
     /// For people.
     pub(crate) fn say(&self, say: Say, dir: &Path) {
         say.line(&format!("\n{}\n", attempts_table(&self.detail, &self.attempts).render()));
-        let mut table = Table::new(&["place", "kind", "attempts", "run", "cpu", "cold starts", "cost"]).right(&[2, 3, 4, 5, 6]);
+        let mut table =
+            Table::new(&["place", "kind", "attempts", "run", "cpu", "cold starts", "cost"]).right(&[2, 3, 4, 5, 6]);
         for (place, totals) in self.totals() {
             table.row([
                 place.to_owned(),
@@ -109,7 +115,8 @@ impl Summary {
 
     /// For programs.
     pub(crate) fn json(&self) -> Value {
-        let places: BTreeMap<&str, u64> = self.totals().into_iter().map(|(place, totals)| (place, totals.attempts)).collect();
+        let places: BTreeMap<&str, u64> =
+            self.totals().into_iter().map(|(place, totals)| (place, totals.attempts)).collect();
         let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
         for attempt in &self.attempts {
             *kinds.entry(&attempt.kind).or_default() += 1;
