@@ -6,7 +6,11 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::types::*;
+use crate::types::{
+    AttemptView, DocumentView, ErrorBody, EventView, Health, InstanceView, LogPiece, NewToken, PageQuery, PlanView,
+    SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView, StartRequest, Started, TokenRequest,
+    TokenView, Why,
+};
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +67,8 @@ impl Client {
             return Ok(response);
         }
         let text = response.text().await.unwrap_or_default();
-        let body = serde_json::from_str(&text).unwrap_or(ErrorBody { error: format!("status {status}: {text}"), next_step: None });
+        let body = serde_json::from_str(&text)
+            .unwrap_or(ErrorBody { error: format!("status {status}: {text}"), next_step: None });
         Err(ApiError::Refused { status, body })
     }
 
@@ -76,7 +81,12 @@ impl Client {
         self.json(self.request(Method::GET, path)).await
     }
 
-    async fn with_body<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: &B) -> Result<T, ApiError> {
+    async fn with_body<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ApiError> {
         self.json(self.request(method, path).json(body)).await
     }
 
@@ -126,7 +136,12 @@ impl Client {
         self.get(&format!("/api/v1/{kind}/{name}{version}")).await
     }
     /// Stores a new version.
-    pub async fn put_document(&self, kind: &str, name: &str, document: &serde_json::Value) -> Result<DocumentView, ApiError> {
+    pub async fn put_document(
+        &self,
+        kind: &str,
+        name: &str,
+        document: &serde_json::Value,
+    ) -> Result<DocumentView, ApiError> {
         self.with_body(Method::PUT, &format!("/api/v1/{kind}/{name}"), document).await
     }
     /// Removes one from the repository.
@@ -191,17 +206,26 @@ impl Client {
         self.done(self.request(Method::PUT, &format!("/api/v1/files/{digest}")).body(body)).await
     }
     /// Content by digest, as a stream.
-    pub async fn get_file(&self, digest: &str) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + use<>, ApiError> {
+    pub async fn get_file(
+        &self,
+        digest: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + use<>, ApiError> {
         Ok(self.send(self.request(Method::GET, &format!("/api/v1/files/{digest}"))).await?.bytes_stream())
     }
     /// One attempt's log stream (`out` or `err`) as it is now.
     pub async fn log(&self, attempt: &str, stream: &str) -> Result<Bytes, ApiError> {
-        let response = self.send(self.request(Method::GET, &format!("/api/v1/attempts/{attempt}/log/{stream}"))).await?;
+        let response =
+            self.send(self.request(Method::GET, &format!("/api/v1/attempts/{attempt}/log/{stream}"))).await?;
         response.bytes().await.map_err(|e| ApiError::Answer(e.to_string()))
     }
     /// A session's logs and events from `after` on, as server-sent events; the stream ends with the
     /// session.
-    pub async fn follow(&self, session: &str, after: u64, logs: bool) -> Result<impl Stream<Item = Result<Sent, ApiError>> + use<>, ApiError> {
+    pub async fn follow(
+        &self,
+        session: &str,
+        after: u64,
+        logs: bool,
+    ) -> Result<impl Stream<Item = Result<Sent, ApiError>> + use<>, ApiError> {
         let path = format!("/api/v1/sessions/{session}/stream?after={after}&logs={logs}");
         let response = self.send(self.request(Method::GET, &path)).await?;
         Ok(server_sent(response))

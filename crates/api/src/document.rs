@@ -11,7 +11,9 @@ pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BadDocument {
     /// Too large.
-    #[error("the document has {bytes} bytes; the limit is {DOCUMENT_BYTES_MAX}: pass data as files, not in the document")]
+    #[error(
+        "the document has {bytes} bytes; the limit is {DOCUMENT_BYTES_MAX}: pass data as files, not in the document"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,

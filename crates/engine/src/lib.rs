@@ -103,7 +103,8 @@ impl Engine {
         let ledger = SqliteLedger::open(&options.dir, &engine)?;
         let (queue, outputs) = unbounded_channel();
         let settings = settled.settings.clone();
-        let (writer, writer_thread) = Writer::start(Box::new(ledger), settings.clone(), Box::new(dispatch::Queue(queue)))?;
+        let (writer, writer_thread) =
+            Writer::start(Box::new(ledger), settings.clone(), Box::new(dispatch::Queue(queue)))?;
         let listener = serve::bind(options.listen).await?;
         let bound = listener.local_addr().context("the listener's address")?;
         let authority = if options.tls { Some(tls::Authority::open(&options.dir, serve::names(bound))?) } else { None };
@@ -119,7 +120,11 @@ impl Engine {
         let cell = Arc::new(OnceLock::new());
         cell.set(app.clone()).map_err(|_| ()).unwrap_or_default();
         let mut tasks = vec![tokio::spawn(dispatch::run(cell, outputs))];
-        tasks.push(tokio::spawn(serve::serve(listener, http::router(app.clone()), app.authority.as_ref().map(|a| a.server.clone()))));
+        tasks.push(tokio::spawn(serve::serve(
+            listener,
+            http::router(app.clone()),
+            app.authority.as_ref().map(|a| a.server.clone()),
+        )));
         tasks.extend(maintain::start(&app, options.config.clone()).await?);
         write_whereabouts(&app)?;
         Ok(Self { app, local_token, writer_thread: Some(writer_thread), tasks })

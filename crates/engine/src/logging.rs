@@ -25,7 +25,8 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts logging to standard error, at `info` and above (or as `SKEIN_LOG` says). Once per process.
 pub fn install() {
-    let filter = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new("warn,skein_engine=info,skein_agent=info"));
+    let filter = EnvFilter::try_from_env("SKEIN_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,skein_engine=info,skein_agent=info"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
     // Another subscriber may be there already (a test's): then it stays.
@@ -37,12 +38,15 @@ pub fn install() {
 /// The directives of a logging configuration file: `{"engine": "debug", "http": "warn"}`.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let levels: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let levels: BTreeMap<String, String> =
+        serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut directives = vec!["warn".to_owned(), "skein_engine=info".to_owned(), "skein_agent=info".to_owned()];
     for (component, level) in &levels {
         let known = COMPONENTS.iter().find(|(name, _)| name == component);
         let names = || COMPONENTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        let (_, modules) = known.ok_or_else(|| format!("{}: there is no component '{component}' (there are: {})", path.display(), names()))?;
+        let (_, modules) = known.ok_or_else(|| {
+            format!("{}: there is no component '{component}' (there are: {})", path.display(), names())
+        })?;
         if !LEVELS.contains(&level.as_str()) {
             return Err(format!("{}: level '{level}' of '{component}': give {}", path.display(), LEVELS.join(", ")));
         }

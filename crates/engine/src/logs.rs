@@ -80,7 +80,13 @@ impl Logs {
     }
 
     /// Bytes of a stream from `offset`, at most `limit`; empty when there are none.
-    pub(crate) fn read(&self, attempt: AttemptKey, stream: Stream, offset: u64, limit: usize) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read(
+        &self,
+        attempt: AttemptKey,
+        stream: Stream,
+        offset: u64,
+        limit: usize,
+    ) -> std::io::Result<Vec<u8>> {
         let mut file = match std::fs::File::open(self.path(attempt, stream)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,

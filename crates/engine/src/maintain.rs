@@ -109,11 +109,16 @@ impl Keeper {
         let read = Config::read(&path).and_then(|config| config.settle());
         let settled = match read {
             Ok(settled) => settled,
-            Err(error) => return tracing::error!(%error, "the configuration was not taken; the one before stays in force"),
+            Err(error) => {
+                return tracing::error!(%error, "the configuration was not taken; the one before stays in force");
+            }
         };
         match self.take(settled).await {
             Ok(()) => tracing::info!("the configuration was read again and is in force"),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the configuration was not taken; the one before stays in force"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the configuration was not taken; the one before stays in force"
+            ),
         }
     }
 
@@ -135,7 +140,8 @@ impl Keeper {
         if let Some(dir) = &settled.config.tasks_directory {
             std::fs::create_dir_all(dir).with_context(|| format!("tasks_directory {}", dir.display()))?;
         }
-        let input = Input::Configure { settings: Box::new(settled.settings.clone()), solutions: settled.solutions.clone() };
+        let input =
+            Input::Configure { settings: Box::new(settled.settings.clone()), solutions: settled.solutions.clone() };
         *self.app.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settled);
         self.app.writer.tell(input);
         self.finish(prepared);
@@ -148,7 +154,9 @@ impl Keeper {
         let listener = match wanted.filter(|_| !keep_listener) {
             Some(address) => {
                 if !address.ip().is_loopback() && self.app.authority.is_none() {
-                    anyhow::bail!("broker.url: {address} is not a loopback address and this engine has no TLS: start it with --tls");
+                    anyhow::bail!(
+                        "broker.url: {address} is not a loopback address and this engine has no TLS: start it with --tls"
+                    );
                 }
                 Some((address, serve::bind(address).await.context("broker.url")?))
             }
@@ -183,7 +191,8 @@ impl Keeper {
         if before == now {
             return Ok(None);
         }
-        let content = Content::open(&now, settled.file_bytes_max).with_context(|| format!("classes.storage: {}", now.display()))?;
+        let content = Content::open(&now, settled.file_bytes_max)
+            .with_context(|| format!("classes.storage: {}", now.display()))?;
         Ok(Some(content.with_earlier(self.app.content())))
     }
 
@@ -215,7 +224,8 @@ fn state_of(path: &Path) -> Option<(SystemTime, u64)> {
 
 fn broker_address(url: &str) -> anyhow::Result<SocketAddr> {
     let bare = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let bare = bare.with_context(|| format!("broker.url: '{url}' is not http://ADDRESS:PORT or https://ADDRESS:PORT"))?;
+    let bare =
+        bare.with_context(|| format!("broker.url: '{url}' is not http://ADDRESS:PORT or https://ADDRESS:PORT"))?;
     bare.trim_end_matches('/').parse().with_context(|| format!("broker.url: '{bare}' is not ADDRESS:PORT"))
 }
 
@@ -239,7 +249,8 @@ async fn load_document(app: &Arc<App>, path: &Path, format: skein_api::document:
     for file in skein_api::document::files_of(&document) {
         upload(app, &folder.join(&file)).await.map_err(|e| format!("file '{file}': {e}"))?;
     }
-    skein_api::document::resolve_files(&mut document, |file| digest_of(&folder.join(file))).map_err(|e| e.to_string())?;
+    skein_api::document::resolve_files(&mut document, |file| digest_of(&folder.join(file)))
+        .map_err(|e| e.to_string())?;
     let kind = if skein_api::document::is_thread(&document) { DocumentKind::Thread } else { DocumentKind::Task };
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
     let name = document.get("name").and_then(|n| n.as_str()).map_or(stem, str::to_owned);
@@ -276,7 +287,11 @@ async fn retain(app: &App) {
                     }
                 }
                 if !removed.sessions.is_empty() || removed.events > 0 {
-                    tracing::info!(sessions = removed.sessions.len(), events = removed.events, "removed what is too old");
+                    tracing::info!(
+                        sessions = removed.sessions.len(),
+                        events = removed.events,
+                        "removed what is too old"
+                    );
                 }
                 collect(app);
             }

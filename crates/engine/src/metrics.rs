@@ -72,7 +72,12 @@ impl Metrics {
         family("skein_log_bytes_total", "counter", "Bytes of task logs taken.", &[(None, load(&self.log_bytes))]);
         family("skein_heartbeats_total", "counter", "Heartbeats of agents.", &[(None, load(&self.heartbeats))]);
         family("skein_requests_total", "counter", "Requests to the API.", &[(None, load(&self.requests))]);
-        family("skein_requests_refused_total", "counter", "Requests without a good token.", &[(None, load(&self.refused))]);
+        family(
+            "skein_requests_refused_total",
+            "counter",
+            "Requests without a good token.",
+            &[(None, load(&self.refused))],
+        );
         family("skein_items_ready", "gauge", "Items that wait for a place.", &[(None, gauges.ready)]);
         family("skein_instances_free", "gauge", "Agents that no session holds.", &[(None, gauges.free)]);
         let labelled = |key: &'static str, values: &[(String, u64)]| -> Vec<(Option<(&'static str, String)>, u64)> {
@@ -83,7 +88,8 @@ impl Metrics {
             ("skein_attempts_open", "Open attempts by place.", labelled("place", &gauges.attempts)),
             ("skein_instances", "Instances by state.", labelled("state", &gauges.instances)),
         ] {
-            let borrowed: Vec<_> = values.iter().map(|(l, n)| (l.as_ref().map(|(k, v)| (*k, v.as_str())), *n)).collect();
+            let borrowed: Vec<_> =
+                values.iter().map(|(l, n)| (l.as_ref().map(|(k, v)| (*k, v.as_str())), *n)).collect();
             family(name, "gauge", help, &borrowed);
         }
         text

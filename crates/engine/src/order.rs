@@ -69,7 +69,12 @@ impl OrderMaker<'_> {
         Ok((env, secret))
     }
 
-    fn inputs(&self, spec: &Arc<SessionSpec>, task: &TaskSpec, item: skein_domain::ItemKey) -> Result<Vec<InputFile>, String> {
+    fn inputs(
+        &self,
+        spec: &Arc<SessionSpec>,
+        task: &TaskSpec,
+        item: skein_domain::ItemKey,
+    ) -> Result<Vec<InputFile>, String> {
         let mut files = Vec::new();
         for input in &task.inputs {
             match &input.source {
@@ -79,7 +84,12 @@ impl OrderMaker<'_> {
                     size: self.content.size(digest).map_err(|e| e.to_string())?,
                 }),
                 InputSource::Output { from, output } => {
-                    let at = spec.thread.nodes.iter().position(|n| n.name == *from).ok_or("the giving task is not in the thread")?;
+                    let at = spec
+                        .thread
+                        .nodes
+                        .iter()
+                        .position(|n| n.name == *from)
+                        .ok_or("the giving task is not in the thread")?;
                     let node = NodeKey { session: item.session(), node: u32::try_from(at).unwrap_or(u32::MAX) };
                     let count = spec.thread.nodes[at].task.array;
                     files.extend(self.outputs_of(input, output, node, count, item.index)?);
@@ -103,7 +113,8 @@ impl OrderMaker<'_> {
         let take = |from: u32, outputs: &[OutputFile]| {
             let wanted = place(output, from);
             let found = outputs.iter().find(|o| o.path == wanted);
-            let found = found.ok_or_else(|| format!("the earlier item {} left no output '{wanted}'", node.item(from)))?;
+            let found =
+                found.ok_or_else(|| format!("the earlier item {} left no output '{wanted}'", node.item(from)))?;
             Ok(InputFile { path: place(&input.path, from), digest: found.digest.clone(), size: found.size })
         };
         if output.contains("{from_index}") || input.path.contains("{from_index}") {
@@ -114,7 +125,8 @@ impl OrderMaker<'_> {
         let attempts = self.reader.attempts_at(node.item(from)).map_err(|e| e.to_string())?;
         let good = |end: &AttemptEnd| end.cause == EndCause::Succeeded;
         let end = attempts.iter().filter_map(|a| a.ended.as_ref().map(|(end, _)| end)).find(|end| good(end));
-        let end = end.ok_or_else(|| format!("the earlier item {} did not succeed, so it left no '{output}'", node.item(from)))?;
+        let end = end
+            .ok_or_else(|| format!("the earlier item {} did not succeed, so it left no '{output}'", node.item(from)))?;
         Ok(vec![take(from, &end.outputs)?])
     }
 }

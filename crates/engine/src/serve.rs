@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Binds.
 pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}: is another engine there? choose another port with --listen"))
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("listening on {listen}: is another engine there? choose another port with --listen"))
 }
 
 /// An address that a client on this machine can use.

@@ -73,7 +73,8 @@ pub(crate) fn settle(
         .map_err(|e| BadDraft::from(e.to_string()))?;
     let digests = digests(assembled.nodes.iter().map(|n| &*n.task));
     let mode_sources = assembled.nodes.iter().map(|n| source_of(&sources, &n.name).to_string()).collect();
-    let spec = SessionSpec { thread: assembled, user: user.clone(), version, overrides: request.set.clone(), mode_sources };
+    let spec =
+        SessionSpec { thread: assembled, user: user.clone(), version, overrides: request.set.clone(), mode_sources };
     Ok(Submission { spec, digests })
 }
 
@@ -107,7 +108,9 @@ fn inherit(document: &mut Value, lookup: &impl Fn(&str) -> Result<Option<Value>,
         };
         let Some(base) = fields.get("use").and_then(Value::as_str).map(str::to_owned) else { continue };
         let found = lookup(&base)?;
-        let found = found.ok_or_else(|| format!("task '{node}' uses '{base}', which is not in the repository: add it with 'skein task add'"))?;
+        let found = found.ok_or_else(|| {
+            format!("task '{node}' uses '{base}', which is not in the repository: add it with 'skein task add'")
+        })?;
         for (field, value) in found.as_object().into_iter().flatten().filter(|(field, _)| *field != "name") {
             fields.entry(field.clone()).or_insert_with(|| value.clone());
         }
@@ -116,7 +119,9 @@ fn inherit(document: &mut Value, lookup: &impl Fn(&str) -> Result<Option<Value>,
 }
 
 fn overridden(set: &[String], node: &str) -> bool {
-    let named = |text: &String| text.split_once('=').and_then(|(target, _)| target.split_once('.')).map(|(t, p)| (t.to_owned(), p.to_owned()));
+    let named = |text: &String| {
+        text.split_once('=').and_then(|(target, _)| target.split_once('.')).map(|(t, p)| (t.to_owned(), p.to_owned()))
+    };
     set.iter().filter_map(named).any(|(task, param)| param == "running_mode" && (task == "*" || task == node))
 }
 

@@ -36,7 +36,8 @@ impl Authority {
         let ca_key = KeyPair::from_pem(&ca_key).context("the CA's key")?;
         let issuer = Issuer::new(ca_params()?, ca_key);
         let key = KeyPair::generate().context("making the server's key")?;
-        let cert = CertificateParams::new(names).and_then(|p| p.signed_by(&key, &issuer)).context("server certificate")?;
+        let cert =
+            CertificateParams::new(names).and_then(|p| p.signed_by(&key, &issuer)).context("server certificate")?;
         let chain = vec![cert.der().clone(), ca_der.clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,5 +1,7 @@
 //! The API of a real engine on a real port, without agents: what it refuses, what it keeps.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -89,7 +91,8 @@ async fn bad_input_is_refused_clearly_and_nothing_is_started() {
     if let Ok(response) = huge {
         assert_eq!(response.status(), 413);
     }
-    let wrong = run.http.get(format!("{}/api/v1/sessions", run.engine.url())).bearer_auth("skein-wrong").send().await.unwrap();
+    let wrong =
+        run.http.get(format!("{}/api/v1/sessions", run.engine.url())).bearer_auth("skein-wrong").send().await.unwrap();
     assert_eq!(wrong.status(), 401);
     assert_eq!(run.http.get(format!("{}/api/v1/config", run.engine.url())).send().await.unwrap().status(), 401);
     assert_eq!(run.call("GET", "/api/v1/sessions", None).await, (200, json!([])));
@@ -116,7 +119,9 @@ async fn the_same_client_key_is_the_same_session_also_after_a_restart() {
     let again = Running { engine: Engine::start(options).await.unwrap(), http: reqwest::Client::new(), dir: run.dir };
     let (_, third) = again.call("POST", "/api/v1/sessions", Some(body)).await;
     assert_eq!(third, json!({"session": first["session"], "new": false}));
-    let (_, why) = again.call("GET", &format!("/api/v1/sessions/{}/nodes/t/items/0/why", first["session"].as_str().unwrap()), None).await;
+    let (_, why) = again
+        .call("GET", &format!("/api/v1/sessions/{}/nodes/t/items/0/why", first["session"].as_str().unwrap()), None)
+        .await;
     assert_eq!(why["detail"]["reason"], "none_configured", "{why}");
     assert!(why["next_step"].as_str().unwrap().contains("skein agent"));
     again.engine.stop().await;
@@ -134,7 +139,8 @@ async fn documents_keep_every_version_and_sessions_their_own() {
     let (_, shown) = run.call("GET", "/api/v1/tasks/t", None).await;
     assert_eq!(shown["resolved"]["needs"]["memory_mb"], 200);
     assert!(shown["resolved"]["defaulted"].as_array().unwrap().contains(&"urgency".into()));
-    let (_, session) = run.call("GET", &format!("/api/v1/sessions/{}", started["session"].as_str().unwrap()), None).await;
+    let (_, session) =
+        run.call("GET", &format!("/api/v1/sessions/{}", started["session"].as_str().unwrap()), None).await;
     assert_eq!(session["overrides"], json!(["t.urgency=70"]));
     assert_eq!(run.call("DELETE", "/api/v1/tasks/t", None).await.0, 204);
     assert_eq!(run.call("GET", "/api/v1/tasks/t", None).await.0, 404);
@@ -156,11 +162,18 @@ async fn a_secret_is_in_no_file_and_no_answer_and_tokens_can_be_revoked() {
     assert_eq!(listed[0]["name"], "DB");
     let body = task(json!({"env": {"PASSWORD": {"secret": "DB"}}}));
     let (_, started) = run.call("POST", "/api/v1/sessions", Some(body)).await;
-    for path in ["/api/v1/secrets", "/api/v1/config", &format!("/api/v1/sessions/{}", started["session"].as_str().unwrap())] {
+    for path in
+        ["/api/v1/secrets", "/api/v1/config", &format!("/api/v1/sessions/{}", started["session"].as_str().unwrap())]
+    {
         assert!(!run.call("GET", path, None).await.1.to_string().contains(planted), "{path}");
     }
     let (_, token) = run.call("POST", "/api/v1/tokens", Some(json!({"user": "ann"}))).await;
-    let as_ann = || run.http.get(format!("{}/api/v1/sessions", run.engine.url())).bearer_auth(token["token"].as_str().unwrap()).send();
+    let as_ann = || {
+        run.http
+            .get(format!("{}/api/v1/sessions", run.engine.url()))
+            .bearer_auth(token["token"].as_str().unwrap())
+            .send()
+    };
     assert_eq!(as_ann().await.unwrap().status(), 200);
     assert_eq!(run.call("DELETE", &format!("/api/v1/tokens/{}", token["id"].as_str().unwrap()), None).await.0, 204);
     assert_eq!(as_ann().await.unwrap().status(), 401);
@@ -199,7 +212,8 @@ async fn events(run: &Running, after: Option<u64>, count: usize) -> Vec<(u64, St
         text.push_str(std::str::from_utf8(&piece.unwrap().unwrap()).unwrap());
     }
     let field = |block: &str, name: &str| block.lines().find_map(|l| l.strip_prefix(name).map(|v| v.trim().to_owned()));
-    let parsed = text.split("\n\n").filter_map(|block| Some((field(block, "id:")?.parse().ok()?, field(block, "data:")?)));
+    let parsed =
+        text.split("\n\n").filter_map(|block| Some((field(block, "id:")?.parse().ok()?, field(block, "data:")?)));
     parsed.take(count).collect()
 }
 
@@ -218,5 +232,29 @@ async fn a_second_engine_on_the_folder_and_an_open_address_are_refused() {
     assert!(why.contains("in use by engine 'test'"), "{why}");
     let open = Engine::start(options(&run.dir.path().join("other"), "0.0.0.0:0", false)).await;
     assert!(open.err().expect("refused").to_string().contains("--tls"));
+    run.engine.stop().await;
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_there() {
+    let run = Running::start(None).await;
+    let (_, document) = run.call("GET", "/api/v1/openapi.json", None).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let concrete = path.replace("{session}", "s-zz").replace("{attempt}", "s-zz.0.0.1").replace("{stream}", "out");
+        let concrete = concrete.replace("{digest}", &"0".repeat(64)).replace("{index}", "0");
+        let concrete =
+            concrete.replace("{node}", "x").replace("{name}", "x").replace("{instance}", "x").replace("{id}", "x");
+        for method in methods.as_object().unwrap().keys() {
+            let response = run.request(&method.to_uppercase(), &concrete).send().await.unwrap();
+            let status = response.status();
+            let stream = response.headers().get("content-type").is_some_and(|t| t == "text/event-stream");
+            let body = if stream { String::new() } else { response.text().await.unwrap() };
+            assert!(status != 405 && !body.contains("there is nothing here"), "{method} {path}: {status} {body}");
+            operations += 1;
+        }
+    }
+    assert!(operations > 30);
     run.engine.stop().await;
 }

@@ -2,6 +2,8 @@
 //! crashes before and after commits, messages lost, doubled and late, agents that die or are cut off.
 //! `SKEIN_FAULT_SEEDS=N` runs more seeds; `SKEIN_FAULT_SEED=N` runs one.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,7 +11,8 @@ use skein_api::StartRequest;
 use skein_domain::decide::{Policy, Snapshot};
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptEnd, AttemptKey, Dedicated, EndCause, InstanceFacts, InstanceId, ItemKey, NanoUsd, Solution, SolutionKind, Timestamp,
+    AttemptEnd, AttemptKey, Dedicated, EndCause, InstanceFacts, InstanceId, ItemKey, NanoUsd, Solution, SolutionKind,
+    Timestamp,
 };
 use skein_engine::core::{Core, Input, Output, Settings};
 use skein_store::{Ledger as _, Reader as _, SqliteLedger, Turn};
@@ -128,7 +131,8 @@ impl World {
             return self.crash();
         }
         if !turn.is_empty() {
-            let row = Turn { turn: turn.turn, at: self.now, events: &turn.events, changes: &turn.changes, side: &turn.side };
+            let row =
+                Turn { turn: turn.turn, at: self.now, events: &turn.events, changes: &turn.changes, side: &turn.side };
             self.ledger.as_mut().unwrap().commit(&row).unwrap();
         }
         if self.faults && self.dice.chance(2) {
@@ -182,7 +186,8 @@ impl World {
         for (_, at, output) in due {
             self.deliver(at, output);
         }
-        let (due, later): (Vec<_>, _) = std::mem::take(&mut self.to_engine).into_iter().partition(|(when, _)| *when <= self.now);
+        let (due, later): (Vec<_>, _) =
+            std::mem::take(&mut self.to_engine).into_iter().partition(|(when, _)| *when <= self.now);
         self.to_engine = later;
         let inputs = due.into_iter().map(|(_, input)| input).collect();
         self.turn(inputs);
@@ -233,7 +238,8 @@ impl World {
             self.to_engine.push((now, input));
         }
         agent.heartbeat += 1;
-        let mut messages = vec![FromAgent::Heartbeat { number: agent.heartbeat, cpu_percent: 10, memory_mb: 1, items: vec![] }];
+        let mut messages =
+            vec![FromAgent::Heartbeat { number: agent.heartbeat, cpu_percent: 10, memory_mb: 1, items: vec![] }];
         for (attempt, held) in &agent.held {
             if let Some(end) = &held.end {
                 let order = AttemptRef { attempt: *attempt, generation: held.generation };

@@ -13,19 +13,12 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed = text.split_once("..").and_then(|(first, last)| {
-            Some(Self {
-                first: first.parse().ok()?,
-                last: last.parse().ok()?,
-            })
-        });
+        let parsed = text
+            .split_once("..")
+            .and_then(|(first, last)| Some(Self { first: first.parse().ok()?, last: last.parse().ok()? }));
         match parsed {
-            Some(span) if 1 <= span.first && span.first <= span.last && span.last <= 10_000 => {
-                Ok(span)
-            }
-            _ => Err(format!(
-                "`{text}` is not a range: write A..B with 1 <= A <= B <= 10000, such as 1..160"
-            )),
+            Some(span) if 1 <= span.first && span.first <= span.last && span.last <= 10_000 => Ok(span),
+            _ => Err(format!("`{text}` is not a range: write A..B with 1 <= A <= B <= 10000, such as 1..160")),
         }
     }
 }
@@ -42,17 +35,12 @@ impl FromStr for Share {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed = text.split_once('/').and_then(|(index, of)| {
-            Some(Self {
-                index: index.parse().ok()?,
-                of: of.parse().ok()?,
-            })
-        });
+        let parsed = text
+            .split_once('/')
+            .and_then(|(index, of)| Some(Self { index: index.parse().ok()?, of: of.parse().ok()? }));
         match parsed {
             Some(share) if share.index < share.of => Ok(share),
-            _ => Err(format!(
-                "`{text}` is not a share: write K/N with 0 <= K < N, such as 0/8 for the first of eight"
-            )),
+            _ => Err(format!("`{text}` is not a share: write K/N with 0 <= K < N, such as 0/8 for the first of eight")),
         }
     }
 }
@@ -61,9 +49,7 @@ impl Share {
     /// Every N-th value of the span, beginning with the K-th: shares cost about the same, which
     /// consecutive stretches would not.
     pub(crate) fn of(self, span: Span) -> impl Iterator<Item = u32> {
-        (span.first..=span.last)
-            .skip(self.index as usize)
-            .step_by(self.of.max(1) as usize)
+        (span.first..=span.last).skip(self.index as usize).step_by(self.of.max(1) as usize)
     }
 }
 
@@ -82,9 +68,7 @@ mod tests {
     #[test]
     fn shares_cover_a_span_once() {
         let span = Span { first: 1, last: 13 };
-        let mut all: Vec<u32> = (0..4)
-            .flat_map(|index| Share { index, of: 4 }.of(span))
-            .collect();
+        let mut all: Vec<u32> = (0..4).flat_map(|index| Share { index, of: 4 }.of(span)).collect();
         all.sort_unstable();
         assert_eq!(all, (1..=13).collect::<Vec<_>>());
         for bad in ["4/4", "1", "-1/2", "1/0"] {

@@ -117,11 +117,7 @@ impl Part {
         let starts = (0..=window.end_s - window.start_s)
             .map(|second| demands.partition_point(|(arrival, _)| *arrival < second * SECOND))
             .collect();
-        Self {
-            demands,
-            starts,
-            first_minute: window.start_s / 60,
-        }
+        Self { demands, starts, first_minute: window.start_s / 60 }
     }
 
     fn seconds(&self) -> usize {
@@ -132,12 +128,8 @@ impl Part {
     fn minutes(&self, resamples: u32, draws: &mut Random) -> Vec<Minute> {
         (0..self.seconds() / 60)
             .map(|minute| {
-                let counts: Vec<u64> = (0..60)
-                    .map(|s| count(self.second(minute * 60 + s).len()))
-                    .collect();
-                let work: Vec<u64> = (0..60)
-                    .map(|s| self.second(minute * 60 + s).iter().map(|d| d.1).sum())
-                    .collect();
+                let counts: Vec<u64> = (0..60).map(|s| count(self.second(minute * 60 + s).len())).collect();
+                let work: Vec<u64> = (0..60).map(|s| self.second(minute * 60 + s).iter().map(|d| d.1).sum()).collect();
                 let (mut request_sums, mut work_sums) = (Vec::new(), Vec::new());
                 for _ in 0..resamples {
                     let (requests, busy) = resampled_sums(&counts, &work, draws);
@@ -155,16 +147,10 @@ impl Part {
 
     /// The p95 and p99 waits of the part on each fleet, which starts empty, with their bands. All
     /// fleets see the same resamples, so that their bands can be compared.
-    fn waits(
-        &self,
-        fleets: RangeInclusive<u32>,
-        resamples: u32,
-        draws: &mut Random,
-    ) -> Vec<FleetWaits> {
+    fn waits(&self, fleets: RangeInclusive<u32>, resamples: u32, draws: &mut Random) -> Vec<FleetWaits> {
         let mut queue = Queue::default();
-        let mut samples: Vec<(u32, Vec<u64>, Vec<u64>)> = fleets
-            .map(|servers| (servers, Vec::new(), Vec::new()))
-            .collect();
+        let mut samples: Vec<(u32, Vec<u64>, Vec<u64>)> =
+            fleets.map(|servers| (servers, Vec::new(), Vec::new())).collect();
         let mut resample = Vec::new();
         for _ in 0..resamples {
             self.resample(draws, &mut resample);
@@ -204,11 +190,7 @@ impl Part {
                 let from = (source + step) % seconds;
                 let (to_us, from_us) = (u64::from(now + step) * SECOND, u64::from(from) * SECOND);
                 let second = self.second(from as usize);
-                out.extend(
-                    second
-                        .iter()
-                        .map(|(arrival, service)| (arrival - from_us + to_us, *service)),
-                );
+                out.extend(second.iter().map(|(arrival, service)| (arrival - from_us + to_us, *service)));
             }
             now += WAIT_BLOCK_S;
         }
@@ -232,11 +214,7 @@ fn resampled_sums(counts: &[u64], work: &[u64], draws: &mut Random) -> (u64, u64
 /// The value seen and the 5th and 95th percentile of the sample, all in `unit`s.
 fn interval(seen: u64, sample: &mut [u64], unit: u64) -> Interval {
     let scaled = |value: u64| rounded(float(value) / float(unit));
-    Interval {
-        low: scaled(percentile(sample, 5)),
-        value: scaled(seen),
-        high: scaled(percentile(sample, 95)),
-    }
+    Interval { low: scaled(percentile(sample, 5)), value: scaled(seen), high: scaled(percentile(sample, 95)) }
 }
 
 #[cfg(test)]
@@ -249,12 +227,7 @@ mod tests {
         let mut requests: Vec<_> = (0..60).map(|s| request(300_000 + s * 1000, 30)).collect();
         requests.extend((0..120).map(|n| request(360_000 + n * 500, 30)));
         requests.extend((0..40).map(|n| request(425_000 + n, 30)));
-        let window = Window {
-            part: 1,
-            start_s: 300,
-            end_s: 450,
-            requests: 220,
-        };
+        let window = Window { part: 1, start_s: 300, end_s: 450, requests: 220 };
         (requests, window)
     }
 
@@ -290,10 +263,7 @@ mod tests {
         assert_eq!(bands(7), bands(7));
         assert_ne!(bands(7), bands(8));
         let waits = bands(7);
-        assert_eq!(
-            waits.iter().map(|w| w.servers).collect::<Vec<_>>(),
-            [2, 3, 4]
-        );
+        assert_eq!(waits.iter().map(|w| w.servers).collect::<Vec<_>>(), [2, 3, 4]);
         let (p95, p99) = (waits[1].p95_wait_s, waits[1].p99_wait_s);
         assert!(p95.low <= p95.high && p95.value <= p99.value);
         assert!(p99.low < p99.high, "the burst is drawn 0, 1 or more times");
@@ -302,12 +272,7 @@ mod tests {
 
     #[test]
     fn an_empty_part_has_zero_bands() {
-        let window = Window {
-            part: 0,
-            start_s: 0,
-            end_s: 60,
-            requests: 0,
-        };
+        let window = Window { part: 0, start_s: 0, end_s: 60, requests: 0 };
         let part = Part::new(&[], &window);
         let minutes = part.minutes(20, &mut Random::new(1, 0));
         assert!(minutes[0].requests.high.abs() < f64::EPSILON);

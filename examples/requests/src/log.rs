@@ -50,9 +50,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Request>> {
         )
     })?;
     let mut reader = BufReader::new(file);
-    let start = reader
-        .fill_buf()
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let start = reader.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
     let parsed = if start.starts_with(&[0x1f, 0x8b]) {
         parse(BufReader::new(MultiGzDecoder::new(reader)))
     } else {
@@ -102,19 +100,10 @@ fn parse_line(line: &str) -> anyhow::Result<Request> {
 fn parse_seconds(text: &str) -> anyhow::Result<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    ensure!(
-        !whole.is_empty() && whole.len() <= 9 && digits(whole),
-        "arrival_s `{text}` is not a number of seconds"
-    );
-    ensure!(
-        fraction.len() <= 6 && digits(fraction),
-        "arrival_s `{text}` is not a number with at most 6 decimals"
-    );
+    ensure!(!whole.is_empty() && whole.len() <= 9 && digits(whole), "arrival_s `{text}` is not a number of seconds");
+    ensure!(fraction.len() <= 6 && digits(fraction), "arrival_s `{text}` is not a number with at most 6 decimals");
     let whole: u64 = whole.parse()?;
-    ensure!(
-        whole < LONGEST_LOG_S,
-        "arrival_s `{text}` is past 31 days: cut the log first"
-    );
+    ensure!(whole < LONGEST_LOG_S, "arrival_s `{text}` is past 31 days: cut the log first");
     let micros: u64 = format!("{fraction:0<6}").parse()?;
     Ok(whole * SECOND + micros)
 }
@@ -133,11 +122,8 @@ pub(crate) fn to_csv(requests: &[Request]) -> String {
     out.push('\n');
     for request in requests {
         let (whole, micros) = (request.arrival_us / SECOND, request.arrival_us % SECOND);
-        let fraction = if micros.is_multiple_of(1000) {
-            format!("{:03}", micros / 1000)
-        } else {
-            format!("{micros:06}")
-        };
+        let fraction =
+            if micros.is_multiple_of(1000) { format!("{:03}", micros / 1000) } else { format!("{micros:06}") };
         let (context, generated) = (request.context_tokens, request.generated_tokens);
         // Writing to a String cannot fail.
         writeln!(out, "{whole}.{fraction},{context},{generated}").unwrap_or_default();
@@ -151,11 +137,7 @@ pub(crate) mod tests {
 
     /// A request at a time in milliseconds.
     pub(crate) fn request(arrival_ms: u64, generated_tokens: u32) -> Request {
-        Request {
-            arrival_us: arrival_ms * 1000,
-            context_tokens: 10,
-            generated_tokens,
-        }
+        Request { arrival_us: arrival_ms * 1000, context_tokens: 10, generated_tokens }
     }
 
     fn parse_text(text: &str) -> anyhow::Result<Vec<Request>> {

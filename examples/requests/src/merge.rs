@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 
 use crate::numbers::{count, float, index, rounded, thousands};
-use crate::records::{
-    self, Band, Bin, Count, Figures, Fleet, LogFigures, Minute, PartFigures, Profile, Record, Split,
-};
+use crate::records::{self, Band, Bin, Count, Figures, Fleet, LogFigures, Minute, PartFigures, Profile, Record, Split};
 
 /// Arguments of `merge`.
 #[derive(Debug, clap::Args)]
@@ -68,9 +66,7 @@ pub(crate) fn merge(records: Vec<(PathBuf, Record)>) -> anyhow::Result<Figures> 
     );
     let logs = logs
         .into_iter()
-        .map(|(log, gathered)| {
-            figures(gathered).with_context(|| format!("the results of `{log}` do not fit together"))
-        })
+        .map(|(log, gathered)| figures(gathered).with_context(|| format!("the results of `{log}` do not fit together")))
         .collect::<anyhow::Result<_>>()?;
     Ok(Figures { logs })
 }
@@ -109,23 +105,15 @@ fn gather(logs: &mut BTreeMap<String, Gathered>, record: Record) -> anyhow::Resu
 }
 
 fn figures(gathered: Gathered) -> anyhow::Result<LogFigures> {
-    let split = gathered
-        .split
-        .context("the manifest of `split` is missing: give split.json")?;
-    let fleet = gathered
-        .fleet
-        .context("the picked fleet is missing: give the file that `pick` wrote")?;
+    let split = gathered.split.context("the manifest of `split` is missing: give split.json")?;
+    let fleet = gathered.fleet.context("the picked fleet is missing: give the file that `pick` wrote")?;
     ensure!(
         fleet.requests == split.requests,
         "the replays had {} requests but the log that was split has {}: one of them read another file",
         fleet.requests,
         split.requests
     );
-    let parts = split
-        .parts
-        .iter()
-        .map(|window| window.requests)
-        .sum::<u64>();
+    let parts = split.parts.iter().map(|window| window.requests).sum::<u64>();
     ensure!(
         parts == split.requests,
         "the parts hold {parts} requests but the log {}: run the split again",
@@ -173,9 +161,8 @@ fn complete<T>(
 ) -> anyhow::Result<()> {
     for window in &split.parts {
         let part = window.part;
-        let result = results
-            .get(&part)
-            .with_context(|| format!("the {kind} of part {part} is missing: run that item"))?;
+        let result =
+            results.get(&part).with_context(|| format!("the {kind} of part {part} is missing: run that item"))?;
         ensure!(
             requests(result) == window.requests,
             "the {kind} of part {part} saw {} requests but the split wrote {}: run that item again",
@@ -226,11 +213,7 @@ fn minutes(bands: &BTreeMap<u32, Band>, covered_s: u64) -> anyhow::Result<Vec<Mi
     Ok(minutes)
 }
 
-fn part_figures(
-    split: &Split,
-    profiles: &BTreeMap<u32, Profile>,
-    bands: &BTreeMap<u32, Band>,
-) -> Vec<PartFigures> {
+fn part_figures(split: &Split, profiles: &BTreeMap<u32, Profile>, bands: &BTreeMap<u32, Band>) -> Vec<PartFigures> {
     split
         .parts
         .iter()
@@ -252,31 +235,16 @@ mod tests {
     use crate::pick::tests::point;
     use crate::records::{Interval, Quantiles, Window};
 
-    const ZERO: Interval = Interval {
-        low: 0.0,
-        value: 0.0,
-        high: 0.0,
-    };
+    const ZERO: Interval = Interval { low: 0.0, value: 0.0, high: 0.0 };
 
     fn quantiles(sum: u64) -> Quantiles {
-        Quantiles {
-            sum,
-            p50: 1,
-            p95: 1,
-            max: 1,
-        }
+        Quantiles { sum, p50: 1, p95: 1, max: 1 }
     }
 
     fn of_part(part: u32) -> [Record; 3] {
         let log = || "x".to_string();
         [
-            Record::Count(Count {
-                log: log(),
-                part,
-                requests: 5,
-                context_tokens: 50,
-                generated_tokens: 7,
-            }),
+            Record::Count(Count { log: log(), part, requests: 5, context_tokens: 50, generated_tokens: 7 }),
             Record::Profile(Profile {
                 log: log(),
                 part,
@@ -294,11 +262,7 @@ mod tests {
                 servers: 3,
                 resamples: 20,
                 seed: 1,
-                minutes: vec![Minute {
-                    number: u64::from(part),
-                    requests: ZERO,
-                    load: ZERO,
-                }],
+                minutes: vec![Minute { number: u64::from(part), requests: ZERO, load: ZERO }],
                 waits: vec![],
             }),
         ]
@@ -306,12 +270,8 @@ mod tests {
 
     /// Two parts of one minute each, with 5 requests each.
     fn all() -> Vec<Record> {
-        let window = |part: u32| Window {
-            part,
-            start_s: u64::from(part) * 60,
-            end_s: u64::from(part) * 60 + 60,
-            requests: 5,
-        };
+        let window =
+            |part: u32| Window { part, start_s: u64::from(part) * 60, end_s: u64::from(part) * 60 + 60, requests: 5 };
         let mut records = vec![
             Record::Split(Split {
                 log: "x".into(),
@@ -337,11 +297,7 @@ mod tests {
 
     fn merged(records: Vec<Record>) -> anyhow::Result<Figures> {
         let named = records.into_iter().enumerate();
-        merge(
-            named
-                .map(|(n, record)| (PathBuf::from(format!("{n}.json")), record))
-                .collect(),
-        )
+        merge(named.map(|(n, record)| (PathBuf::from(format!("{n}.json")), record)).collect())
     }
 
     #[test]

@@ -6,10 +6,7 @@ pub(crate) const SECOND: u64 = 1_000_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 
 /// A count or a number of microseconds as a float. Exact below 2^53, far above any log here.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "logs are at most a month of microseconds, well below 2^53"
-)]
+#[expect(clippy::cast_precision_loss, reason = "logs are at most a month of microseconds, well below 2^53")]
 pub(crate) fn float(value: u64) -> f64 {
     value as f64
 }

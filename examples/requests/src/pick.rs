@@ -24,10 +24,7 @@ pub struct PickArgs {
 }
 
 pub(crate) fn run(args: &PickArgs) -> anyhow::Result<()> {
-    ensure!(
-        args.target_s > 0.0,
-        "--target-s must be a number of seconds above 0"
-    );
+    ensure!(args.target_s > 0.0, "--target-s must be a number of seconds above 0");
     let replays = records::read_all(args.dir.as_deref(), &args.files)?
         .into_iter()
         .filter_map(|(_, record)| match record {
@@ -50,9 +47,7 @@ pub(crate) fn run(args: &PickArgs) -> anyhow::Result<()> {
 
 /// Checks that the replays are all shares of one log, then picks.
 pub(crate) fn pick(replays: Vec<Replay>, target_s: f64) -> anyhow::Result<Fleet> {
-    let first = replays
-        .first()
-        .context("there is no replay to pick from: give the files that `replay` wrote")?;
+    let first = replays.first().context("there is no replay to pick from: give the files that `replay` wrote")?;
     let (log, requests, shares) = (first.log.clone(), first.requests, first.shares);
     let mut missing: BTreeSet<u32> = (0..shares).collect();
     let mut speeds: BTreeMap<u32, BTreeMap<u32, Point>> = BTreeMap::new();
@@ -71,10 +66,7 @@ pub(crate) fn pick(replays: Vec<Replay>, target_s: f64) -> anyhow::Result<Fleet>
             replay.share
         );
         for point in replay.points {
-            speeds
-                .entry(point.speed_percent)
-                .or_default()
-                .insert(point.servers, point);
+            speeds.entry(point.speed_percent).or_default().insert(point.servers, point);
         }
     }
     ensure!(
@@ -117,12 +109,7 @@ pub(crate) mod tests {
         Point {
             servers,
             speed_percent,
-            wait_s: Waits {
-                p50: 0.0,
-                p95: 0.0,
-                p99,
-                max: p99,
-            },
+            wait_s: Waits { p50: 0.0, p95: 0.0, p99, max: p99 },
             waited: 0,
             utilisation: 0.5,
             slot_hours: 1.0,
@@ -130,22 +117,13 @@ pub(crate) mod tests {
     }
 
     fn replay(share: u32, points: Vec<Point>) -> Replay {
-        Replay {
-            log: "x".into(),
-            requests: 9,
-            share,
-            shares: 2,
-            points,
-        }
+        Replay { log: "x".into(), requests: 9, share, shares: 2, points }
     }
 
     fn both() -> Vec<Replay> {
         vec![
             replay(1, vec![point(2, 100, 1.0), point(4, 100, 0.0)]),
-            replay(
-                0,
-                vec![point(1, 50, 9.0), point(1, 100, 5.0), point(3, 100, 0.9)],
-            ),
+            replay(0, vec![point(1, 50, 9.0), point(1, 100, 5.0), point(3, 100, 0.9)]),
         ]
     }
 
@@ -153,10 +131,7 @@ pub(crate) mod tests {
     fn the_smallest_fleet_strictly_under_the_target_wins() {
         let fleet = pick(both(), 1.0).unwrap();
         assert_eq!(fleet.servers, 3);
-        assert_eq!(
-            fleet.curve.iter().map(|p| p.servers).collect::<Vec<_>>(),
-            [1, 2, 3, 4]
-        );
+        assert_eq!(fleet.curve.iter().map(|p| p.servers).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(fleet.what_if[0].servers, None);
         assert_eq!(fleet.what_if[1].servers, Some(3));
     }
@@ -170,10 +145,7 @@ pub(crate) mod tests {
         let mut foreign = both();
         foreign[1].requests = 8;
         assert!(error(foreign).contains("with 8 requests"));
-        let slow = vec![
-            replay(0, vec![point(1, 100, 5.0)]),
-            replay(1, vec![point(2, 100, 4.0)]),
-        ];
+        let slow = vec![replay(0, vec![point(1, 100, 5.0)]), replay(1, vec![point(2, 100, 4.0)])];
         assert!(error(slow).contains("raise the end of --fleets"));
     }
 }

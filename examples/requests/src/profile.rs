@@ -118,9 +118,7 @@ mod tests {
 
     #[test]
     fn the_seconds_of_all_parts_add_up_to_those_of_the_log() {
-        let requests: Vec<_> = (0..900)
-            .map(|n| request(n * 631, u32::try_from(n % 400).unwrap()))
-            .collect();
+        let requests: Vec<_> = (0..900).map(|n| request(n * 631, u32::try_from(n % 400).unwrap())).collect();
         let whole = busy(&requests, 0);
         let mut sum = vec![0.0; whole.len()];
         let mut begin = 0;

@@ -34,8 +34,7 @@ impl Queue {
         self.busy_us = 0;
         self.end_us = 0;
         self.free_at.clear();
-        self.free_at
-            .extend(std::iter::repeat_n(Reverse(0), self.servers as usize));
+        self.free_at.extend(std::iter::repeat_n(Reverse(0), self.servers as usize));
         for &(arrival, service) in demands {
             let Some(mut first_free) = self.free_at.peek_mut() else {
                 return;

@@ -11,9 +11,7 @@ impl Random {
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut mixed = Self { state: stream };
         let offset = mixed.next();
-        Self {
-            state: seed ^ offset,
-        }
+        Self { state: seed ^ offset }
     }
 
     fn next(&mut self) -> u64 {

@@ -60,17 +60,13 @@ pub(crate) struct Window {
 impl Split {
     /// The window of a part, checked against the rows that arrived with it.
     pub(crate) fn window(&self, part: u32, rows: usize) -> anyhow::Result<&Window> {
-        let window = self
-            .parts
-            .iter()
-            .find(|window| window.part == part)
-            .with_context(|| {
-                format!(
-                    "the split of `{}` has no part {part}, only {} parts from 0: check --part",
-                    self.log,
-                    self.parts.len()
-                )
-            })?;
+        let window = self.parts.iter().find(|window| window.part == part).with_context(|| {
+            format!(
+                "the split of `{}` has no part {part}, only {} parts from 0: check --part",
+                self.log,
+                self.parts.len()
+            )
+        })?;
         ensure!(
             window.requests == crate::numbers::count(rows),
             "part {part} of `{}` has {rows} requests but the split wrote {}: --input is not that part, or was cut short",
@@ -262,17 +258,10 @@ pub(crate) struct PartFigures {
 
 /// Reads one partial result.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Record> {
-    let text = fs::read_to_string(path).with_context(|| {
-        format!(
-            "cannot read {}: check that it is an input of the task",
-            path.display()
-        )
-    })?;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}: check that it is an input of the task", path.display()))?;
     serde_json::from_str(&text).with_context(|| {
-        format!(
-            "{} is not a partial result of this example: make it again with the task that wrote it",
-            path.display()
-        )
+        format!("{} is not a partial result of this example: make it again with the task that wrote it", path.display())
     })
 }
 
@@ -285,44 +274,25 @@ pub(crate) fn write(path: &Path, record: &Record) -> anyhow::Result<()> {
 
 /// Writes a file, and says which one if that fails.
 pub(crate) fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| {
-        format!(
-            "cannot write {}: check that its folder exists and has room",
-            path.display()
-        )
-    })
+    fs::write(path, text)
+        .with_context(|| format!("cannot write {}: check that its folder exists and has room", path.display()))
 }
 
 /// Reads the `.json` files of a folder in the order of their names, and the files named.
-pub(crate) fn read_all(
-    dir: Option<&Path>,
-    files: &[PathBuf],
-) -> anyhow::Result<Vec<(PathBuf, Record)>> {
+pub(crate) fn read_all(dir: Option<&Path>, files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Record)>> {
     let mut paths = files.to_vec();
     if let Some(dir) = dir {
-        let entries =
-            fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
         let mut found = Vec::new();
         for entry in entries {
-            let path = entry
-                .with_context(|| format!("cannot list {}", dir.display()))?
-                .path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
+            let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
                 found.push(path);
             }
         }
         found.sort();
         paths.extend(found);
     }
-    ensure!(
-        !paths.is_empty(),
-        "there is no .json file to read: name files, or a folder with --dir"
-    );
-    paths
-        .into_iter()
-        .map(|path| read(&path).map(|record| (path, record)))
-        .collect()
+    ensure!(!paths.is_empty(), "there is no .json file to read: name files, or a folder with --dir");
+    paths.into_iter().map(|path| read(&path).map(|record| (path, record))).collect()
 }

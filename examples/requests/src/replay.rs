@@ -39,11 +39,7 @@ pub struct ReplayArgs {
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let requests = log::read(&args.input)?;
-    ensure!(
-        !requests.is_empty(),
-        "{} has no request to replay: check --input",
-        args.input.display()
-    );
+    ensure!(!requests.is_empty(), "{} has no request to replay: check --input", args.input.display());
     let points = grid(&requests, args);
     println!(
         "{}: {} replays of {} requests ({} fleet sizes out of {}..{}, speeds {}..{} %)",
@@ -141,14 +137,8 @@ mod tests {
             output: PathBuf::new(),
         };
         let points = grid(&[request(0, 30), request(0, 30), request(0, 30)], &args);
-        let keys: Vec<_> = points
-            .iter()
-            .map(|p| (p.speed_percent, p.servers))
-            .collect();
-        assert_eq!(
-            keys,
-            [(50, 2), (50, 4), (75, 2), (75, 4), (100, 2), (100, 4)]
-        );
+        let keys: Vec<_> = points.iter().map(|p| (p.speed_percent, p.servers)).collect();
+        assert_eq!(keys, [(50, 2), (50, 4), (75, 2), (75, 4), (100, 2), (100, 4)]);
         // Three services of 2 s at once on two servers of speed 50 %: the third waits 2 s.
         assert!((points[0].wait_s.max - 2.0).abs() < 1e-9);
         assert!(points[1].wait_s.max.abs() < 1e-9);

@@ -33,11 +33,7 @@ pub struct SplitArgs {
 
 pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
     let requests = log::read(&args.input)?;
-    ensure!(
-        !requests.is_empty(),
-        "{} has a header but no request: there is nothing to split",
-        args.input.display()
-    );
+    ensure!(!requests.is_empty(), "{} has a header but no request: there is nothing to split", args.input.display());
     let cuts = cut(&requests, args.parts);
     let mut rest = requests.as_slice();
     let mut windows = Vec::new();
@@ -46,10 +42,7 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
         rest = after;
         let path = format!("{}{}.csv", args.prefix, window.part);
         records::write_text(Path::new(&path), &log::to_csv(rows))?;
-        println!(
-            "{path}: {} requests, {} to {} s",
-            window.requests, window.start_s, window.end_s
-        );
+        println!("{path}: {} requests, {} to {} s", window.requests, window.start_s, window.end_s);
         windows.push(window);
     }
     let split = Split {
@@ -71,9 +64,7 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
 
 /// Whole seconds from the start that hold all arrivals.
 fn covered_s(requests: &[Request]) -> u64 {
-    requests
-        .last()
-        .map_or(0, |last| last.arrival_us / SECOND + 1)
+    requests.last().map_or(0, |last| last.arrival_us / SECOND + 1)
 }
 
 /// The windows of `parts` parts and how many requests fall into each.
@@ -86,12 +77,7 @@ pub(crate) fn cut(requests: &[Request], parts: u32) -> Vec<Window> {
             let start_s = (u64::from(part) * width).min(covered);
             let end_s = (start_s + width).min(covered);
             let end = requests.partition_point(|request| request.arrival_us < end_s * SECOND);
-            let window = Window {
-                part,
-                start_s,
-                end_s,
-                requests: count(end - begin),
-            };
+            let window = Window { part, start_s, end_s, requests: count(end - begin) };
             begin = end;
             window
         })
@@ -111,11 +97,7 @@ mod tests {
                 let windows = cut(&requests, parts);
                 assert_eq!(windows.len(), parts as usize);
                 assert_eq!(windows.iter().map(|w| w.requests).sum::<u64>(), length);
-                assert!(
-                    windows
-                        .iter()
-                        .all(|w| w.start_s.is_multiple_of(60) || w.start_s == length)
-                );
+                assert!(windows.iter().all(|w| w.start_s.is_multiple_of(60) || w.start_s == length));
                 assert!(windows.windows(2).all(|w| w[0].end_s == w[1].start_s));
             }
         }

@@ -48,11 +48,7 @@ fn every_command_of_the_thread_is_understood() {
 #[test]
 fn every_file_the_thread_names_is_shipped() {
     let text = fs::read_to_string(home().join("thread.toml")).unwrap();
-    let files: Vec<&str> = text
-        .split("file = \"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-        .collect();
+    let files: Vec<&str> = text.split("file = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(files.len() >= 6);
     for file in files {
         assert!(home().join(file).is_file(), "{file}");
@@ -61,15 +57,8 @@ fn every_file_the_thread_names_is_shipped() {
 
 /// Runs the `sh` line of the thread that contains `part` in a folder.
 fn shell(folder: &Path, part: &str) {
-    let command = commands()
-        .into_iter()
-        .find(|command| command[0] == "sh" && command[2].contains(part))
-        .unwrap();
-    let status = Process::new("sh")
-        .args(&command[1..])
-        .current_dir(folder)
-        .status()
-        .unwrap();
+    let command = commands().into_iter().find(|command| command[0] == "sh" && command[2].contains(part)).unwrap();
+    let status = Process::new("sh").args(&command[1..]).current_dir(folder).status().unwrap();
     assert!(status.success(), "{command:?}");
 }
 
@@ -87,14 +76,8 @@ fn awk_counts_a_part_and_an_empty_part() {
     fs::write(at("part.csv"), format!("{header}{rows}")).unwrap();
     shell(folder.path(), "name=conv");
     let count = json(&at("count-1.json"));
-    assert_eq!(
-        (&count["kind"], &count["log"], &count["part"]),
-        (&"count".into(), &"conv".into(), &1.into())
-    );
-    assert_eq!(
-        (&count["requests"], &count["generated_tokens"]),
-        (&3.into(), &19.into())
-    );
+    assert_eq!((&count["kind"], &count["log"], &count["part"]), (&"count".into(), &"conv".into(), &1.into()));
+    assert_eq!((&count["requests"], &count["generated_tokens"]), (&3.into(), &19.into()));
     assert_eq!(count["context_tokens"], 4_000_007_988_u64);
     fs::write(at("part.csv"), header).unwrap();
     shell(folder.path(), "name=code");
@@ -114,10 +97,7 @@ impl Session {
         fs::create_dir(session.at("replays")).unwrap();
         fs::copy(home().join("count.awk"), session.at("count.awk")).unwrap();
         let data = home().join("data/azure_llm2023_conv.csv.gz");
-        session.step(&format!(
-            "split --input {} --log conv --parts 1 --prefix @all-",
-            data.display()
-        ));
+        session.step(&format!("split --input {} --log conv --parts 1 --prefix @all-", data.display()));
         let all = fs::read_to_string(session.at("all-0.csv")).unwrap();
         let short: Vec<&str> = all.lines().take(701).collect();
         fs::write(session.at("log.csv"), short.join("\n") + "\n").unwrap();
@@ -134,11 +114,7 @@ impl Session {
         let line = line.replace('@', &folder);
         // The default manifest would go to the current folder of the test.
         let manifest = format!("--manifest {folder}results/split.json");
-        let more = if line.starts_with("split") {
-            manifest.as_str()
-        } else {
-            ""
-        };
+        let more = if line.starts_with("split") { manifest.as_str() } else { "" };
         let words = ["requests"].into_iter().chain(line.split_whitespace());
         run(Cli::try_parse_from(words.chain(more.split_whitespace()))?.args)
     }
@@ -148,9 +124,7 @@ impl Session {
     }
 
     fn all_steps(&self) {
-        self.step(
-            "split --input @log.csv --log conv --title Conversation --parts 2 --prefix @part-",
-        );
+        self.step("split --input @log.csv --log conv --title Conversation --parts 2 --prefix @part-");
         for share in 0..2 {
             self.step(&format!(
                 "replay --input @log.csv --log conv --fleets 1..80 --speeds 50..150 --speed-step 50 --share {share}/2 --output @replays/{share}.json"
@@ -158,11 +132,8 @@ impl Session {
         }
         self.step("pick --dir @replays --target-s 1 --output @results/fleet.json");
         for part in 0..2 {
-            let common =
-                format!("--input @part-{part}.csv --split @results/split.json --part {part}");
-            self.step(&format!(
-                "profile {common} --output @results/profile-{part}.json"
-            ));
+            let common = format!("--input @part-{part}.csv --split @results/split.json --part {part}");
+            self.step(&format!("profile {common} --output @results/profile-{part}.json"));
             self.step(&format!(
                 "bootstrap {common} --fleet @results/fleet.json --around 1 --resamples 50 --seed 7 --output @results/band-{part}.json"
             ));
@@ -174,14 +145,9 @@ impl Session {
 
     /// The count as the thread does it, but for the number of the part.
     fn count(&self, part: u32) {
-        let line = format!(
-            "awk -F, -v name=conv -v part={part} -f count.awk part-{part}.csv > results/count-{part}.json"
-        );
-        let status = Process::new("sh")
-            .args(["-c", &line])
-            .current_dir(self.folder.path())
-            .status()
-            .unwrap();
+        let line =
+            format!("awk -F, -v name=conv -v part={part} -f count.awk part-{part}.csv > results/count-{part}.json");
+        let status = Process::new("sh").args(["-c", &line]).current_dir(self.folder.path()).status().unwrap();
         assert!(status.success());
     }
 }
@@ -192,10 +158,7 @@ fn a_short_session_goes_from_log_to_chart_and_repeats_to_the_byte() {
     session.all_steps();
     let figures = json(&session.at("figures.json"));
     let log = &figures["logs"][0];
-    assert_eq!(
-        (&log["requests"], &log["title"]),
-        (&700.into(), &"Conversation".into())
-    );
+    assert_eq!((&log["requests"], &log["title"]), (&700.into(), &"Conversation".into()));
     let servers = log["fleet"]["servers"].as_u64().unwrap();
     assert!((20..80).contains(&servers), "{servers}");
     assert!(log["fleet"]["chosen"]["wait_s"]["p99"].as_f64().unwrap() < 1.0);
@@ -206,10 +169,7 @@ fn a_short_session_goes_from_log_to_chart_and_repeats_to_the_byte() {
     let again = Session::new();
     again.all_steps();
     for name in ["figures.json", "load.svg"] {
-        assert_eq!(
-            fs::read(session.at(name)).unwrap(),
-            fs::read(again.at(name)).unwrap()
-        );
+        assert_eq!(fs::read(session.at(name)).unwrap(), fs::read(again.at(name)).unwrap());
     }
 }
 
@@ -224,8 +184,6 @@ fn a_lost_part_or_a_cut_part_is_caught() {
     let part = fs::read_to_string(session.at("part-0.csv")).unwrap();
     let cut: Vec<&str> = part.lines().take(50).collect();
     fs::write(session.at("part-0.csv"), cut.join("\n")).unwrap();
-    let error = session.try_step(
-        "profile --input @part-0.csv --split @results/split.json --part 0 --output @p.json",
-    );
+    let error = session.try_step("profile --input @part-0.csv --split @results/split.json --part 0 --output @p.json");
     assert!(error.unwrap_err().to_string().contains("was cut short"));
 }

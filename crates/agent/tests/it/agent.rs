@@ -269,6 +269,30 @@ async fn a_second_agent_in_the_same_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn full_bulk_lanes_delay_no_heartbeat() {
+    let (engine, _dir, _agent) = ready(2).await;
+    engine.manners(|m| m.heartbeat_ms = 50);
+    let script =
+        "yes 0123456789abcdef | head -c 20000000; for i in 1 2 3; do head -c 15000000 /dev/urandom > big$i; done";
+    let bulky = |item| StartOrder { outputs: vec!["big*".into()], ..order(item, 1, &["sh", "-c", script]) };
+    let orders = [bulky(0), bulky(1)];
+    for order in &orders {
+        engine.start_order(order);
+    }
+    for order in &orders {
+        let end = engine.end_of(of(order)).await;
+        assert_eq!((end.cause, end.outputs.len()), (EndCause::Succeeded, 3));
+    }
+    let beats = engine.with(|seen| seen.heartbeats.clone());
+    let longest = beats.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    println!("longest gap between heartbeats every 50 ms beside 130 MB of logs and files: {longest:?}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    for order in &orders {
+        until("the whole log", || (engine.log(of(order), Stream::Out).len() == 20_000_000).then_some(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn over_tls_only_the_tokens_ca_is_trusted() {
     let engine = FakeEngine::start_tls().await;
     let dir = tempfile::tempdir().unwrap();

@@ -36,6 +36,7 @@ pub struct Seen {
     pub orders: HashMap<String, StartOrder>,
     pub public_key: Vec<u8>,
     pub connections: usize,
+    pub heartbeats: Vec<std::time::Instant>,
     to_agent: Option<mpsc::UnboundedSender<ToAgent>>,
 }
 
@@ -204,7 +205,7 @@ impl FakeEngine {
         };
         self.with(|seen| match message {
             FromAgent::Hello(hello) => seen.hellos.push(*hello),
-            FromAgent::Heartbeat { .. } => {}
+            FromAgent::Heartbeat { .. } => seen.heartbeats.push(std::time::Instant::now()),
             message => seen.messages.push(message),
         });
         answer

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use skein_domain::decide::{Algorithm, Policy};
 use skein_domain::draft::TaskDefaults;
 use skein_domain::{
-    Balance, CpuSetting, Dedicated, EngineId, HoldPolicy, NanoUsd, RunningMode, Shared, SharedPrice, Solution, SolutionId,
-    SolutionKind,
+    Balance, CpuSetting, Dedicated, EngineId, HoldPolicy, NanoUsd, RunningMode, Shared, SharedPrice, Solution,
+    SolutionId, SolutionKind,
 };
 use skein_store::Limits;
 
@@ -104,7 +104,11 @@ impl Config {
             retention_check_ms: ms("retention.check_s", self.retention.check_s, 300.0)?.max(100),
             file_bytes_max: self.content.file_bytes_max.unwrap_or(16 << 30),
             content_dir,
-            connection_open: self.class("connection", &self.classes.connection, &["builtin:websocket", "builtin:closed"])? == 0,
+            connection_open: self.class(
+                "connection",
+                &self.classes.connection,
+                &["builtin:websocket", "builtin:closed"],
+            )? == 0,
             joins_open: self.class("resource", &self.classes.resource, &["builtin:own-servers", "builtin:fixed"])? == 0,
             identifier: self
                 .broker
@@ -136,14 +140,19 @@ impl Config {
     #[expect(clippy::unused_self, reason = "reads as part of the configuration")]
     fn class(&self, key: &str, given: &str, known: &[&str]) -> Result<usize, BadConfig> {
         let at = known.iter().position(|k| *k == given);
-        at.ok_or_else(|| wrong(format!("classes.{key}"), format!("'{given}' is not known: give {}", known.join(" or "))))
+        at.ok_or_else(|| {
+            wrong(format!("classes.{key}"), format!("'{given}' is not known: give {}", known.join(" or ")))
+        })
     }
 
     fn lease_ms(&self) -> Result<u64, BadConfig> {
         let lease = ms("lease_s", self.lease_s, 30.0)?;
         let heartbeat = ms("resource_time_check_s", self.resource_time_check_s, 1.0)?;
         if lease < heartbeat.saturating_mul(3) {
-            return Err(wrong("lease_s", format!("give at least 3 x resource_time_check_s ({} s)", heartbeat / 1000 * 3)));
+            return Err(wrong(
+                "lease_s",
+                format!("give at least 3 x resource_time_check_s ({} s)", heartbeat / 1000 * 3),
+            ));
         }
         Ok(lease)
     }
@@ -152,7 +161,8 @@ impl Config {
         let b = &self.balancing;
         let tasking = &self.classes.tasking;
         let builtin = tasking.strip_prefix("builtin:");
-        let builtin = builtin.ok_or_else(|| wrong("classes.tasking", format!("'{tasking}' is not known: give builtin:{SCHEMES}")))?;
+        let builtin = builtin
+            .ok_or_else(|| wrong("classes.tasking", format!("'{tasking}' is not known: give builtin:{SCHEMES}")))?;
         for rule in &self.contexts {
             self.mode("contexts", Some(&rule.running_mode))?;
         }
@@ -188,7 +198,10 @@ impl Config {
             allowed_wait_ms: ms("defaults.allowed_wait_s", d.allowed_wait_s, 10.0)?,
             urgency,
             retries: d.retries.unwrap_or(base.retries),
-            on_lost: d.on_lost.as_deref().map_or(Ok(base.on_lost), |t| word("defaults.on_lost", t, "retry, fail or ask"))?,
+            on_lost: d
+                .on_lost
+                .as_deref()
+                .map_or(Ok(base.on_lost), |t| word("defaults.on_lost", t, "retry, fail or ask"))?,
         })
     }
 
@@ -225,11 +238,13 @@ impl Config {
     fn solution(&self, id: &str, config: &SolutionConfig) -> Result<Solution, BadConfig> {
         let key = format!("solutions.{id}");
         let kind = match config {
-            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s } => SolutionKind::Dedicated(Dedicated {
-                price_per_hour: usd(&format!("{key}.price_per_hour_usd"), *price_per_hour_usd)?,
-                slots_max: self.vm_slots(id)?.or(*slots_max),
-                timeout_ms: ms(&format!("{key}.timeout_s"), *timeout_s, DAY_S)?,
-            }),
+            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s } => {
+                SolutionKind::Dedicated(Dedicated {
+                    price_per_hour: usd(&format!("{key}.price_per_hour_usd"), *price_per_hour_usd)?,
+                    slots_max: self.vm_slots(id)?.or(*slots_max),
+                    timeout_ms: ms(&format!("{key}.timeout_s"), *timeout_s, DAY_S)?,
+                })
+            }
             SolutionConfig::Shared(shared) => SolutionKind::Shared(shared_facts(&key, shared)?),
         };
         Ok(Solution { id: name::<SolutionId>(&key, id)?, kind })
@@ -240,7 +255,8 @@ impl Config {
         let Some(path) = self.vm_configuration_files.get(id) else { return Ok(None) };
         let key = format!("vm_configuration_files.{id}");
         let text = std::fs::read_to_string(path).map_err(|e| wrong(&key, format!("{}: {e}", path.display())))?;
-        let value: VmConfig = serde_json::from_str(&text).map_err(|e| wrong(&key, format!("{}: {e}", path.display())))?;
+        let value: VmConfig =
+            serde_json::from_str(&text).map_err(|e| wrong(&key, format!("{}: {e}", path.display())))?;
         Ok(value.slots)
     }
 }

@@ -284,8 +284,8 @@ impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, BadConfig> {
         let text = std::fs::read_to_string(path).map_err(|source| BadConfig::Read { path: path.to_owned(), source })?;
-        let config: Self = serde_json::from_str(&text)
-            .map_err(|e| BadConfig::Syntax { path: path.to_owned(), why: e.to_string() })?;
+        let config: Self =
+            serde_json::from_str(&text).map_err(|e| BadConfig::Syntax { path: path.to_owned(), why: e.to_string() })?;
         config.settle()?;
         Ok(config)
     }

@@ -196,7 +196,8 @@ impl Core {
 
     /// Leases that are over: the instance is gone, and what ran there is lost.
     pub(super) fn expire_leases(&mut self) {
-        let due: Vec<InstanceId> = self.leases.iter().filter(|(_, due)| **due <= self.now).map(|(id, _)| id.clone()).collect();
+        let due: Vec<InstanceId> =
+            self.leases.iter().filter(|(_, due)| **due <= self.now).map(|(id, _)| id.clone()).collect();
         for id in due {
             let why = format!("no heartbeat for {} s", self.settings.lease_ms / 1000);
             self.gone(&id, &why);

@@ -23,8 +23,8 @@ use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SessionState, SolutionId, SolutionKind, Timestamp,
-    UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SessionState, SolutionId, SolutionKind,
+    Timestamp, UserName,
 };
 use skein_store::Side;
 
@@ -160,7 +160,8 @@ impl Core {
                 Event::Cancelling { attempt } => self.order_cancel(*attempt),
                 Event::Ended { attempt, end, .. } => {
                     let session = attempt.item.session();
-                    let refer = |output: &skein_domain::OutputFile| Side::FileRef { session, digest: output.digest.clone() };
+                    let refer =
+                        |output: &skein_domain::OutputFile| Side::FileRef { session, digest: output.digest.clone() };
                     self.turn.side.extend(end.outputs.iter().map(refer));
                 }
                 _ => {}

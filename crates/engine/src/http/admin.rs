@@ -67,7 +67,11 @@ pub(super) async fn instances(_: User, State(app): State<Arc<App>>) -> Result<Js
     Ok(Json(look.await?))
 }
 
-pub(super) async fn drain(User(user): User, State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<StatusCode, Fail> {
+pub(super) async fn drain(
+    User(user): User,
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Fail> {
     let instance = InstanceId::new(&name)?;
     if app.settled().settings.policy.do_not_terminate.contains(&instance) {
         let why = format!("'{instance}' is on the do-not-terminate list");
@@ -127,7 +131,11 @@ pub(super) async fn set_secret(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn remove_secret(_: User, State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<StatusCode, Fail> {
+pub(super) async fn remove_secret(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Fail> {
     if !app.readers.get()?.secrets()?.iter().any(|s| s.name == name) {
         return Err(Fail::not_found(format!("there is no secret '{name}'")));
     }
@@ -151,7 +159,11 @@ pub(super) async fn new_token(_: User, State(app): State<Arc<App>>, request: Req
     Ok(Json(NewToken { id: row.id, token }))
 }
 
-pub(super) async fn revoke_token(_: User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, Fail> {
+pub(super) async fn revoke_token(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Fail> {
     if !app.readers.get()?.tokens()?.iter().any(|t| t.id == id) {
         return Err(Fail::not_found(format!("there is no token '{id}': 'skein token list' shows them")));
     }

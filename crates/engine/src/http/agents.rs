@@ -36,26 +36,37 @@ pub(super) async fn join(State(app): State<Arc<App>>, request: Request) -> Resul
     }
     let settled = app.settled();
     if !settled.connection_open {
-        return Err(Fail::unauthorized("agents may not connect here", "the configuration's classes.connection is builtin:closed"));
+        return Err(Fail::unauthorized(
+            "agents may not connect here",
+            "the configuration's classes.connection is builtin:closed",
+        ));
     }
     if !settled.joins_open {
-        return Err(Fail::unauthorized("no further instance may join", "the configuration's classes.resource is builtin:fixed"));
+        return Err(Fail::unauthorized(
+            "no further instance may join",
+            "the configuration's classes.resource is builtin:fixed",
+        ));
     }
     if !settled.solutions.iter().any(|s| s.id == ask.solution && s.dedicated().is_some()) {
-        return Err(Fail::bad(format!("there is no dedicated solution '{}': add it to the configuration", ask.solution)));
+        return Err(Fail::bad(format!(
+            "there is no dedicated solution '{}': add it to the configuration",
+            ask.solution
+        )));
     }
     let hash = crate::tokens::hash(&ask.secret);
     let reader = app.readers.get()?;
     let token = reader.join_token(&hash)?.filter(|t| !t.used && t.expires_at > clock::now());
     if token.is_none() {
-        return Err(Fail::unauthorized("the join token is unknown, used or expired", "make a new one with 'skein token join'"));
+        return Err(Fail::unauthorized(
+            "the join token is unknown, used or expired",
+            "make a new one with 'skein token join'",
+        ));
     }
     if reader.identity(&ask.instance)?.is_some_and(|known| known.public_key != ask.public_key) {
         return Err(Fail::bad(format!("an instance named '{}' has joined already: choose another name", ask.instance)));
     }
     drop(reader);
-    let identity =
-        AgentIdentity { instance: ask.instance.clone(), solution: ask.solution, public_key: ask.public_key };
+    let identity = AgentIdentity { instance: ask.instance.clone(), solution: ask.solution, public_key: ask.public_key };
     let side = vec![Side::Identity(identity), Side::JoinTokenUsed(hash)];
     app.writer.ask(|reply| Input::Write { reply, side }).await?;
     let ca_pem = app.authority.as_ref().map(|a| a.ca_pem.clone());

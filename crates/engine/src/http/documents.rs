@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use serde_json::Value;
 use skein_api::{DocumentView, StartRequest};
-use skein_domain::{TaskName, UserName};
 use skein_domain::draft::{BadDraft, TaskDraft};
+use skein_domain::{TaskName, UserName};
 use skein_store::{Document, DocumentKind, Reader as _, Side};
 
 use super::User;
@@ -24,13 +24,13 @@ pub(super) struct Version {
 }
 
 pub(super) async fn list_tasks(user: User, app: State<Arc<App>>) -> Result<Json<Vec<DocumentView>>, Fail> {
-    list(user, app, DocumentKind::Task).await
+    list(user, app, DocumentKind::Task)
 }
 pub(super) async fn list_threads(user: User, app: State<Arc<App>>) -> Result<Json<Vec<DocumentView>>, Fail> {
-    list(user, app, DocumentKind::Thread).await
+    list(user, app, DocumentKind::Thread)
 }
 
-async fn list(_: User, State(app): State<Arc<App>>, kind: DocumentKind) -> Result<Json<Vec<DocumentView>>, Fail> {
+fn list(_: User, State(app): State<Arc<App>>, kind: DocumentKind) -> Result<Json<Vec<DocumentView>>, Fail> {
     let all = app.readers.get()?.documents(kind)?;
     Ok(Json(all.into_iter().map(|d| view(&app, d)).collect()))
 }
@@ -41,7 +41,7 @@ pub(super) async fn task(
     name: Path<String>,
     version: Query<Version>,
 ) -> Result<Json<DocumentView>, Fail> {
-    show(user, app, name, version, DocumentKind::Task).await
+    show(user, app, name, version, DocumentKind::Task)
 }
 pub(super) async fn thread(
     user: User,
@@ -49,10 +49,10 @@ pub(super) async fn thread(
     name: Path<String>,
     version: Query<Version>,
 ) -> Result<Json<DocumentView>, Fail> {
-    show(user, app, name, version, DocumentKind::Thread).await
+    show(user, app, name, version, DocumentKind::Thread)
 }
 
-async fn show(
+fn show(
     _: User,
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -60,7 +60,8 @@ async fn show(
     kind: DocumentKind,
 ) -> Result<Json<DocumentView>, Fail> {
     let found = app.readers.get()?.document(kind, &name, asked.version)?;
-    let found = found.ok_or_else(|| Fail::not_found(format!("there is no {} '{name}' in the repository", word(kind))))?;
+    let found =
+        found.ok_or_else(|| Fail::not_found(format!("there is no {} '{name}' in the repository", word(kind))))?;
     Ok(Json(view(&app, found)))
 }
 
@@ -100,7 +101,12 @@ pub(super) async fn remove_thread(user: User, app: State<Arc<App>>, name: Path<S
     remove(user, app, name, DocumentKind::Thread).await
 }
 
-async fn remove(_: User, State(app): State<Arc<App>>, Path(name): Path<String>, kind: DocumentKind) -> Result<StatusCode, Fail> {
+async fn remove(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    kind: DocumentKind,
+) -> Result<StatusCode, Fail> {
     if app.readers.get()?.document(kind, &name, None)?.is_none() {
         return Err(Fail::not_found(format!("there is no {} '{name}' in the repository", word(kind))));
     }
@@ -129,7 +135,10 @@ pub(crate) async fn store(
     let is_thread = body.get("tasks").is_some();
     if is_thread != (kind == DocumentKind::Thread) {
         let (is, asked) = if is_thread { ("a thread", "a task") } else { ("a task", "a thread") };
-        return Err(Fail::bad(format!("'{name}' is {is} (it has{} 'tasks'), but {asked} was asked for", if is_thread { "" } else { " no" })));
+        return Err(Fail::bad(format!(
+            "'{name}' is {is} (it has{} 'tasks'), but {asked} was asked for",
+            if is_thread { "" } else { " no" }
+        )));
     }
     let lookup = |task: &str| find_task(app, task);
     submit::settle(body.clone(), &StartRequest::default(), None, user, &app.settled(), lookup)?;

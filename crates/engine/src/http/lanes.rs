@@ -44,7 +44,11 @@ fn allowed(app: &App, lane: &Lane, attempt: AttemptKey) -> Result<bool, Fail> {
     }
 }
 
-pub(super) async fn logs(LaneOf(lane): LaneOf, State(app): State<Arc<App>>, request: Request) -> Result<Json<LogCredit>, Fail> {
+pub(super) async fn logs(
+    LaneOf(lane): LaneOf,
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<LogCredit>, Fail> {
     let body = axum::body::to_bytes(request.into_body(), LOGS_BYTES_MAX).await;
     let body = body.map_err(|_| {
         Fail::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a log request may carry {LOGS_BYTES_MAX} bytes"), None)
@@ -54,7 +58,11 @@ pub(super) async fn logs(LaneOf(lane): LaneOf, State(app): State<Arc<App>>, requ
     for chunk in &chunks {
         if checked != Some(chunk.attempt) {
             if !allowed(&app, &lane, chunk.attempt)? {
-                return Err(Fail::new(StatusCode::FORBIDDEN, format!("attempt {} is not this lane's", chunk.attempt), None));
+                return Err(Fail::new(
+                    StatusCode::FORBIDDEN,
+                    format!("attempt {} is not this lane's", chunk.attempt),
+                    None,
+                ));
             }
             checked = Some(chunk.attempt);
         }
@@ -66,7 +74,11 @@ pub(super) async fn logs(LaneOf(lane): LaneOf, State(app): State<Arc<App>>, requ
     Ok(Json(LogCredit { credit_bytes: LOGS_BYTES_MAX as u64, wait_ms: 0 }))
 }
 
-pub(super) async fn messages(LaneOf(lane): LaneOf, State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Fail> {
+pub(super) async fn messages(
+    LaneOf(lane): LaneOf,
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<StatusCode, Fail> {
     let Lane::Agent(instance) = lane else {
         return Err(Fail::new(StatusCode::FORBIDDEN, "only agents send messages", None));
     };

@@ -70,7 +70,10 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/tasks", get(documents::list_tasks))
         .route("/api/v1/tasks/{name}", get(documents::task).put(documents::put_task).delete(documents::remove_task))
         .route("/api/v1/threads", get(documents::list_threads))
-        .route("/api/v1/threads/{name}", get(documents::thread).put(documents::put_thread).delete(documents::remove_thread))
+        .route(
+            "/api/v1/threads/{name}",
+            get(documents::thread).put(documents::put_thread).delete(documents::remove_thread),
+        )
         .route("/api/v1/solutions", get(admin::solutions))
         .route("/api/v1/instances", get(admin::instances))
         .route("/api/v1/instances/{instance}/drain", post(admin::drain))
@@ -99,16 +102,14 @@ fn bearer(parts: &Parts) -> Option<&str> {
 impl FromRequestParts<Arc<App>> for User {
     type Rejection = Fail;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fail> {
-        match bearer(parts).and_then(|token| app.tokens.user(token)) {
-            Some(user) => Ok(Self(user)),
-            None => {
-                app.metrics.refused.fetch_add(1, Ordering::Relaxed);
-                Err(Fail::unauthorized(
-                    "the request bears no API token that this engine knows",
-                    "use the token in the engine's folder (local.token), or one of 'skein token new USER'",
-                ))
-            }
-        }
+        let user = bearer(parts).and_then(|token| app.tokens.user(token));
+        user.map(Self).ok_or_else(|| {
+            app.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            Fail::unauthorized(
+                "the request bears no API token that this engine knows",
+                "use the token in the engine's folder (local.token), or one of 'skein token new USER'",
+            )
+        })
     }
 }
 
@@ -134,5 +135,5 @@ pub(crate) async fn store_document(
     document: serde_json::Value,
 ) -> Result<(), String> {
     let user = app.local_user.clone();
-    documents::store(app, &user, kind, name, document).await.map(|_| ()).map_err(|fail| fail.text())
+    documents::store(app, &user, kind, name, document).await.map(|_| ()).map_err(Fail::text)
 }

@@ -34,8 +34,20 @@ const OPERATIONS: &[Operation] = &[
     op("get", "/api/v1/sessions/{session}", "One session", None, Some("SessionDetail")),
     op("post", "/api/v1/sessions/{session}/stop", "Stop a session", None, None),
     op("get", "/api/v1/sessions/{session}/attempts", "A session's attempts", None, Some("[AttemptView]")),
-    op("get", "/api/v1/sessions/{session}/stream", "A session's events and logs, live", None, Some("text/event-stream")),
-    op("get", "/api/v1/sessions/{session}/nodes/{node}/items/{index}/why", "Why an item is where it is", None, Some("Why")),
+    op(
+        "get",
+        "/api/v1/sessions/{session}/stream",
+        "A session's events and logs, live",
+        None,
+        Some("text/event-stream"),
+    ),
+    op(
+        "get",
+        "/api/v1/sessions/{session}/nodes/{node}/items/{index}/why",
+        "Why an item is where it is",
+        None,
+        Some("Why"),
+    ),
     op("post", "/api/v1/plan", "What a session would do", Some("StartRequest"), Some("PlanView")),
     op("get", "/api/v1/events", "The change stream", None, Some("text/event-stream")),
     op("get", "/api/v1/attempts/{attempt}", "One attempt", None, Some("AttemptView")),
@@ -66,14 +78,39 @@ const OPERATIONS: &[Operation] = &[
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Skein", description = "Runs threads of tasks over every cloud you have.", license(name = "Apache-2.0")),
+    info(
+        title = "Skein",
+        description = "Runs threads of tasks over every cloud you have.",
+        license(name = "Apache-2.0")
+    ),
     components(schemas(
-        skein_api::ErrorBody, skein_api::StartRequest, skein_api::Started, skein_api::Counts, skein_api::SessionSummary,
-        skein_api::SessionDetail, skein_api::NodeView, skein_api::HoldView, skein_api::PlaceCount, skein_api::AttemptView,
-        skein_api::FileView, skein_api::Why, skein_api::CandidateView, skein_api::PlanView, skein_api::PlannedItem,
-        skein_api::StuckView, skein_api::DocumentView, skein_api::SolutionView, skein_api::InstanceView,
-        skein_api::SecretView, skein_api::SecretValue, skein_api::TokenView, skein_api::TokenRequest, skein_api::NewToken,
-        skein_api::LogPiece, skein_api::EventView, skein_api::Health
+        skein_api::ErrorBody,
+        skein_api::StartRequest,
+        skein_api::Started,
+        skein_api::Counts,
+        skein_api::SessionSummary,
+        skein_api::SessionDetail,
+        skein_api::NodeView,
+        skein_api::HoldView,
+        skein_api::PlaceCount,
+        skein_api::AttemptView,
+        skein_api::FileView,
+        skein_api::Why,
+        skein_api::CandidateView,
+        skein_api::PlanView,
+        skein_api::PlannedItem,
+        skein_api::StuckView,
+        skein_api::DocumentView,
+        skein_api::SolutionView,
+        skein_api::InstanceView,
+        skein_api::SecretView,
+        skein_api::SecretValue,
+        skein_api::TokenView,
+        skein_api::TokenRequest,
+        skein_api::NewToken,
+        skein_api::LogPiece,
+        skein_api::EventView,
+        skein_api::Health
     ))
 )]
 struct Types;
@@ -136,10 +173,4 @@ fn content(what: &str) -> Value {
 fn operation_id(operation: &Operation) -> String {
     let path = operation.path.trim_start_matches("/api/v1").replace(['/', '.', '-'], "_").replace(['{', '}'], "");
     format!("{}{path}", operation.method)
-}
-
-/// Method and path of every operation, for the test that walks the router.
-#[cfg(test)]
-pub(crate) fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
-    OPERATIONS.iter().map(|o| (o.method, o.path))
 }

@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary, StartRequest, Started,
-    StuckView, Why,
+    AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary, StartRequest,
+    Started, StuckView, Why,
 };
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
 use skein_domain::decide::project::project;
@@ -61,7 +61,11 @@ fn known_solutions(spec: &SessionSpec, settled: &crate::config::Settled) -> Resu
         let Some(asked) = &node.task.needs.solution else { continue };
         if !settled.solutions.iter().any(|s| s.id == *asked) {
             let known: Vec<&str> = settled.solutions.iter().map(|s| s.id.as_str()).collect();
-            let why = format!("task '{}' asks for solution '{asked}', which is not configured (there are: {})", node.name, known.join(", "));
+            let why = format!(
+                "task '{}' asks for solution '{asked}', which is not configured (there are: {})",
+                node.name,
+                known.join(", ")
+            );
             return Err(Fail::bad(why));
         }
     }
@@ -76,11 +80,19 @@ fn document_of(app: &App, request: &StartRequest) -> Result<(serde_json::Value, 
         _ => return Err(Fail::bad("give one of 'document', 'task' and 'thread'")),
     };
     let found = app.readers.get()?.document(kind, name, request.version)?;
-    let found = found.ok_or_else(|| Fail::not_found(format!("there is no '{name}' in the repository: see 'skein task list' and 'skein thread list'")))?;
+    let found = found.ok_or_else(|| {
+        Fail::not_found(format!(
+            "there is no '{name}' in the repository: see 'skein task list' and 'skein thread list'"
+        ))
+    })?;
     Ok((found.body, Some(found.version)))
 }
 
-pub(super) async fn start(User(user): User, State(app): State<Arc<App>>, request: Request) -> Result<Json<Started>, Fail> {
+pub(super) async fn start(
+    User(user): User,
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<Started>, Fail> {
     let request: StartRequest = typed_body(request).await?;
     if request.client_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > CLIENT_KEY_BYTES_MAX) {
         return Err(Fail::bad(format!("client_key: give 1 to {CLIENT_KEY_BYTES_MAX} bytes")));
@@ -105,7 +117,8 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<SessionSummary>>, Fail> {
     let rows = app.readers.get()?.sessions(page(query))?;
     let ids: Vec<SessionId> = rows.iter().map(|r| r.id).collect();
-    let running = app.writer.look(move |core| ids.iter().map(|id| views::running(core.snapshot(), *id)).collect::<Vec<_>>());
+    let running =
+        app.writer.look(move |core| ids.iter().map(|id| views::running(core.snapshot(), *id)).collect::<Vec<_>>());
     let running = running.await?;
     Ok(Json(rows.iter().zip(&running).map(|(row, running)| views::summary(row, running)).collect()))
 }
@@ -114,7 +127,11 @@ fn unknown(id: SessionId) -> Fail {
     Fail::not_found(format!("there is no session {id}: 'skein session list' shows them"))
 }
 
-pub(super) async fn show(_: User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<SessionDetail>, Fail> {
+pub(super) async fn show(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<SessionDetail>, Fail> {
     let id: SessionId = id.parse()?;
     let (row, spec, attempts) = {
         let reader = app.readers.get()?;
@@ -170,7 +187,11 @@ pub(super) async fn attempts(
     Ok(Json(attempt_views(&app, &spec, &rows).await))
 }
 
-pub(super) async fn attempt(_: User, State(app): State<Arc<App>>, Path(key): Path<String>) -> Result<Json<AttemptView>, Fail> {
+pub(super) async fn attempt(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(key): Path<String>,
+) -> Result<Json<AttemptView>, Fail> {
     let key: AttemptKey = key.parse()?;
     let unknown = || Fail::not_found(format!("there is no attempt {key}"));
     let (spec, row) = {
@@ -181,7 +202,11 @@ pub(super) async fn attempt(_: User, State(app): State<Arc<App>>, Path(key): Pat
     attempt_views(&app, &spec, &[row]).await.pop().map(Json).ok_or_else(unknown)
 }
 
-pub(super) async fn stop(User(by): User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, Fail> {
+pub(super) async fn stop(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Fail> {
     let session: SessionId = id.parse()?;
     let known = app.readers.get()?.session(session)?.ok_or_else(|| unknown(session))?;
     if known.ended_at.is_none() {
@@ -239,7 +264,9 @@ fn ended_text(attempts: &[AttemptView], ended: Option<String>) -> String {
             last.ending.as_deref().unwrap_or("open"),
             last.why
         ),
-        (None, _) => "cancelled before it was placed: a link it needs did not open, or the session was stopped".to_owned(),
+        (None, _) => {
+            "cancelled before it was placed: a link it needs did not open, or the session was stopped".to_owned()
+        }
     }
 }
 
@@ -271,7 +298,11 @@ fn detail(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-pub(super) async fn plan(User(user): User, State(app): State<Arc<App>>, request: Request) -> Result<Json<PlanView>, Fail> {
+pub(super) async fn plan(
+    User(user): User,
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<PlanView>, Fail> {
     let request: StartRequest = typed_body(request).await?;
     let spec = Arc::new(prepare(&app, &user, &request).await?.spec);
     let (snapshot, policy) = app.writer.look(|core| (core.snapshot().clone(), core.policy().clone())).await?;

@@ -114,7 +114,8 @@ pub(super) async fn session(
     let spec = app.readers.get()?.session_spec(id)?;
     let spec = spec.ok_or_else(|| Fail::not_found(format!("there is no session {id}")))?;
     let (sender, receiver) = channel(256);
-    let follower = Follower { app, id, spec, sender, seen: after(&headers, &from), logs: from.logs, read: BTreeMap::new() };
+    let follower =
+        Follower { app, id, spec, sender, seen: after(&headers, &from), logs: from.logs, read: BTreeMap::new() };
     tokio::spawn(follower.run());
     Ok(answer(receiver))
 }

@@ -97,7 +97,12 @@ fn runs(run: &RunSpec) -> String {
 }
 
 /// What an ended attempt cost, by its measured run time and its place's present price.
-pub(super) fn cost_of(solutions: &[Solution], row: &AttemptRow, task: Option<&TaskSpec>, slots: u32) -> Option<NanoUsd> {
+pub(super) fn cost_of(
+    solutions: &[Solution],
+    row: &AttemptRow,
+    task: Option<&TaskSpec>,
+    slots: u32,
+) -> Option<NanoUsd> {
     let (end, _) = row.ended.as_ref()?;
     let needs = &task?.needs;
     Some(match &row.attempt.place {
@@ -164,7 +169,11 @@ pub(super) fn candidate(candidate: &Candidate) -> CandidateView {
     }
 }
 
-pub(super) fn instance(snapshot: &Snapshot, instance: &Instance, policy: &skein_domain::decide::Policy) -> InstanceView {
+pub(super) fn instance(
+    snapshot: &Snapshot,
+    instance: &Instance,
+    policy: &skein_domain::decide::Policy,
+) -> InstanceView {
     let live = snapshot.live(&instance.id);
     InstanceView {
         instance: instance.id.to_string(),

@@ -16,14 +16,8 @@ pub(super) fn draw(svg: &mut Svg, log: &LogFigures, minutes: f64, area: Area) {
         .fold(1.0, f64::max)
         * 1.06;
     let step = tick_step(highest, 6.0);
-    let x = Scale {
-        values: (0.0, minutes),
-        pixels: (area.left, area.right()),
-    };
-    let y = Scale {
-        values: (0.0, highest),
-        pixels: (area.bottom(), area.top),
-    };
+    let x = Scale { values: (0.0, minutes), pixels: (area.left, area.right()) };
+    let y = Scale { values: (0.0, highest), pixels: (area.bottom(), area.top) };
     svg.vertical_axis(area, y, step);
     busy(svg, log, x, y);
     band(svg, log, x, y);
@@ -50,10 +44,7 @@ fn busy(svg: &mut Svg, log: &LogFigures, x: Scale, y: Scale) {
 /// One-minute means of the arriving load at the middle of each minute, with their band.
 fn band(svg: &mut Svg, log: &LogFigures, x: Scale, y: Scale) {
     let along = |level: fn(&crate::records::Minute) -> f64| -> Vec<(f64, f64)> {
-        log.minutes
-            .iter()
-            .map(|minute| (x.at(float(minute.number) + 0.5), y.at(level(minute))))
-            .collect()
+        log.minutes.iter().map(|minute| (x.at(float(minute.number) + 0.5), y.at(level(minute)))).collect()
     };
     let mut outline = along(|minute| minute.load.high);
     outline.extend(along(|minute| minute.load.low).into_iter().rev());
@@ -65,13 +56,7 @@ fn band(svg: &mut Svg, log: &LogFigures, x: Scale, y: Scale) {
 fn fleet(svg: &mut Svg, log: &LogFigures, area: Area, y: Scale) {
     let level = y.at(f64::from(log.fleet.servers));
     let right = area.right();
-    svg.line(
-        (area.left, level),
-        (right, level),
-        colour::FLEET,
-        2.0,
-        "7 4",
-    );
+    svg.line((area.left, level), (right, level), colour::FLEET, 2.0, "7 4");
     let words = format!("{} servers", log.fleet.servers);
     svg.bold(right + 8.0, level + 5.0, 14.0, colour::FLEET, &words);
     let total: f64 = log.minutes.iter().map(|minute| minute.load.value).sum();

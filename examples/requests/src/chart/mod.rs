@@ -50,10 +50,7 @@ pub struct ChartArgs {
 
 pub(crate) fn run(args: &ChartArgs) -> anyhow::Result<()> {
     let Record::Figures(figures) = records::read(&args.input)? else {
-        bail!(
-            "{} does not hold figures: give the file that `merge` wrote",
-            args.input.display()
-        );
+        bail!("{} does not hold figures: give the file that `merge` wrote", args.input.display());
     };
     ensure!(
         figures.logs.iter().all(|log| !log.minutes.is_empty()),
@@ -71,12 +68,7 @@ pub(crate) fn run(args: &ChartArgs) -> anyhow::Result<()> {
 /// The whole picture.
 pub(crate) fn draw(figures: &Figures) -> String {
     let rows = f64::from(u32::try_from(figures.logs.len()).unwrap_or(u32::MAX));
-    let mut svg = Svg::new(
-        WIDTH,
-        HEAD + rows * ROW + FOOT,
-        &title(figures),
-        &description(figures),
-    );
+    let mut svg = Svg::new(WIDTH, HEAD + rows * ROW + FOOT, &title(figures), &description(figures));
     head(&mut svg, figures);
     let longest = figures.logs.iter().map(|log| log.covered_s).max();
     let minutes = float(longest.unwrap_or(60).div_ceil(60));
@@ -90,19 +82,10 @@ pub(crate) fn draw(figures: &Figures) -> String {
 }
 
 fn title(figures: &Figures) -> String {
-    let fleets: Vec<String> = figures
-        .logs
-        .iter()
-        .map(|log| format!("{} for {}", log.fleet.servers, log.title.to_lowercase()))
-        .collect();
-    let target = figures
-        .logs
-        .first()
-        .map_or(1.0, |log| log.fleet.target_p99_wait_s);
-    format!(
-        "Servers that keep the p99 wait under {target} s: {}",
-        fleets.join(", ")
-    )
+    let fleets: Vec<String> =
+        figures.logs.iter().map(|log| format!("{} for {}", log.fleet.servers, log.title.to_lowercase())).collect();
+    let target = figures.logs.first().map_or(1.0, |log| log.fleet.target_p99_wait_s);
+    format!("Servers that keep the p99 wait under {target} s: {}", fleets.join(", "))
 }
 
 /// What the picture shows, for people who cannot see it.
@@ -140,41 +123,11 @@ fn head(svg: &mut Svg, figures: &Figures) {
     );
     let y = 94.0;
     let mut x = LEFT;
-    svg.rect(
-        Area {
-            left: x,
-            top: y - 10.0,
-            width: 22.0,
-            height: 12.0,
-        },
-        colour::BUSY,
-        1.0,
-    );
-    x = legend(
-        svg,
-        x,
-        y,
-        "busy servers if none waits, busiest second of each 10 s",
-        388.0,
-    );
-    svg.rect(
-        Area {
-            left: x,
-            top: y - 10.0,
-            width: 22.0,
-            height: 12.0,
-        },
-        colour::LOAD,
-        0.22,
-    );
+    svg.rect(Area { left: x, top: y - 10.0, width: 22.0, height: 12.0 }, colour::BUSY, 1.0);
+    x = legend(svg, x, y, "busy servers if none waits, busiest second of each 10 s", 388.0);
+    svg.rect(Area { left: x, top: y - 10.0, width: 22.0, height: 12.0 }, colour::LOAD, 0.22);
     svg.line((x, y - 4.0), (x + 22.0, y - 4.0), colour::LOAD, 2.0, "");
-    x = legend(
-        svg,
-        x,
-        y,
-        "arriving load, 1 min mean, 90 % bootstrap band",
-        336.0,
-    );
+    x = legend(svg, x, y, "arriving load, 1 min mean, 90 % bootstrap band", 336.0);
     svg.line((x, y - 4.0), (x + 22.0, y - 4.0), colour::FLEET, 2.0, "7 4");
     legend(svg, x, y, "picked fleet", 0.0);
 }
@@ -198,20 +151,8 @@ fn row(svg: &mut Svg, log: &LogFigures, minutes: f64, top: f64) {
     );
     svg.text(LEFT, top + 34.0, 13.0, colour::MUTED, Anchor::Start, &facts);
     svg.bold(SIDE_LEFT, top + 14.0, 16.0, colour::INK, "At other speeds");
-    svg.text(
-        SIDE_LEFT,
-        top + 34.0,
-        13.0,
-        colour::MUTED,
-        Anchor::Start,
-        "servers for the same p99 wait",
-    );
-    let area = |left, width| Area {
-        left,
-        top: top + 50.0,
-        width,
-        height: PLOT,
-    };
+    svg.text(SIDE_LEFT, top + 34.0, 13.0, colour::MUTED, Anchor::Start, "servers for the same p99 wait");
+    let area = |left, width| Area { left, top: top + 50.0, width, height: PLOT };
     load::draw(svg, log, minutes, area(LEFT, MAIN));
     speed::draw(svg, log, area(SIDE_LEFT, SIDE));
 }

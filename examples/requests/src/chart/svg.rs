@@ -4,8 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::colour;
 
-const FONT: &str =
-    "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif";
+const FONT: &str = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif";
 
 /// Where a text hangs on its point.
 #[derive(Debug, Clone, Copy)]
@@ -88,17 +87,9 @@ impl Svg {
         svg.push(format_args!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-labelledby=\"title desc\" font-family=\"{FONT}\">"
         ));
-        svg.push(format_args!(
-            "<title id=\"title\">{}</title>",
-            escaped(title)
-        ));
-        svg.push(format_args!(
-            "<desc id=\"desc\">{}</desc>",
-            escaped(description)
-        ));
-        svg.push(format_args!(
-            "<rect width=\"{width:.0}\" height=\"{height:.0}\" fill=\"#ffffff\"/>"
-        ));
+        svg.push(format_args!("<title id=\"title\">{}</title>", escaped(title)));
+        svg.push(format_args!("<desc id=\"desc\">{}</desc>", escaped(description)));
+        svg.push(format_args!("<rect width=\"{width:.0}\" height=\"{height:.0}\" fill=\"#ffffff\"/>"));
         svg
     }
 
@@ -120,19 +111,8 @@ impl Svg {
     }
 
     /// A line; `dashes` is an SVG dash array or empty.
-    pub(super) fn line(
-        &mut self,
-        from: (f64, f64),
-        to: (f64, f64),
-        stroke: &str,
-        width: f64,
-        dashes: &str,
-    ) {
-        let dashes = if dashes.is_empty() {
-            String::new()
-        } else {
-            format!(" stroke-dasharray=\"{dashes}\"")
-        };
+    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: &str, width: f64, dashes: &str) {
+        let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
         self.push(format_args!(
             "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{stroke}\" stroke-width=\"{width}\"{dashes}/>",
             from.0, from.1, to.0, to.1
@@ -148,9 +128,7 @@ impl Svg {
 
     pub(super) fn polygon(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
         let points = joined(points);
-        self.push(format_args!(
-            "<polygon points=\"{points}\" fill=\"{fill}\" fill-opacity=\"{opacity}\"/>"
-        ));
+        self.push(format_args!("<polygon points=\"{points}\" fill=\"{fill}\" fill-opacity=\"{opacity}\"/>"));
     }
 
     pub(super) fn dot(&mut self, at: (f64, f64), radius: f64, fill: &str) {
@@ -160,15 +138,7 @@ impl Svg {
         ));
     }
 
-    pub(super) fn text(
-        &mut self,
-        x: f64,
-        y: f64,
-        size: f64,
-        fill: &str,
-        anchor: Anchor,
-        words: &str,
-    ) {
+    pub(super) fn text(&mut self, x: f64, y: f64, size: f64, fill: &str, anchor: Anchor, words: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -202,49 +172,22 @@ impl Svg {
             let y = scale.at(tick);
             self.line((area.left, y), (area.right(), y), colour::GRID, 1.0, "");
             let words = format!("{tick:.0}");
-            self.text(
-                area.left - 8.0,
-                y + 4.0,
-                12.0,
-                colour::MUTED,
-                Anchor::End,
-                &words,
-            );
+            self.text(area.left - 8.0, y + 4.0, 12.0, colour::MUTED, Anchor::End, &words);
         }
     }
 
     /// Ticks with numbers below the area, and what they count.
     pub(super) fn horizontal_axis(&mut self, area: Area, scale: Scale, step: f64, name: &str) {
         let bottom = area.bottom();
-        self.line(
-            (area.left, bottom),
-            (area.right(), bottom),
-            colour::AXIS,
-            1.0,
-            "",
-        );
+        self.line((area.left, bottom), (area.right(), bottom), colour::AXIS, 1.0, "");
         for tick in ticks(scale.values.0, scale.values.1, step) {
             let x = scale.at(tick);
             self.line((x, bottom), (x, bottom + 5.0), colour::AXIS, 1.0, "");
             let words = format!("{tick:.0}");
-            self.text(
-                x,
-                bottom + 19.0,
-                12.0,
-                colour::MUTED,
-                Anchor::Middle,
-                &words,
-            );
+            self.text(x, bottom + 19.0, 12.0, colour::MUTED, Anchor::Middle, &words);
         }
         let middle = area.left + area.width / 2.0;
-        self.text(
-            middle,
-            bottom + 37.0,
-            12.0,
-            colour::MUTED,
-            Anchor::Middle,
-            name,
-        );
+        self.text(middle, bottom + 37.0, 12.0, colour::MUTED, Anchor::Middle, name);
     }
 }
 
@@ -259,9 +202,7 @@ fn joined(points: &[(f64, f64)]) -> String {
 
 /// Text as XML character data.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
