@@ -214,7 +214,8 @@ impl Snapshot {
         if let Place::Instance(id) = &attempt.place {
             self.idle_hold(at, key.item.session(), id);
         }
-        let own_failure = !matches!(end.cause, EndCause::Lost { .. } | EndCause::Cancelled);
+        let own_failure =
+            !matches!(end.cause, EndCause::Lost { .. } | EndCause::Cancelled | EndCause::NotStarted { .. });
         self.touched.attempts_ended.push((attempt, end.clone(), at));
         self.change_item(at, key.item, key.number, u32::from(own_failure), then);
     }

@@ -94,8 +94,7 @@ impl Core {
                 FromAgent::Started(order) => self.advance(id, order, AttemptState::Started),
                 FromAgent::OrderRefused { order, why } => {
                     if self.is_open(id, order) {
-                        let end = AttemptEnd::bare(EndCause::NotStarted { why });
-                        let event = self.ended(order.attempt, end);
+                        let event = self.handed_back(order.attempt, why);
                         self.happen(vec![event]);
                     }
                 }

@@ -20,6 +20,18 @@ impl Core {
         Event::Ended { attempt: key, end, then }
     }
 
+    /// An order that its agent gave back before anything started (it drains, say): the item goes on as
+    /// if it had never been assigned there, however often that happens.
+    pub(super) fn handed_back(&self, key: AttemptKey, why: String) -> Event {
+        let end = AttemptEnd::bare(EndCause::NotStarted { why });
+        match self.then(key, &end.cause) {
+            Some(Then::Retry { .. } | Then::End(ItemEnd::Failed)) => {
+                Event::Ended { attempt: key, end, then: Then::Retry { not_before: self.now } }
+            }
+            _ => self.ended(key, end),
+        }
+    }
+
     fn then(&self, key: AttemptKey, cause: &EndCause) -> Option<Then> {
         let attempt = self.snapshot().attempts.get(&key)?;
         let session = self.snapshot().sessions.get(&key.item.session())?;

@@ -43,6 +43,7 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
         app.content().size(digest)?;
     }
     known_solutions(&submission.spec, &settled)?;
+    known_secrets(app, &submission.spec)?;
     let spec = submission.spec.clone();
     let refused = app.writer.look(move |core| {
         let mut nodes = spec.thread.nodes.iter();
@@ -67,6 +68,21 @@ fn known_solutions(spec: &SessionSpec, settled: &crate::config::Settled) -> Resu
                 known.join(", ")
             );
             return Err(Fail::bad(why));
+        }
+    }
+    Ok(())
+}
+
+fn known_secrets(app: &App, spec: &SessionSpec) -> Result<(), Fail> {
+    let known = app.readers.get()?.secrets()?;
+    for node in &spec.thread.nodes {
+        for value in node.task.env.values() {
+            let skein_domain::EnvValue::Secret { secret } = value else { continue };
+            if !known.iter().any(|s| s.name == *secret) {
+                let why = format!("task '{}' uses secret '{secret}', which is not set", node.name);
+                let next = format!("set it with 'skein secret set {secret}'");
+                return Err(Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, Some(&next)));
+            }
         }
     }
     Ok(())

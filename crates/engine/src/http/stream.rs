@@ -162,8 +162,9 @@ impl Follower {
             return;
         }
         let Ok(reader) = self.app.readers.get() else { return };
-        let open = reader.attempts(self.id, Page::ALL).unwrap_or_default();
-        for row in open.iter().filter(|row| row.ended.is_none()) {
+        // Those that ended since are among them: their end is still to come in the stream.
+        let known = reader.attempts(self.id, Page::ALL).unwrap_or_default();
+        for row in &known {
             self.read.insert((row.attempt.key, LogStream::Out), 0);
             self.read.insert((row.attempt.key, LogStream::Err), 0);
         }
