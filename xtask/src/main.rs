@@ -13,6 +13,8 @@ cargo xtask COMMAND
 
   test       everything a change must pass: format, clippy, tests, tidy, generated files
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
+  bench dispatch [--json]
+             tasks per second, latency and cost of the engine, beside the peers that are installed
   generate   writes the generated files: openapi/openapi.json, docs/config.schema.json
 ";
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => steps::test(),
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
+        ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
         ["generate"] => generated::write(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

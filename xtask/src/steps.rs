@@ -40,6 +40,12 @@ fn timed(step: fn() -> Result<()>) -> (Result<()>, Duration) {
     (result, start.elapsed())
 }
 
+/// Builds the release binary and runs a benchmark of the `skein` crate against it.
+pub(crate) fn bench(name: &str, arguments: &[&str]) -> Result<()> {
+    cargo(&["build", "--release", "--package", "skein", "--bins", "--example", name])?;
+    cargo(&[&["run", "--quiet", "--release", "--package", "skein", "--example", name, "--"], arguments].concat())
+}
+
 fn summary(times: &[(&str, Duration)]) {
     println!();
     for (name, took) in times {

@@ -4,6 +4,8 @@
 //! Everything runs with its defaults: ledger on disk with a flush per commit, logs kept, time and memory
 //! of each attempt measured.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +27,10 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(all(json_only))?;
     if json_only {
-        println!("{}", json!({"bench": "dispatch", "cores": std::thread::available_parallelism()?.get(), "rows": rows}));
+        println!(
+            "{}",
+            json!({"bench": "dispatch", "cores": std::thread::available_parallelism()?.get(), "rows": rows})
+        );
     }
     Ok(())
 }
@@ -236,7 +241,12 @@ async fn tasks(report: &mut Report) -> anyhow::Result<()> {
     let mut cli = Vec::new();
     for _ in 0..LATENCIES {
         let start = Instant::now();
-        let done = quiet_command(&running.skein).arg("run").arg("--dir").arg(running.dir.path()).args(["--", "/bin/true"]).status()?;
+        let done = quiet_command(&running.skein)
+            .arg("run")
+            .arg("--dir")
+            .arg(running.dir.path())
+            .args(["--", "/bin/true"])
+            .status()?;
         if !done.success() {
             bail!("skein run failed");
         }
@@ -253,7 +263,7 @@ fn latencies(report: &mut Report, who: &str, mut values: Vec<f64>) {
     report.row("one task, submit to finish, p99", who, percentile(&values, 99), "ms");
 }
 
-/// HyperQueue (`pip install hyperqueue`), when `hq` is there; with a journal, since ours is durable.
+/// `HyperQueue` (`pip install hyperqueue`), when `hq` is there; with a journal, since ours is durable.
 fn hyperqueue(report: &mut Report) -> anyhow::Result<()> {
     if !quiet_command("hq").arg("--version").status().is_ok_and(|s| s.success()) {
         if !report.quiet {

@@ -147,3 +147,35 @@ fn a_configuration_is_checked_with_line_and_reason() {
     assert_eq!(bad.code, 1);
     assert!(bad.err.contains("colour") && bad.err.contains("line 3"), "{}", bad.err);
 }
+
+#[test]
+fn an_agent_killed_in_the_middle_loses_nothing_and_doubles_nothing() {
+    let mut home = Home::new();
+    let config = home.write("config.json", r#"{"lease_s": 3, "resource_time_check_s": 0.5}"#);
+    home = Home::with_engine_in(home, &["--config", config.to_str().unwrap()]);
+    let mut second = home
+        .command(&["agent", "--name", "second", "--slots", "2"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the second agent to connect", || {
+        home.json(&["instance", "list"])
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|i| i["instance"] == "second" && i["connected"] == true)
+    });
+    let id = home.skein(&["run", "--array", "8", "--detach", "--", "sleep", "0.7"]).ok().out.trim().to_owned();
+    let attempts = || home.json(&["session", "attempts", &id]).as_array().unwrap().clone();
+    until("the second agent to work", || attempts().iter().any(|a| a["place"] == "second" && a["state"] == "started"));
+    signal(&second, "KILL");
+    second.wait().unwrap();
+    until("the session to end", || !home.json(&["session", "show", &id])["ended_at"].is_null());
+    let all = attempts();
+    let ended = |state: &str| all.iter().filter(|a| a["state"] == state).count();
+    assert_eq!(home.json(&["session", "show", &id])["state"], "succeeded");
+    assert_eq!(ended("succeeded"), 8, "one accepted end each: {all:?}");
+    assert!(ended("lost") >= 1 && all.iter().all(|a| a["state"] != "lost" || a["place"] == "second"), "{all:?}");
+}

@@ -33,14 +33,14 @@ impl Connections {
         number
     }
 
-    /// Forgets a connection, unless a newer one has replaced it; true when it was the present one.
+    /// Forgets a connection that ended; false when a newer one has taken its place.
     pub(crate) fn remove(&self, instance: &InstanceId, number: u64) -> bool {
         let mut all = self.lock();
-        let present = all.get(instance).is_some_and(|c| c.number == number);
-        if present {
+        let newer = all.get(instance).is_some_and(|c| c.number != number);
+        if !newer {
             all.remove(instance);
         }
-        present
+        !newer
     }
 
     /// Ends every connection.

@@ -29,7 +29,8 @@ pub fn install() {
     let filter = EnvFilter::try_from_env("SKEIN_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,skein_engine=info,skein_agent=info"));
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // Another subscriber may be there already (a test's): then it stays.
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         FILTER.set(handle).map_err(|_| ()).unwrap_or_default();

@@ -22,7 +22,7 @@ const LEASE_MS: u64 = 10_000;
 const STEP_MS: u64 = 500;
 const AGENTS: usize = 3;
 
-/// SplitMix64: the same numbers on every machine.
+/// `SplitMix64`: the same numbers on every machine.
 struct Dice(u64);
 
 impl Dice {

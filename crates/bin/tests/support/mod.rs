@@ -55,7 +55,11 @@ impl Home {
 
     /// With an engine and an agent.
     pub(crate) fn with_engine(more: &[&str]) -> Self {
-        let mut home = Self::new();
+        Self::with_engine_in(Self::new(), more)
+    }
+
+    /// The same, in a home that has something already.
+    pub(crate) fn with_engine_in(mut home: Self, more: &[&str]) -> Self {
         let mut command = home.command(&["up", "--agent", "--listen", "127.0.0.1:0"]);
         command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();

@@ -71,9 +71,9 @@ fn in_gateway(found: InGateway, choice: Choice) -> Chosen {
 }
 
 fn only(mode: RunningMode, other: &Reason, balance: Option<Balance>) -> Choice {
-    match other {
-        Reason::ModeExcludes { .. } => Choice::Mode { mode, balance },
-        other => Choice::OnlyKind { other: Box::new(other.clone()) },
+    match mode {
+        RunningMode::Dedicated | RunningMode::Serverless => Choice::Mode { mode, balance },
+        RunningMode::Auto | RunningMode::Hybrid => Choice::OnlyKind { other: Box::new(other.clone()) },
     }
 }
 
