@@ -199,21 +199,17 @@ impl Thread {
         go_on
     }
 
-    fn finish(&mut self, mut turn: TurnResult, now: Timestamp) {
-        if let Some((held, until)) = self.held.take() {
-            turn = merge(held, turn);
-            if turn.lazy && now < until {
-                self.let_out(&mut turn);
-                self.held = Some((turn, until));
-                return;
-            }
-        }
-        if turn.lazy && !turn.is_empty() && turn.side.is_empty() {
+    fn finish(&mut self, turn: TurnResult, now: Timestamp) {
+        let (mut turn, until) = match self.held.take() {
+            Some((held, until)) => (merge(held, turn), until),
+            None => (turn, now.after_ms(LAZY_MS)),
+        };
+        if turn.lazy && !turn.is_empty() && now < until {
             self.let_out(&mut turn);
-            self.held = Some((turn, now.after_ms(LAZY_MS)));
-            return;
+            self.held = Some((turn, until));
+        } else {
+            self.write(turn, now);
         }
-        self.write(turn, now);
     }
 
     fn flush(&mut self) {
