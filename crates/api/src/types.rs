@@ -152,6 +152,8 @@ pub struct PlaceCount {
 pub struct AttemptView {
     /// Its key.
     pub attempt: String,
+    /// Whose session it belongs to.
+    pub user: String,
     /// The node's name.
     pub node: String,
     /// The array index.

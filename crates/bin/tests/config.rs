@@ -385,10 +385,18 @@ async fn limits_and_retention() {
     assert!(!bench.has_gap().await);
     bench.set(json!({"retention": {"events_max": 1, "check_s": 0.2}}));
     eventually("retention.events_max and retention.check_s", || bench.has_gap()).await;
+    bench.set(json!({"content": {"bytes_max": 0}}));
+    let full = || {
+        let bytes = b"small";
+        let request = bench.request("PUT", &format!("/api/v1/files/{}", blake3::hash(bytes).to_hex()));
+        async move { request.body(bytes.to_vec()).send().await.unwrap().status() == 507 }
+    };
+    eventually("content.bytes_max", full).await;
+    bench.set(json!({"retention": {"logs_bytes_max": 0, "check_s": 0.2}}));
+    eventually("retention.logs_bytes_max", || async { !log.exists() }).await;
     bench.set(json!({"retention": {"sessions_hours": 0.0, "check_s": 0.2}}));
     let path = format!("/api/v1/sessions/{session}");
     eventually("retention.sessions_hours", || async { bench.get(&path).await["error"].is_string() }).await;
-    eventually("its logs go with it", || async { !log.exists() }).await;
     let session = bench.start_session(task(json!({}))).await;
     bench.ended(&session).await;
     bench.set(json!({"retention": {"events_hours": 0.0, "check_s": 0.2}}));

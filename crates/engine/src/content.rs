@@ -33,6 +33,16 @@ pub(crate) enum ContentError {
         /// The limit.
         limit: u64,
     },
+    /// The folder is full.
+    #[error(
+        "the content folder holds {held} bytes; its limit is {limit} (content.bytes_max): raise it, or shorten retention.sessions_hours"
+    )]
+    Full {
+        /// Bytes held.
+        held: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The sender stopped.
     #[error("the upload broke off: {0}")]
     BrokenOff(String),
@@ -46,6 +56,9 @@ pub(crate) enum ContentError {
 pub(crate) struct Content {
     dir: PathBuf,
     limit: AtomicU64,
+    limit_all: AtomicU64,
+    /// Bytes held, as counted at the start and at each collection, plus what came since.
+    held: AtomicU64,
     uploads: AtomicU64,
     /// Where content was kept before: still read, never written.
     earlier: Option<std::sync::Arc<Content>>,
@@ -59,7 +72,21 @@ impl Content {
             std::fs::remove_dir_all(&uploading)?;
         }
         std::fs::create_dir_all(&uploading)?;
-        Ok(Self { dir: dir.to_owned(), limit: limit.into(), uploads: AtomicU64::new(0), earlier: None })
+        let content = Self {
+            dir: dir.to_owned(),
+            limit: limit.into(),
+            limit_all: AtomicU64::new(u64::MAX),
+            held: AtomicU64::new(0),
+            uploads: AtomicU64::new(0),
+            earlier: None,
+        };
+        let mut held = 0;
+        content.visit(|_, meta| {
+            held += meta.len();
+            Ok(())
+        })?;
+        content.held.store(held, Ordering::Relaxed);
+        Ok(content)
     }
 
     /// Content that is not here is looked for there.
@@ -77,9 +104,10 @@ impl Content {
         self.earlier.as_ref().ok_or_else(|| ContentError::NotFound(digest.clone()))?.find(digest)
     }
 
-    /// Changes the size limit, bytes.
-    pub(crate) fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
+    /// Changes the limits of one file and of the whole folder, bytes.
+    pub(crate) fn set_limits(&self, file: u64, all: u64) {
+        self.limit.store(file, Ordering::Relaxed);
+        self.limit_all.store(all, Ordering::Relaxed);
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -99,6 +127,10 @@ impl Content {
     ) -> Result<(), ContentError> {
         if self.size(digest).is_ok() {
             return Ok(());
+        }
+        let (held, limit) = (self.held.load(Ordering::Relaxed), self.limit_all.load(Ordering::Relaxed));
+        if held >= limit {
+            return Err(ContentError::Full { held, limit });
         }
         let number = self.uploads.fetch_add(1, Ordering::Relaxed);
         let temporary = self.dir.join("uploading").join(number.to_string());
@@ -140,13 +172,31 @@ impl Content {
             tokio::fs::create_dir_all(parent).await?;
         }
         tokio::fs::rename(temporary, path).await?;
+        self.held.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
 
     /// Removes content that nothing refers to and that is older than the grace; returns files and
     /// bytes removed. `now_s` is seconds since the epoch.
     pub(crate) fn collect(&self, referenced: &BTreeSet<Digest>, now_s: u64) -> std::io::Result<(u64, u64)> {
-        let (mut files, mut bytes) = (0, 0);
+        let (mut files, mut bytes, mut held) = (0, 0, 0);
+        self.visit(|digest, meta| {
+            let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+            if referenced.contains(&digest) || modified + COLLECT_GRACE_S > now_s {
+                held += meta.len();
+                return Ok(());
+            }
+            std::fs::remove_file(self.path(&digest))?;
+            files += 1;
+            bytes += meta.len();
+            Ok(())
+        })?;
+        self.held.store(held, Ordering::Relaxed);
+        Ok((files, bytes))
+    }
+
+    /// Every file of the folder.
+    fn visit(&self, mut each: impl FnMut(Digest, std::fs::Metadata) -> std::io::Result<()>) -> std::io::Result<()> {
         for folder in std::fs::read_dir(&self.dir)? {
             let folder = folder?.path();
             if !folder.is_dir() || folder.ends_with("uploading") {
@@ -155,17 +205,12 @@ impl Content {
             for entry in std::fs::read_dir(folder)? {
                 let entry = entry?;
                 let named = entry.file_name();
-                let Some(digest) = named.to_str().and_then(|name| Digest::new(name).ok()) else { continue };
-                let meta = entry.metadata()?;
-                let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-                if !referenced.contains(&digest) && modified + COLLECT_GRACE_S <= now_s {
-                    std::fs::remove_file(entry.path())?;
-                    files += 1;
-                    bytes += meta.len();
+                if let Some(digest) = named.to_str().and_then(|name| Digest::new(name).ok()) {
+                    each(digest, entry.metadata()?)?;
                 }
             }
         }
-        Ok((files, bytes))
+        Ok(())
     }
 }
 
@@ -203,6 +248,9 @@ mod tests {
         let now_s = u64::try_from(crate::clock::now().0 / 1_000_000).unwrap();
         assert_eq!(content.collect(&all, now_s).unwrap(), (0, 0), "within the grace");
         assert_eq!(content.collect(&all, now_s + COLLECT_GRACE_S + 1).unwrap(), (1, 5));
+        content.set_limits(8, 4);
+        let full = content.put(&digest_of(b"y"), body(b"y")).await.unwrap_err();
+        assert!(full.to_string().contains("content.bytes_max"), "{full}");
         assert!(content.size(&loose).is_err() && content.size(&kept).is_ok());
     }
 }

@@ -175,6 +175,7 @@ fn open_app(
     let dir = &options.dir;
     let content_dir = settled.content_dir.clone().unwrap_or_else(|| dir.join("content"));
     let content = content::Content::open(&content_dir, settled.file_bytes_max).context("opening the content folder")?;
+    content.set_limits(settled.file_bytes_max, settled.content_bytes_max);
     let logs_dir = settled.config.logging.logs_directory.clone().unwrap_or_else(|| dir.join("logs"));
     let http = reqwest::Client::builder().build().context("making the HTTP client")?;
     Ok(App {

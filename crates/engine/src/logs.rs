@@ -97,6 +97,34 @@ impl Logs {
         Ok(bytes)
     }
 
+    /// Removes the oldest sessions' logs until at most `limit` bytes are left; says whose. Session ids
+    /// grow with time.
+    pub(crate) fn shrink(&self, limit: u64) -> std::io::Result<Vec<SessionId>> {
+        let dir = self.dir.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let mut sessions = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let Some(session) = entry.file_name().to_str().and_then(|n| n.parse::<SessionId>().ok()) else { continue };
+            let mut bytes = 0;
+            for file in std::fs::read_dir(entry.path())? {
+                bytes += file?.metadata()?.len();
+            }
+            sessions.push((session, bytes));
+        }
+        sessions.sort_unstable();
+        let mut total: u64 = sessions.iter().map(|(_, bytes)| bytes).sum();
+        let mut removed = Vec::new();
+        for (session, bytes) in sessions {
+            if total <= limit {
+                break;
+            }
+            self.remove(session)?;
+            total -= bytes;
+            removed.push(session);
+        }
+        Ok(removed)
+    }
+
     /// Removes a session's logs.
     pub(crate) fn remove(&self, session: SessionId) -> std::io::Result<()> {
         match std::fs::remove_dir_all(self.session_dir(session)) {
@@ -125,5 +153,9 @@ mod tests {
         let text = String::from_utf8(logs.read(attempt, Stream::Out, 11, 100).unwrap()).unwrap();
         assert!(text.contains("9 bytes of this log are missing") && text.ends_with('!'), "{text}");
         assert!(logs.read(attempt, Stream::Err, 0, 10).unwrap().is_empty());
+        let newer: AttemptKey = "s-2.0.0.1".parse().unwrap();
+        logs.append(&LogChunk { attempt: newer, stream: Stream::Out, offset: 0, bytes: b"new".to_vec() }).unwrap();
+        assert_eq!(logs.shrink(3).unwrap(), [attempt.item.session()], "the oldest go first");
+        assert_eq!(logs.read(newer, Stream::Out, 0, 10).unwrap(), b"new");
     }
 }

@@ -133,7 +133,7 @@ impl Keeper {
         if let Some(content) = content {
             *self.app.content.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(content);
         }
-        self.app.content().set_limit(settled.file_bytes_max);
+        self.app.content().set_limits(settled.file_bytes_max, settled.content_bytes_max);
         if !settled.connection_open {
             self.app.connections.close_all();
         }
@@ -294,6 +294,13 @@ async fn retain(app: &App) {
                     );
                 }
                 collect(app);
+                match app.logs.shrink(app.settled().logs_bytes_max) {
+                    Ok(shrunk) if shrunk.is_empty() => {}
+                    Ok(shrunk) => {
+                        tracing::info!(sessions = shrunk.len(), "removed the oldest logs: retention.logs_bytes_max");
+                    }
+                    Err(error) => tracing::warn!(%error, "the logs could not be counted"),
+                }
             }
             Err(error) => tracing::error!(%error, "the retention failed"),
         }

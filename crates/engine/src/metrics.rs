@@ -25,6 +25,7 @@ pub(crate) struct Gauges {
     sessions: Vec<(String, u64)>,
     ready: u64,
     attempts: Vec<(String, u64)>,
+    attempts_by_user: Vec<(String, u64)>,
     instances: Vec<(String, u64)>,
     free: u64,
 }
@@ -38,6 +39,8 @@ impl Gauges {
         }
         for attempt in snapshot.attempts.values() {
             count(&mut gauges.attempts, &attempt.place.to_string());
+            let session = snapshot.sessions.get(&attempt.key.item.session());
+            count(&mut gauges.attempts_by_user, session.map_or("", |s| s.spec.user.as_str()));
         }
         for instance in snapshot.instances.values() {
             count(&mut gauges.instances, &format!("{:?}", instance.state).to_lowercase());
@@ -86,6 +89,7 @@ impl Metrics {
         for (name, help, values) in [
             ("skein_sessions_open", "Open sessions by user.", labelled("user", &gauges.sessions)),
             ("skein_attempts_open", "Open attempts by place.", labelled("place", &gauges.attempts)),
+            ("skein_user_attempts_open", "Open attempts by user.", labelled("user", &gauges.attempts_by_user)),
             ("skein_instances", "Instances by state.", labelled("state", &gauges.instances)),
         ] {
             let borrowed: Vec<_> =

@@ -44,8 +44,12 @@ pub struct Settled {
     pub limits: Limits,
     /// Interval of the retention, ms.
     pub retention_check_ms: u64,
+    /// Most bytes of logs.
+    pub logs_bytes_max: u64,
     /// Largest file, bytes.
     pub file_bytes_max: u64,
+    /// Most bytes of content.
+    pub content_bytes_max: u64,
     /// Content's own folder, when it has one.
     pub content_dir: Option<PathBuf>,
     /// Agents may connect.
@@ -102,7 +106,9 @@ impl Config {
             heartbeat_ms: ms("resource_time_check_s", self.resource_time_check_s, 1.0)?.max(50),
             limits: self.limits()?,
             retention_check_ms: ms("retention.check_s", self.retention.check_s, 300.0)?.max(100),
+            logs_bytes_max: self.retention.logs_bytes_max.unwrap_or(50 << 30),
             file_bytes_max: self.content.file_bytes_max.unwrap_or(16 << 30),
+            content_bytes_max: self.content.bytes_max.unwrap_or(200 << 30),
             content_dir,
             connection_open: self.class(
                 "connection",

@@ -268,6 +268,8 @@ pub struct Retention {
     pub events_hours: Option<f64>,
     /// Most events (default 10 million).
     pub events_max: Option<u64>,
+    /// Most bytes of logs: beyond, the oldest sessions' logs are removed (default 50 GiB).
+    pub logs_bytes_max: Option<u64>,
     /// How often it is looked at, s (default 300).
     pub check_s: Option<f64>,
 }
@@ -278,6 +280,9 @@ pub struct Retention {
 pub struct ContentConfig {
     /// Largest file, bytes (default 16 GiB).
     pub file_bytes_max: Option<u64>,
+    /// Most bytes of the whole folder: beyond, nothing new is taken until old sessions are removed
+    /// (default 200 GiB).
+    pub bytes_max: Option<u64>,
 }
 
 impl Config {

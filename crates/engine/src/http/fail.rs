@@ -78,6 +78,7 @@ impl From<ContentError> for Fail {
         let status = match &e {
             ContentError::NotFound(_) => StatusCode::NOT_FOUND,
             ContentError::Mismatch { .. } | ContentError::BrokenOff(_) => StatusCode::BAD_REQUEST,
+            ContentError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
             ContentError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ContentError::Io(_) => return Self::internal(e),
         };

@@ -128,6 +128,7 @@ pub(super) fn attempt(row: &AttemptRow, spec: Option<&SessionSpec>, cost: Option
     };
     AttemptView {
         attempt: key.to_string(),
+        user: spec.map(|s| s.user.to_string()).unwrap_or_default(),
         node: node.map_or_else(|| key.item.node.node.to_string(), |n| n.name.to_string()),
         index: key.item.index,
         number: key.number,
