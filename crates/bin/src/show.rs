@@ -163,7 +163,7 @@ mod tests {
     fn a_choice_has_a_short_form_and_a_new_one_its_text() {
         let short = |choice: Value| {
             let mut attempt = json!({
-                "attempt": "s-1.0.0.1", "node": "a", "index": 0, "number": 1, "place": "agent-1", "kind": "instance",
+                "attempt": "s-1.0.0.1", "user": "u", "node": "a", "index": 0, "number": 1, "place": "agent-1", "kind": "instance",
                 "state": "succeeded", "why": "by the moon", "choice": null, "assigned_at": 0, "cost_estimate_nano_usd": 0,
                 "outputs": [], "notes": [],
             });

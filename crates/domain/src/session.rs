@@ -147,6 +147,17 @@ impl Tally {
     }
 }
 
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            succeeded: sum.succeeded + one.succeeded,
+            failed: sum.failed + one.failed,
+            cancelled: sum.cancelled + one.cancelled,
+            lost: sum.lost + one.lost,
+        })
+    }
+}
+
 /// A node of a running session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -224,13 +235,6 @@ impl Session {
     }
     /// Sum of all nodes' ends.
     pub fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for node in &self.nodes {
-            sum.succeeded += node.tally.succeeded;
-            sum.failed += node.tally.failed;
-            sum.cancelled += node.tally.cancelled;
-            sum.lost += node.tally.lost;
-        }
-        sum
+        self.nodes.iter().map(|node| node.tally).sum()
     }
 }

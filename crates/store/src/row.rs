@@ -168,14 +168,7 @@ pub struct SessionRow {
 impl SessionRow {
     /// Sum of its nodes' ends.
     pub fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for node in &self.nodes {
-            sum.succeeded += node.tally.succeeded;
-            sum.failed += node.tally.failed;
-            sum.cancelled += node.tally.cancelled;
-            sum.lost += node.tally.lost;
-        }
-        sum
+        self.nodes.iter().map(|node| node.tally).sum()
     }
     /// All its items.
     pub fn count(&self) -> u64 {
