@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    AttemptView, DocumentView, ErrorBody, EventView, Health, InstanceView, LogPiece, NewToken, PageQuery, PlanView,
-    SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView, StartRequest, Started, TokenRequest,
-    TokenView, Why,
+    AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InstanceView, LogPiece, NewToken,
+    PageQuery, PlanView, SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView, StartRequest, Started,
+    TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -125,6 +125,11 @@ impl Client {
     /// Why an item is where it is.
     pub async fn why(&self, session: &str, node: &str, index: u32) -> Result<Why, ApiError> {
         self.get(&format!("/api/v1/sessions/{session}/nodes/{node}/items/{index}/why")).await
+    }
+    /// Answers an item whose place was lost: try it again, or let it end.
+    pub async fn answer(&self, session: &str, node: &str, index: u32, again: bool) -> Result<(), ApiError> {
+        let path = format!("/api/v1/sessions/{session}/nodes/{node}/items/{index}/answer");
+        self.done(self.request(Method::POST, &path).json(&AnswerRequest { again })).await
     }
     /// Tasks (`kind` = `tasks`) or threads (`threads`) of the repository.
     pub async fn documents(&self, kind: &str) -> Result<Vec<DocumentView>, ApiError> {

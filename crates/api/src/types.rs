@@ -443,6 +443,14 @@ pub struct Health {
     pub version: String,
 }
 
+/// A person's answer about an item whose place was lost (`on_lost = "ask"`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRequest {
+    /// Try it again; else it ends as lost.
+    pub again: bool,
+}
+
 /// Part of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -11,8 +11,8 @@ use skein_api::StartRequest;
 use skein_domain::decide::{Policy, Snapshot};
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptEnd, AttemptKey, Dedicated, EndCause, InstanceFacts, InstanceId, ItemKey, NanoUsd, Solution, SolutionKind,
-    Timestamp,
+    AttemptEnd, AttemptKey, Dedicated, EndCause, InstanceFacts, InstanceId, ItemKey, ItemState, NanoUsd, Solution,
+    SolutionKind, Timestamp,
 };
 use skein_engine::core::{Core, Input, Output, Settings};
 use skein_store::{Ledger as _, Reader as _, SqliteLedger, Turn};
@@ -189,8 +189,21 @@ impl World {
         let (due, later): (Vec<_>, _) =
             std::mem::take(&mut self.to_engine).into_iter().partition(|(when, _)| *when <= self.now);
         self.to_engine = later;
-        let inputs = due.into_iter().map(|(_, input)| input).collect();
+        let mut inputs: Vec<Input> = due.into_iter().map(|(_, input)| input).collect();
+        inputs.extend(self.asking().into_iter().map(|item| Input::Answer { reply: 0, item, again: true }));
         self.turn(inputs);
+    }
+
+    /// Items that wait for a person's answer.
+    fn asking(&self) -> Vec<ItemKey> {
+        let sessions = &self.core.as_ref().unwrap().snapshot().sessions;
+        let nodes = sessions.values().flat_map(|s| s.nodes.iter().enumerate().map(|(at, node)| (s.id, at, node)));
+        let items = nodes.flat_map(|(session, at, node)| {
+            let key = skein_domain::NodeKey { session, node: u32::try_from(at).unwrap() };
+            let asks = |state: &ItemState| matches!(state, ItemState::Asking { .. });
+            node.open.iter().filter(move |(_, state)| asks(state)).map(move |(index, _)| key.item(*index))
+        });
+        items.collect()
     }
 
     fn hurt(&mut self) {
@@ -316,8 +329,9 @@ fn spec() -> Arc<skein_domain::SessionSpec> {
     let document = serde_json::json!({"name": "world", "tasks": {
         "first": {"command": ["x"], "array": 6},
         "once": {"command": ["x"], "array": 4, "on_lost": "fail"},
+        "asks": {"command": ["x"], "array": 2, "on_lost": "ask"},
         "then": {"command": ["x"], "array": 5, "after": ["first"]},
-        "last": {"command": ["x"], "after": ["then", {"task": "once", "when": "end"}]},
+        "last": {"command": ["x"], "after": ["then", "asks", {"task": "once", "when": "end"}]},
     }});
     let settled = skein_engine::config::Config::default().settle().unwrap();
     let user = "sim".parse().unwrap();

@@ -1,10 +1,12 @@
-//! `skein session list|show|stop|attempts|files`.
+//! `skein session list|show|stop|answer|attempts|files`.
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use skein_api::{AttemptView, Client, PageQuery, SessionDetail};
 
+use crate::address::Address;
 use crate::connect::Connect;
 use crate::failure::{Ended, OK};
 use crate::follow::arrays;
@@ -48,6 +50,15 @@ enum SessionCommand {
         /// The session
         id: String,
     },
+    /// Answer an item whose place was lost and whose task says `on_lost = "ask"`
+    Answer {
+        /// The item
+        #[arg(value_name = "SESSION/NODE[INDEX]")]
+        item: Address,
+        /// Try it again; without this it ends as lost
+        #[arg(long)]
+        again: bool,
+    },
     /// List a session's attempts: where, why there, how long, how they ended
     Attempts {
         /// The session
@@ -79,6 +90,10 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
         SessionCommand::Stop { id } => {
             client.stop(&id).await?;
             output::line(&format!("session {id} is stopping"));
+        }
+        SessionCommand::Answer { item, again } => {
+            let node = item.node.as_deref().context("name the item: SESSION/NODE or SESSION/NODE[INDEX]")?;
+            client.answer(&item.session, node, item.index.unwrap_or(0), again).await?;
         }
         SessionCommand::Attempts { id, json } => {
             let attempts = results::attempts(&client, &id).await?;

@@ -269,7 +269,9 @@ impl Reason {
     /// What a person can do about it.
     pub fn next_step(&self) -> Option<&'static str> {
         Some(match self {
-            Self::AsksPerson => "end it with 'skein session stop', or run the thread again",
+            Self::AsksPerson => {
+                "'skein session answer SESSION/NODE[INDEX] --again', or without --again to let it end as lost"
+            }
             Self::NoneConfigured { .. } => "start an agent ('skein agent') or add a solution to the configuration",
             Self::OverTimeLimit { .. } => "run it in dedicated mode, or lower longest_run_s if it surely ends earlier",
             Self::RunTimeUnknown { .. } => "state longest_run_s (and expected_run_s) in the task",

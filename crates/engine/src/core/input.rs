@@ -42,6 +42,15 @@ pub enum Input {
         /// By whom.
         by: UserName,
     },
+    /// A person answers an item whose place was lost (`on_lost = "ask"`).
+    Answer {
+        /// Whom to tell.
+        reply: ReplyId,
+        /// Which item.
+        item: skein_domain::ItemKey,
+        /// Try it again; else it ends as lost.
+        again: bool,
+    },
     /// Drain an instance.
     Drain {
         /// Whom to answer.

@@ -20,11 +20,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skein_domain::decide::{Policy, Snapshot, decide};
-use skein_domain::event::Event;
+use skein_domain::event::{Event, Then};
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SessionState, SolutionId, SolutionKind,
-    Timestamp, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, Place, SessionId, SessionState,
+    SolutionId, SolutionKind, Timestamp, UserName,
 };
 use skein_store::Side;
 
@@ -136,6 +136,7 @@ impl Core {
         match input {
             Input::Submit { reply, spec, client_key, digests } => self.submit(reply, spec, client_key, digests),
             Input::Stop { reply, session, by } => self.stop(reply, session, by),
+            Input::Answer { reply, item, again } => self.answer_item(reply, item, again),
             Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
             Input::Write { reply, side } => {
                 self.turn.side.extend(side);
@@ -214,6 +215,16 @@ impl Core {
             }
             Some(_) => self.answer(reply, Ok(Answer::Done)),
         }
+    }
+
+    fn answer_item(&mut self, reply: ReplyId, item: ItemKey, again: bool) {
+        let open = self.snapshot.node(item.node).and_then(|node| node.open.get(&item.index));
+        if !matches!(open, Some(ItemState::Asking { .. })) {
+            return self.answer(reply, Err(Refusal::not_found(format!("item {item} waits for no answer"))));
+        }
+        let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
+        self.happen(vec![Event::Answered { item, then }]);
+        self.answer(reply, Ok(Answer::Done));
     }
 
     fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {

@@ -63,6 +63,7 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/sessions/{session}/attempts", get(sessions::attempts))
         .route("/api/v1/sessions/{session}/stream", get(stream::session))
         .route("/api/v1/sessions/{session}/nodes/{node}/items/{index}/why", get(sessions::why))
+        .route("/api/v1/sessions/{session}/nodes/{node}/items/{index}/answer", post(sessions::answer))
         .route("/api/v1/plan", post(sessions::plan))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/attempts/{attempt}", get(sessions::attempt))

@@ -48,6 +48,13 @@ const OPERATIONS: &[Operation] = &[
         None,
         Some("Why"),
     ),
+    op(
+        "post",
+        "/api/v1/sessions/{session}/nodes/{node}/items/{index}/answer",
+        "Answer an item whose place was lost (on_lost = ask)",
+        Some("AnswerRequest"),
+        None,
+    ),
     op("post", "/api/v1/plan", "What a session would do", Some("StartRequest"), Some("PlanView")),
     op("get", "/api/v1/events", "The change stream", None, Some("text/event-stream")),
     op("get", "/api/v1/attempts/{attempt}", "One attempt", None, Some("AttemptView")),
@@ -108,6 +115,7 @@ const OPERATIONS: &[Operation] = &[
         skein_api::TokenView,
         skein_api::TokenRequest,
         skein_api::NewToken,
+        skein_api::AnswerRequest,
         skein_api::LogPiece,
         skein_api::EventView,
         skein_api::Health

@@ -7,13 +7,13 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary, StartRequest,
-    Started, StuckView, Why,
+    AnswerRequest, AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary,
+    StartRequest, Started, StuckView, Why,
 };
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
 use skein_domain::decide::project::project;
 use skein_domain::event::Event;
-use skein_domain::{AttemptKey, NodeKey, SessionId, SessionSpec, UserName};
+use skein_domain::{AttemptKey, ItemKey, NodeKey, SessionId, SessionSpec, UserName};
 use skein_store::{AttemptRow, DocumentKind, Page, Reader as _};
 
 use super::User;
@@ -231,11 +231,8 @@ pub(super) async fn stop(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn why(
-    _: User,
-    State(app): State<Arc<App>>,
-    Path((id, node, index)): Path<(String, String, u32)>,
-) -> Result<Json<Why>, Fail> {
+/// The item that a path names, with its session's spec.
+fn item_at(app: &App, id: &str, node: &str, index: u32) -> Result<(SessionSpec, ItemKey), Fail> {
     let id: SessionId = id.parse()?;
     let spec = app.readers.get()?.session_spec(id)?.ok_or_else(|| unknown(id))?;
     let at = spec.thread.nodes.iter().position(|n| n.name.as_str() == node);
@@ -245,6 +242,27 @@ pub(super) async fn why(
         return Err(Fail::not_found(format!("task '{node}' has indices 0 to {}", count - 1)));
     }
     let item = NodeKey { session: id, node: u32::try_from(at).unwrap_or(u32::MAX) }.item(index);
+    Ok((spec, item))
+}
+
+pub(super) async fn answer(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path((id, node, index)): Path<(String, String, u32)>,
+    request: Request,
+) -> Result<StatusCode, Fail> {
+    let AnswerRequest { again } = typed_body(request).await?;
+    let (_, item) = item_at(&app, &id, &node, index)?;
+    app.writer.ask(|reply| Input::Answer { reply, item, again }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn why(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path((id, node, index)): Path<(String, String, u32)>,
+) -> Result<Json<Why>, Fail> {
+    let (spec, item) = item_at(&app, &id, &node, index)?;
     let now = clock::now();
     let explained = app.writer.look(move |core| explain(core.snapshot(), core.policy(), item, now)).await?;
     let (rows, ended) = {
