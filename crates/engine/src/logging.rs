@@ -20,14 +20,16 @@ const COMPONENTS: &[(&str, &[&str])] = &[
     ("agent", &["skein_agent"]),
 ];
 
+/// Directives when no file says otherwise.
+pub(crate) const DEFAULT: &str = "warn,skein_engine=info,skein_agent=info";
+
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts logging to standard error, at `info` and above (or as `SKEIN_LOG` says). Once per process.
 pub fn install() {
-    let filter = EnvFilter::try_from_env("SKEIN_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,skein_engine=info,skein_agent=info"));
+    let filter = EnvFilter::try_from_env("SKEIN_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let (filter, handle) = reload::Layer::new(filter);
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -42,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let levels: BTreeMap<String, String> =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut directives = vec!["warn".to_owned(), "skein_engine=info".to_owned(), "skein_agent=info".to_owned()];
+    let mut directives = vec![DEFAULT.to_owned()];
     for (component, level) in &levels {
         let known = COMPONENTS.iter().find(|(name, _)| name == component);
         let names = || COMPONENTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

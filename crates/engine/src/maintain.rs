@@ -179,7 +179,7 @@ impl Keeper {
             self.broker = Some((address, tokio::spawn(serve::serve(listener, router, tls))));
         }
         if prepared.levels != self.levels {
-            logging::put_in_force(prepared.levels.as_deref().unwrap_or("warn,skein_engine=info,skein_agent=info"));
+            logging::put_in_force(prepared.levels.as_deref().unwrap_or(logging::DEFAULT));
             self.levels = prepared.levels;
         }
     }

@@ -23,8 +23,8 @@ use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::{Event, Then};
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, Place, SessionId, SessionState,
-    SolutionId, SolutionKind, Timestamp, UserName,
+    AttemptKey, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, Place, SessionId, SessionState, SolutionId,
+    SolutionKind, Timestamp, UserName,
 };
 use skein_store::Side;
 
@@ -231,6 +231,11 @@ impl Core {
         let Some(state) = self.snapshot.instances.get(instance).map(|i| i.state) else {
             return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));
         };
+        // Here and not at the API: the list has no way round it.
+        if self.settings.policy.do_not_terminate.contains(instance) {
+            let why = format!("'{instance}' is on the do-not-terminate list; take it off in the configuration first");
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::Protected, why }));
+        }
         if state == InstanceState::Ready {
             self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why: why.clone() }]);
             self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why });
@@ -296,14 +301,9 @@ impl Core {
 
     /// After a restart nobody waits for the answers of open invocations: take them up again.
     fn resume_gateways(&mut self) {
-        let open: Vec<(AttemptKey, bool)> = self
-            .snapshot
-            .attempts
-            .values()
-            .filter(|a| matches!(a.place, Place::Gateway(_)))
-            .map(|a| (a.key, a.state != AttemptState::Assigned))
-            .collect();
-        for (attempt, _) in open {
+        let gateway = |a: &&skein_domain::Attempt| matches!(a.place, Place::Gateway(_));
+        let open: Vec<AttemptKey> = self.snapshot.attempts.values().filter(gateway).map(|a| a.key).collect();
+        for attempt in open {
             self.order_start(attempt, true);
         }
         let warm = self.snapshot.solutions.values().filter_map(|s| Some((s.id.clone(), s.shared()?.min_warm)));

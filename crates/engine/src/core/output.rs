@@ -105,6 +105,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// It is not there.
     NotFound,
+    /// The configuration protects it.
+    Protected,
     /// Later, perhaps.
     Busy,
 }

@@ -73,10 +73,6 @@ pub(super) async fn drain(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Fail> {
     let instance = InstanceId::new(&name)?;
-    if app.settled().settings.policy.do_not_terminate.contains(&instance) {
-        let why = format!("'{instance}' is on the do-not-terminate list");
-        return Err(Fail::new(StatusCode::CONFLICT, why, Some("take it off the list in the configuration first")));
-    }
     let why = format!("{user} asked for it");
     app.writer.ask(|reply| Input::Drain { reply, instance, why }).await?;
     Ok(StatusCode::NO_CONTENT)
