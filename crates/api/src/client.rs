@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::types::{
     AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InstanceView, LogPiece, NewToken,
-    PageQuery, PlanView, SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView, StartRequest, Started,
-    TokenRequest, TokenView, Why,
+    PageQuery, PauseRequest, PlanView, SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView,
+    StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -117,6 +117,15 @@ impl Client {
     /// Stops a session.
     pub async fn stop(&self, id: &str) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/stop"))).await
+    }
+    /// Starts nothing new in a session; with `stop_running`, what runs is stopped to be started again.
+    pub async fn pause(&self, id: &str, stop_running: bool) -> Result<(), ApiError> {
+        let path = format!("/api/v1/sessions/{id}/pause");
+        self.done(self.request(Method::POST, &path).json(&PauseRequest { stop_running })).await
+    }
+    /// Lets a paused session go on.
+    pub async fn resume(&self, id: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/resume"))).await
     }
     /// A session's attempts.
     pub async fn attempts(&self, id: &str, page: PageQuery) -> Result<Vec<AttemptView>, ApiError> {

@@ -78,7 +78,7 @@ pub struct SessionSummary {
     pub name: String,
     /// Who started it.
     pub user: String,
-    /// `running`, `stopping`, `succeeded`, `failed` or `cancelled`.
+    /// `running`, `paused`, `stopping`, `succeeded`, `failed` or `cancelled`.
     pub state: String,
     /// When it was accepted, microseconds since the epoch.
     pub created_at: i64,
@@ -441,6 +441,14 @@ pub struct Health {
     pub engine: String,
     /// Version of the program.
     pub version: String,
+}
+
+/// How a session is paused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PauseRequest {
+    /// What runs is stopped, and started again when the session goes on; else it finishes.
+    pub stop_running: bool,
 }
 
 /// A person's answer about an item whose place was lost (`on_lost = "ask"`).

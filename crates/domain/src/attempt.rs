@@ -2,8 +2,14 @@
 //!
 //! ```text
 //! assigned -> sent -> started -> ended(cause)
+//!    |         |         |
+//!    |         |         +-- withdrawn: cancel, move -> ended(cancelled | moved)
+//!    +---------+------------ withdrawn: recall      -> ended(recalled), and its item is ready again
 //! ```
-//! `assigned` is the order to start, in the ledger before anyone is told. Failure paths: the place
+//! `assigned` is the order to start, in the ledger before anyone is told. `sent` is not `started`: what
+//! an agent holds beyond its slots (its credit) can be recalled. A recalled item moves only after the
+//! agent has said that it will not start it, or the agent's lease is over; an attempt that started
+//! before the recall came goes on as if nothing had been asked. Failure paths: the place
 //! is lost (lease over, other boot, gateway answers nothing) -> ended(lost); a result that bears an
 //! older generation, or comes after the end, is refused.
 
@@ -44,6 +50,18 @@ pub enum AttemptState {
     Started,
 }
 
+/// How an attempt is asked back, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Withdrawal {
+    /// Give it back unless it has started.
+    Recall,
+    /// Have it save its state and end; it goes on elsewhere.
+    Move,
+    /// Stop it.
+    Cancel,
+}
+
 /// Why an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
@@ -82,6 +100,21 @@ pub enum EndCause {
         /// How that is known.
         why: String,
     },
+    /// The cloud took its machine away, as it had announced.
+    Preempted {
+        /// What it said.
+        why: String,
+    },
+    /// It was stopped to go on elsewhere, as its task says it may.
+    Moved {
+        /// Why it had to go.
+        why: String,
+    },
+    /// It was taken back before it started.
+    Recalled {
+        /// What its room or its item was wanted for.
+        why: String,
+    },
 }
 
 impl EndCause {
@@ -96,6 +129,9 @@ impl EndCause {
             Self::Cancelled => "cancelled",
             Self::NotStarted { .. } => "not_started",
             Self::Lost { .. } => "lost",
+            Self::Preempted { .. } => "preempted",
+            Self::Moved { .. } => "moved",
+            Self::Recalled { .. } => "recalled",
         }
     }
 }
@@ -111,6 +147,9 @@ impl std::fmt::Display for EndCause {
             Self::Cancelled => f.write_str("cancelled"),
             Self::NotStarted { why } => write!(f, "not started: {why}"),
             Self::Lost { why } => write!(f, "lost: {why}"),
+            Self::Preempted { why } => write!(f, "preempted: {why}"),
+            Self::Moved { why } => write!(f, "moved: {why}"),
+            Self::Recalled { why } => write!(f, "recalled before it started: {why}"),
         }
     }
 }
@@ -180,8 +219,9 @@ pub struct Attempt {
     pub boot: String,
     /// Its state.
     pub state: AttemptState,
-    /// A cancel was ordered.
-    pub cancelling: bool,
+    /// It was asked back; the strongest that was asked.
+    #[serde(default)]
+    pub withdrawn: Option<Withdrawal>,
     /// When it was ordered.
     pub assigned_at: Timestamp,
     /// When its process started, on the engine's clock.
@@ -192,4 +232,11 @@ pub struct Attempt {
     pub choice: Choice,
     /// What it was expected to cost.
     pub cost_estimate: NanoUsd,
+}
+
+impl Attempt {
+    /// A person or a stopping session wants it stopped.
+    pub fn is_cancelling(&self) -> bool {
+        self.withdrawn == Some(Withdrawal::Cancel)
+    }
 }

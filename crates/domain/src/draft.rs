@@ -13,8 +13,8 @@ use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Digest;
 use crate::session::HoldPolicy;
 use crate::task::{
-    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, RunSpec, RunningMode, ServiceLevel, TaskSpec,
-    check_path,
+    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, RetryLimits, RunSpec, RunningMode, ServiceLevel,
+    TaskSpec, check_path,
 };
 use crate::thread::When;
 
@@ -93,6 +93,8 @@ pub struct TaskDraft {
     pub array: Option<u32>,
     /// More tries after a failure.
     pub retries: Option<u32>,
+    /// More tries after anything else, and how long between tries.
+    pub retry: RetryDraft,
     /// When its place was lost.
     pub on_lost: Option<OnLost>,
     /// Labels.
@@ -108,6 +110,45 @@ pub struct TaskDraft {
     /// A task of the repository to start from (in a thread).
     #[serde(rename = "use")]
     pub base: Option<String>,
+}
+
+/// `retry = {lost = 5, backoff_s = 2}`: what is left out has its default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryDraft {
+    /// After it ran longer than it may; `retries` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timed_out: Option<u32>,
+    /// After its machine was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u32>,
+    /// After its place did not start it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u32>,
+    /// After the cloud took its machine away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preempted: Option<u32>,
+    /// First back-off, s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_s: Option<f64>,
+    /// Longest back-off, s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_max_s: Option<f64>,
+}
+
+impl RetryDraft {
+    fn resolve(&self) -> Result<RetryLimits, BadDraft> {
+        let base = RetryLimits::default();
+        let ms = |field, given: Option<f64>, default| given.map_or(Ok(default), |s| millis(field, s));
+        Ok(RetryLimits {
+            timed_out: self.timed_out,
+            lost: self.lost.unwrap_or(base.lost),
+            refused: self.refused.unwrap_or(base.refused),
+            preempted: self.preempted.unwrap_or(base.preempted),
+            backoff_first_ms: ms("retry.backoff_s", self.backoff_s, base.backoff_first_ms)?,
+            backoff_max_ms: ms("retry.backoff_max_s", self.backoff_max_s, base.backoff_max_ms)?,
+        })
+    }
 }
 
 /// `container = {image = "...", args = [...]}`.
@@ -309,6 +350,10 @@ impl TaskDraft {
             balance: self.balance,
             array: self.array.unwrap_or(1),
             retries: self.retries.unwrap_or(defaults.retries),
+            retry: self.retry.resolve().unwrap_or_else(|bad| {
+                wrong.extend(bad.0);
+                RetryLimits::default()
+            }),
             on_lost: self.on_lost.unwrap_or(defaults.on_lost),
             labels: self.labels.clone(),
             reply_to: self.reply_to.clone(),

@@ -80,6 +80,20 @@ pub enum Event {
         /// By whom.
         by: UserName,
     },
+    /// It starts nothing new until it is resumed.
+    SessionPaused {
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+    },
+    /// It goes on.
+    SessionResumed {
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+    },
     /// Every item ended.
     SessionEnded {
         /// Which.
@@ -130,6 +144,20 @@ pub enum Event {
         /// Which.
         attempt: AttemptKey,
     },
+    /// It is asked back, unless it has started.
+    Recalling {
+        /// Which.
+        attempt: AttemptKey,
+        /// What for.
+        why: String,
+    },
+    /// It is asked to save its state and end, to go on elsewhere.
+    Moving {
+        /// Which.
+        attempt: AttemptKey,
+        /// Why.
+        why: String,
+    },
     /// It ended; the one accepted end.
     Ended {
         /// Which.
@@ -159,6 +187,8 @@ impl Event {
             Self::InstanceGone { .. } => "instance_gone",
             Self::SessionStarted { .. } => "session_started",
             Self::SessionStopping { .. } => "session_stopping",
+            Self::SessionPaused { .. } => "session_paused",
+            Self::SessionResumed { .. } => "session_resumed",
             Self::SessionEnded { .. } => "session_ended",
             Self::InstanceHeld { .. } => "instance_held",
             Self::InstanceReleased { .. } => "instance_released",
@@ -167,6 +197,8 @@ impl Event {
             Self::Sent { .. } => "sent",
             Self::Started { .. } => "started",
             Self::Cancelling { .. } => "cancelling",
+            Self::Recalling { .. } => "recalling",
+            Self::Moving { .. } => "moving",
             Self::Ended { .. } => "ended",
             Self::Answered { .. } => "answered",
         }
@@ -177,6 +209,8 @@ impl Event {
         Some(match self {
             Self::SessionStarted { session, .. }
             | Self::SessionStopping { session, .. }
+            | Self::SessionPaused { session, .. }
+            | Self::SessionResumed { session, .. }
             | Self::SessionEnded { session, .. }
             | Self::InstanceHeld { session, .. }
             | Self::InstanceReleased { session, .. } => *session,
@@ -185,6 +219,8 @@ impl Event {
             Self::Sent { attempt }
             | Self::Started { attempt }
             | Self::Cancelling { attempt }
+            | Self::Recalling { attempt, .. }
+            | Self::Moving { attempt, .. }
             | Self::Ended { attempt, .. } => attempt.item.session(),
             Self::Answered { item, .. } => item.session(),
             Self::SolutionSet { .. }

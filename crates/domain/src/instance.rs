@@ -38,7 +38,7 @@ pub enum InstanceState {
 }
 
 /// What an agent says of its instance when it connects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceFacts {
     /// Logical CPUs.
     pub cpus: u32,

@@ -18,14 +18,14 @@ pub mod task;
 pub mod testing;
 pub mod thread;
 
-pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place};
+pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place, Withdrawal};
 
 pub use event::Event;
 pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
 pub use instance::{Instance, InstanceFacts, InstanceState, Live};
 pub use needs::{CpuSetting, Needs};
 pub use quantity::{Digest, NanoUsd, Timestamp};
-pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState};
+pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState, Tries};
 pub use solution::{Dedicated, Shared, SharedPrice, Solution, SolutionKind};
-pub use task::{Balance, EnvValue, OnLost, RunSpec, RunningMode, TaskSpec};
+pub use task::{Balance, EnvValue, OnLost, RetryLimits, RunSpec, RunningMode, TaskSpec};
 pub use thread::{Link, NodeSpec, ThreadSpec, When};

@@ -1,7 +1,7 @@
 //! A session: one start of a thread, with the instances it holds.
 //!
 //! ```text
-//! session: running -> (stopping ->) ended(succeeded | failed | cancelled)
+//! session: running <-> paused; either -> (stopping ->) ended(succeeded | failed | cancelled)
 //! item:    waiting -> ready -> assigned(attempt) -> ended(succeeded | failed | cancelled | lost)
 //!                       ^            |
 //!                       +-- retry ---+          (or `asking`, until a person decides)
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::EndCause;
 use crate::id::{AttemptKey, InstanceId, SessionId, UserName};
 use crate::quantity::Timestamp;
 use crate::task::Profile;
@@ -83,6 +84,8 @@ pub enum ItemEnd {
 pub enum SessionState {
     /// Working.
     Running,
+    /// Nothing new starts; what runs may finish.
+    Paused,
     /// Asked to stop; open attempts are being cancelled.
     Stopping,
     /// Over.
@@ -99,23 +102,84 @@ pub enum ItemState {
         not_before: Timestamp,
         /// Attempts so far.
         attempts: u32,
-        /// Of these, how many failed by themselves.
-        failures: u32,
+        /// What ended them.
+        #[serde(default)]
+        tries: Tries,
     },
     /// An attempt is open.
     Assigned {
         /// Which.
         attempt: AttemptKey,
-        /// Of the earlier ones, how many failed by themselves.
-        failures: u32,
+        /// What ended the earlier ones.
+        #[serde(default)]
+        tries: Tries,
     },
     /// Its place was lost and a person must decide.
     Asking {
         /// Attempts so far.
         attempts: u32,
-        /// Of these, how many failed by themselves.
-        failures: u32,
+        /// What ended them.
+        #[serde(default)]
+        tries: Tries,
     },
+}
+
+/// Ended attempts at one item, counted apart by what ended them: each kind has a limit of its own
+/// ([`crate::task::RetryLimits`]), so that a machine that keeps vanishing does not use up what the task
+/// itself may fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tries {
+    /// The task itself failed (status, signal, memory).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u32,
+    /// It ran longer than it may.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timed_out: u32,
+    /// Its machine was lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u32,
+    /// Its place did not start it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub refused: u32,
+    /// Its machine was taken away by the cloud.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub preempted: u32,
+    /// It was moved, as it may be.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moved: u32,
+    /// It was taken back before it started.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub recalled: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Tries {
+    /// The count that an end of this cause belongs to; none for a success and for what a person stopped.
+    pub fn of(&mut self, cause: &EndCause) -> Option<&mut u32> {
+        Some(match cause {
+            EndCause::Succeeded | EndCause::Cancelled => return None,
+            EndCause::Failed { .. } | EndCause::Signalled { .. } | EndCause::OutOfMemory { .. } => &mut self.failed,
+            EndCause::TimedOut { .. } => &mut self.timed_out,
+            EndCause::Lost { .. } => &mut self.lost,
+            EndCause::NotStarted { .. } => &mut self.refused,
+            EndCause::Preempted { .. } => &mut self.preempted,
+            EndCause::Moved { .. } => &mut self.moved,
+            EndCause::Recalled { .. } => &mut self.recalled,
+        })
+    }
+    /// With one more attempt that ended so.
+    #[must_use]
+    pub fn and(mut self, cause: &EndCause) -> Self {
+        if let Some(count) = self.of(cause) {
+            *count = count.saturating_add(1);
+        }
+        self
+    }
 }
 
 /// How many items ended how.
@@ -175,6 +239,8 @@ pub struct Node {
     pub links_open: u32,
     /// When the last link opened.
     pub ready_at: Timestamp,
+    /// Typical run time of its succeeded attempts, ms: about their median. None before the first.
+    pub typical_run_ms: Option<u32>,
     /// What the planner sees.
     pub profile: Arc<Profile>,
 }
@@ -187,6 +253,18 @@ impl Node {
     /// Untouched items.
     pub fn untouched(&self) -> u32 {
         self.count - self.next
+    }
+    /// Takes the run time of one succeeded attempt in. Steps of an eighth towards each value settle
+    /// about the median, and a single long run moves it by one step only.
+    pub(crate) fn ran(&mut self, run_ms: u64) {
+        let run_ms = u32::try_from(run_ms).unwrap_or(u32::MAX);
+        let typical = self.typical_run_ms.get_or_insert(run_ms);
+        let step = (*typical / 8).max(1);
+        match run_ms.cmp(typical) {
+            std::cmp::Ordering::Greater => *typical = run_ms.min(typical.saturating_add(step)),
+            std::cmp::Ordering::Less => *typical = run_ms.max(typical.saturating_sub(step)),
+            std::cmp::Ordering::Equal => {}
+        }
     }
 }
 

@@ -133,6 +133,32 @@ pub enum OnLost {
     Ask,
 }
 
+/// How often an item is tried again, by what ended its attempt, and how long it waits between tries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetryLimits {
+    /// After it ran longer than it may; as after a failure when nothing is said.
+    pub timed_out: Option<u32>,
+    /// After its machine was lost (with `on_lost = "retry"`), beyond the first time.
+    pub lost: u32,
+    /// After its place did not start it.
+    pub refused: u32,
+    /// After the cloud took its machine away (with `on_lost = "retry"`).
+    pub preempted: u32,
+    /// First back-off, ms; doubled with each further try of the same kind.
+    pub backoff_first_ms: u64,
+    /// Longest back-off, ms.
+    pub backoff_max_ms: u64,
+}
+
+impl Default for RetryLimits {
+    /// Twenty losses in a row are more likely the item's doing than the machines': it may be what
+    /// brings them down.
+    fn default() -> Self {
+        Self { timed_out: None, lost: 20, refused: 3, preempted: 20, backoff_first_ms: 500, backoff_max_ms: 60_000 }
+    }
+}
+
 /// Service level: a coarser order than urgency.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -187,6 +213,9 @@ pub struct TaskSpec {
     pub array: u32,
     /// More tries after the task itself failed.
     pub retries: u32,
+    /// More tries after anything else, and how long between tries.
+    #[serde(default)]
+    pub retry: RetryLimits,
     /// When its place was lost.
     pub on_lost: OnLost,
     /// Free labels.
@@ -224,6 +253,8 @@ pub struct Profile {
     pub service: bool,
     /// Patience, ms.
     pub allowed_wait_ms: u64,
+    /// May be stopped and started elsewhere: what its task says, unless it may never start twice.
+    pub movable: bool,
     /// Balancing asked for.
     pub balance: Option<Balance>,
     /// Group.
@@ -243,6 +274,7 @@ impl TaskSpec {
             longest_run_ms: self.longest_run_ms,
             service: self.service,
             allowed_wait_ms: self.allowed_wait_ms,
+            movable: self.movable && self.on_lost != OnLost::Fail,
             balance: self.balance,
             group: self.group.as_deref().map(Into::into),
             function_only: matches!(self.run, RunSpec::Function { .. }),

@@ -37,11 +37,14 @@ fn carry_out(app: &Arc<App>, output: Output) {
     match output {
         Output::StartOnAgent { order } => start_on_agent(app, &order),
         Output::StartInGateway { order, resume } => crate::gateway::start(app, order, resume),
-        Output::Cancel { attempt, generation, place: Place::Instance(instance) } => {
-            send(app, &instance, ToAgent::Cancel { attempt, generation });
+        Output::Cancel { attempt, generation, place: Place::Instance(instance), moving } => {
+            send(app, &instance, ToAgent::Cancel { attempt, generation, moving });
         }
-        Output::Cancel { attempt, generation, place: Place::Gateway(solution) } => {
+        Output::Cancel { attempt, generation, place: Place::Gateway(solution), .. } => {
             crate::gateway::cancel(app, solution, AttemptRef { attempt, generation });
+        }
+        Output::Recall { attempt, generation, instance } => {
+            send(app, &instance, ToAgent::Recall { attempt, generation });
         }
         Output::Recorded { instance, attempts } => send(app, &instance, ToAgent::Recorded { attempts }),
         Output::DrainAgent { instance, why } => send(app, &instance, ToAgent::Drain { why }),

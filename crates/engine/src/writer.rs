@@ -7,10 +7,11 @@
 //!                                                        core and snapshot are loaded anew
 //! ```
 //! Group commit is what draining all of the channel does: while one commit waits for the disk, the next
-//! turn's inputs gather. Turns that nobody waits for (`sent`, `started`) are written with the next one
+//! turn's inputs gather. Results of agents that still have work at hand gather for up to [`GATHER_MS`]:
+//! nobody waits for them, and a turn costs the same for one as for fifty. Turns that nobody waits for (`sent`, `started`) are written with the next one
 //! that somebody does, or after [`LAZY_MS`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::core::{Answer, Core, Input, Output, Refusal, ReplyId, Settings, TurnR
 
 /// Most inputs of one turn.
 const INPUTS_PER_TURN_MAX: usize = 4096;
+/// Results that no agent waits for gather for at most this, ms.
+const GATHER_MS: u64 = 5;
 /// A turn that nobody waits for is written after this, ms.
 const LAZY_MS: u64 = 50;
 
@@ -155,12 +158,36 @@ impl Thread {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             commands.extend(self.inbox.try_iter().take(INPUTS_PER_TURN_MAX));
+            self.gather(&mut commands);
             if !self.handle(commands) {
                 break;
             }
         }
         self.flush();
         self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Takes more in while all that came is news of agents that have work at hand.
+    fn gather(&self, commands: &mut Vec<Command>) {
+        let mut at_hand = BTreeMap::new();
+        let until = clock::now().after_ms(GATHER_MS);
+        let mut looked = 0;
+        while commands.len() < INPUTS_PER_TURN_MAX {
+            let pressing = |command: &Command| match command {
+                Command::Input(input) => !self.core.can_wait(input, &mut at_hand),
+                _ => true,
+            };
+            if commands.is_empty() || commands[looked..].iter().any(pressing) {
+                return;
+            }
+            looked = commands.len();
+            let left = Duration::from_micros(wait_us(until, clock::now()));
+            match self.inbox.recv_timeout(left) {
+                Ok(command) => commands.push(command),
+                Err(_) => return,
+            }
+            commands.extend(self.inbox.try_iter().take(INPUTS_PER_TURN_MAX));
+        }
     }
 
     fn wait(&self) -> Result<Command, RecvTimeoutError> {

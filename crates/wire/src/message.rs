@@ -74,6 +74,17 @@ pub enum ToAgent {
         attempt: AttemptKey,
         /// Its generation.
         generation: u64,
+        /// It goes on elsewhere: the SIGTERM tells it to save its state, and its end is `moved`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        moving: bool,
+    },
+    /// Give an attempt back unless it has started: answered by `OrderRefused` when it has not and now
+    /// never will, else by what it is.
+    Recall {
+        /// Which.
+        attempt: AttemptKey,
+        /// Its generation.
+        generation: u64,
     },
     /// These ends are in the ledger (or refused for good); forget them.
     Recorded {

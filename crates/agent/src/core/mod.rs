@@ -13,6 +13,7 @@
 //!
 //! Failure paths:
 //! * stale or doubled order: `OrderRefused`, or the same answer again; nothing starts twice;
+//! * recalled: given back unless it has started, and never started afterwards by the same order;
 //! * cut off, or no heartbeat answered: every attempt is stopped so that it is dead a named margin
 //!   before the lease ends, and ends as lost; nothing starts until the lease is renewed;
 //! * the spawner of a slot dies: its process group is killed, the attempt ends as lost;
@@ -69,6 +70,7 @@ pub struct CoreConfig {
 enum StopWhy {
     TimedOut { limit_ms: u64 },
     Cancelled,
+    Moved,
     Lost(String),
 }
 
@@ -258,7 +260,11 @@ impl Core {
             ToAgent::Start { attempt, generation, order } => {
                 self.start_ordered(now, AttemptRef { attempt, generation }, order);
             }
-            ToAgent::Cancel { attempt, generation } => self.cancel(now, AttemptRef { attempt, generation }),
+            ToAgent::Cancel { attempt, generation, moving } => {
+                let why = if moving { StopWhy::Moved } else { StopWhy::Cancelled };
+                self.cancel(now, AttemptRef { attempt, generation }, why);
+            }
+            ToAgent::Recall { attempt, generation } => self.recall(now, AttemptRef { attempt, generation }),
             ToAgent::Recorded { attempts } => {
                 for of in attempts {
                     self.recorded(of);

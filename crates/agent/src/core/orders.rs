@@ -145,9 +145,27 @@ impl Core {
         self.ended(now, of, AttemptEnd::bare(EndCause::NotStarted { why }));
     }
 
-    pub(super) fn cancel(&mut self, now: u64, of: AttemptRef) {
+    /// Gives back what has not started. What was never seen may still come, and is then refused.
+    pub(super) fn recall(&mut self, now: u64, of: AttemptRef) {
         match self.held.get(&of.attempt) {
-            Some(held) if held.generation == of.generation => self.stop(now, of.attempt, StopWhy::Cancelled, None),
+            Some(held) if held.generation == of.generation => {
+                if !matches!(held.phase, Phase::Fetching | Phase::Preparing | Phase::Ready) {
+                    self.tell(now, of);
+                    return;
+                }
+                self.held.remove(&of.attempt);
+                self.ready.retain(|waiting| *waiting != of.attempt);
+                self.out.push(Output::Discard(of));
+            }
+            _ if self.fresh(of).is_ok() => self.remember(of),
+            _ => {}
+        }
+        self.refuse(of, "it was called back before it started");
+    }
+
+    pub(super) fn cancel(&mut self, now: u64, of: AttemptRef, why: StopWhy) {
+        match self.held.get(&of.attempt) {
+            Some(held) if held.generation == of.generation => self.stop(now, of.attempt, why, None),
             Some(_) => self.refuse(of, "the cancel is for another generation of this attempt"),
             // Never seen: its start may still come, and must then be refused.
             None if self.fresh(of).is_ok() => {

@@ -248,6 +248,7 @@ fn cause_of_stop(why: StopWhy) -> EndCause {
     match why {
         StopWhy::TimedOut { limit_ms } => EndCause::TimedOut { limit_ms },
         StopWhy::Cancelled => EndCause::Cancelled,
+        StopWhy::Moved => EndCause::Moved { why: "the engine asked for it to go on elsewhere".to_owned() },
         StopWhy::Lost(why) => EndCause::Lost { why },
     }
 }

@@ -207,7 +207,7 @@ fn forgotten_generations_are_refused_as_a_whole() {
     for number in 0..=GENERATIONS_MAX {
         let item = u32::try_from(number).unwrap();
         let at = of(item, 10 + number as u64);
-        bench.message(ToAgent::Cancel { attempt: at.attempt, generation: at.generation });
+        bench.message(ToAgent::Cancel { attempt: at.attempt, generation: at.generation, moving: false });
         bench.message(ToAgent::Recorded { attempts: vec![at] });
     }
     assert_eq!(bench.core.generations.len(), GENERATIONS_MAX);
@@ -245,7 +245,7 @@ fn a_time_limit_asks_then_kills() {
 #[test]
 fn a_cancel_works_in_every_phase() {
     let mut bench = Bench::new();
-    let cancel = |of: AttemptRef| ToAgent::Cancel { attempt: of.attempt, generation: of.generation };
+    let cancel = |of: AttemptRef| ToAgent::Cancel { attempt: of.attempt, generation: of.generation, moving: false };
     // Running.
     let (slot, launch) = bench.run(order(0, 5));
     assert!(refused(&bench.message(cancel(of(0, 6)))).is_some());
@@ -518,7 +518,7 @@ fn whatever_happens_the_rules_hold() {
                 (8, _) if !cut => {
                     let attempt =
                         format!("s-1.0.{item}.{}", 1 + draw(u32::try_from(generation).unwrap())).parse().unwrap();
-                    bench.message(ToAgent::Cancel { attempt, generation: u64::from(draw(40)) })
+                    bench.message(ToAgent::Cancel { attempt, generation: u64::from(draw(40)), moving: draw(2) == 0 })
                 }
                 (9, _) if !cut => {
                     cut = true;

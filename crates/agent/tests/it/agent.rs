@@ -145,7 +145,7 @@ async fn a_stale_order_is_refused_and_a_cancel_obeyed() {
         _ => None,
     });
     assert!(why.await.contains("stale"));
-    engine.send(ToAgent::Cancel { attempt: long.attempt, generation: 5 });
+    engine.send(ToAgent::Cancel { attempt: long.attempt, generation: 5, moving: false });
     assert_eq!(engine.end_of(of(&long)).await.cause, EndCause::Cancelled);
 }
 

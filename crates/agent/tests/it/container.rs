@@ -150,7 +150,7 @@ async fn containers_run_like_commands() {
     let long = container(5, IMAGE, "sleep 1000");
     engine.start_order(&long);
     engine.started(of(&long)).await;
-    engine.send(ToAgent::Cancel { attempt: long.attempt, generation: 1 });
+    engine.send(ToAgent::Cancel { attempt: long.attempt, generation: 1, moving: false });
     assert_eq!(engine.end_of(of(&long)).await.cause, EndCause::Cancelled);
     let orphan = container(6, IMAGE, "sleep 1000");
     engine.start_order(&orphan);

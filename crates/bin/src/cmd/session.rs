@@ -50,6 +50,19 @@ enum SessionCommand {
         /// The session
         id: String,
     },
+    /// Pause a session: nothing new starts
+    Pause {
+        /// The session
+        id: String,
+        /// Stop what runs too; it is started again when the session is resumed
+        #[arg(long)]
+        stop_running: bool,
+    },
+    /// Let a paused session go on
+    Resume {
+        /// The session
+        id: String,
+    },
     /// Answer an item whose place was lost and whose task says `on_lost = "ask"`
     Answer {
         /// The item
@@ -90,6 +103,14 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
         SessionCommand::Stop { id } => {
             client.stop(&id).await?;
             output::line(&format!("session {id} is stopping"));
+        }
+        SessionCommand::Pause { id, stop_running } => {
+            client.pause(&id, stop_running).await?;
+            output::line(&format!("session {id} is paused; 'skein session resume {id}' lets it go on"));
+        }
+        SessionCommand::Resume { id } => {
+            client.resume(&id).await?;
+            output::line(&format!("session {id} goes on"));
         }
         SessionCommand::Answer { item, again } => {
             let node = item.node.as_deref().context("name the item: SESSION/NODE or SESSION/NODE[INDEX]")?;

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place};
+use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place, Withdrawal};
 use crate::event::{Event, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::{Instance, InstanceState};
 use crate::quantity::Timestamp;
-use crate::session::{Hold, ItemEnd, ItemState, Node, Session, SessionSpec, SessionState, Tally};
+use crate::session::{Hold, ItemEnd, ItemState, Node, Session, SessionSpec, SessionState, Tally, Tries};
 use crate::thread::When;
 
 impl Snapshot {
@@ -50,6 +50,8 @@ impl Snapshot {
             Event::InstanceGone { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Gone),
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
+            Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),
+            Event::SessionResumed { session, .. } => self.set_session_state(*session, SessionState::Running),
             Event::SessionEnded { session, outcome } => self.end_session(at, *session, SessionState::Ended(*outcome)),
             Event::InstanceHeld { instance, session } => self.hold(at, instance, *session),
             Event::InstanceReleased { instance, session, .. } => self.release(instance, *session),
@@ -64,7 +66,9 @@ impl Snapshot {
                 a.state = AttemptState::Started;
                 a.started_at = a.started_at.or(Some(at));
             }),
-            Event::Cancelling { attempt } => self.set_attempt(*attempt, |a| a.cancelling = true),
+            Event::Cancelling { attempt } => self.withdraw(*attempt, Withdrawal::Cancel),
+            Event::Recalling { attempt, .. } => self.withdraw(*attempt, Withdrawal::Recall),
+            Event::Moving { attempt, .. } => self.withdraw(*attempt, Withdrawal::Move),
             Event::Ended { attempt, end, then } => self.end_attempt(at, *attempt, end, *then),
             Event::Answered { item, then } => self.answer(at, *item, *then),
         }
@@ -72,7 +76,7 @@ impl Snapshot {
 
     fn instance_changed(&mut self, instance: &InstanceId) {
         self.touched.instances.insert(instance.clone());
-        self.index_instance(instance);
+        self.index_instance_anew(instance);
     }
 
     fn set_instance_state(&mut self, turn: u64, id: &InstanceId, state: InstanceState) {
@@ -86,8 +90,17 @@ impl Snapshot {
     fn set_session_state(&mut self, id: SessionId, state: SessionState) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.state = state;
+            if state == SessionState::Paused {
+                self.index.paused.insert(id);
+            } else {
+                self.index.paused.remove(&id);
+            }
             self.touched.sessions.insert(id);
             self.index.unsettled.insert(id);
+            for (at, node) in session.nodes.iter().enumerate() {
+                let key = NodeKey { session: id, node: u32::try_from(at).unwrap_or(u32::MAX) };
+                self.index.set_ready(key, &session.spec, state, node);
+            }
         }
     }
 
@@ -99,7 +112,8 @@ impl Snapshot {
         for (place, node) in nodes.iter().enumerate() {
             let key = NodeKey { session: id, node: u32::try_from(place).unwrap_or(u32::MAX) };
             self.touched.nodes.insert(key);
-            self.index.set_ready(key, node);
+            self.index.set_ready(key, spec, SessionState::Running, node);
+            self.index.more_items(&spec.user, node.count.into());
         }
         let session = Session {
             id,
@@ -124,9 +138,11 @@ impl Snapshot {
             if let Some(held) = self.instances.get_mut(instance) {
                 held.held_by.remove(&id);
                 self.touched.instances.insert(instance.clone());
+                self.index_instance(instance);
             }
         }
         self.index.idle.retain(|(_, s, _)| *s != id);
+        self.index.paused.remove(&id);
         session.holds.clear();
         self.index.unsettled.remove(&id);
         self.touched.sessions_ended.push((session, at));
@@ -143,12 +159,14 @@ impl Snapshot {
         });
         self.touched.instances.insert(id.clone());
         self.touched.sessions.insert(session_id);
+        self.index_instance(id);
     }
 
     fn release(&mut self, id: &InstanceId, session_id: SessionId) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.held_by.remove(&session_id);
             self.touched.instances.insert(id.clone());
+            self.index_instance(id);
         }
         if let Some(session) = self.sessions.get_mut(&session_id) {
             if let Some(hold) = session.holds.remove(id) {
@@ -163,21 +181,22 @@ impl Snapshot {
         let Some(session) = self.sessions.get_mut(&key.item.session()) else { return };
         let Some(node) = session.nodes.get_mut(key.item.node.node as usize) else { return };
         let index = key.item.index;
-        let failures = match node.open.get(&index) {
-            Some(ItemState::Ready { not_before, attempts, failures }) if key.number == attempts + 1 => {
+        let tries = match node.open.get(&index) {
+            Some(ItemState::Ready { not_before, attempts, tries }) if key.number == attempts + 1 => {
                 node.retry.remove(&(*not_before, index));
-                *failures
+                *tries
             }
             // Untouched indices leave the default state in order, so that `next` says which are left.
             None if index == node.next && index < node.count && key.number == 1 => {
                 node.next += 1;
-                0
+                Tries::default()
             }
             _ => return,
         };
-        node.open.insert(index, ItemState::Assigned { attempt: key, failures });
+        node.open.insert(index, ItemState::Assigned { attempt: key, tries });
         let profile = node.profile.clone();
-        self.index.set_ready(key.item.node, node);
+        let spec = session.spec.clone();
+        self.index.set_ready(key.item.node, &spec, session.state, node);
         if let Place::Instance(id) = &attempt.place {
             if let Some(group) = &profile.group {
                 session.groups.insert(group.clone(), id.clone());
@@ -191,11 +210,18 @@ impl Snapshot {
                 self.touched.sessions.insert(session.id);
             }
         }
-        self.index.add_attempt(attempt, &profile.needs);
+        self.index.add_attempt(attempt, &profile.needs, &spec.user);
+        if let Place::Instance(id) = &attempt.place {
+            self.index_instance(id);
+        }
         self.attempts.insert(key, attempt.clone());
         self.touched.attempts.insert(key);
         self.touched.items.insert(key.item);
         self.touched.nodes.insert(key.item.node);
+    }
+
+    fn withdraw(&mut self, key: AttemptKey, how: Withdrawal) {
+        self.set_attempt(key, |a| a.withdrawn = a.withdrawn.max(Some(how)));
     }
 
     fn set_attempt(&mut self, key: AttemptKey, change: impl FnOnce(&mut Attempt)) {
@@ -207,17 +233,23 @@ impl Snapshot {
 
     fn end_attempt(&mut self, at: Timestamp, key: AttemptKey, end: &AttemptEnd, then: Then) {
         let Some(attempt) = self.attempts.remove(&key) else { return };
-        if let Some(node) = self.node(key.item.node) {
-            let profile = node.profile.clone();
-            self.index.remove_attempt(&attempt, &profile.needs);
+        if let Some(session) = self.sessions.get(&key.item.session())
+            && let Some(node) = session.nodes.get(key.item.node.node as usize)
+        {
+            self.index.remove_attempt(&attempt, &node.profile.needs, &session.spec.user);
         }
         if let Place::Instance(id) = &attempt.place {
+            self.index_instance(id);
             self.idle_hold(at, key.item.session(), id);
         }
-        let own_failure =
-            !matches!(end.cause, EndCause::Lost { .. } | EndCause::Cancelled | EndCause::NotStarted { .. });
+        if end.cause == EndCause::Succeeded
+            && let Some(session) = self.sessions.get_mut(&key.item.session())
+            && let Some(node) = session.nodes.get_mut(key.item.node.node as usize)
+        {
+            node.ran(end.run_ms);
+        }
         self.touched.attempts_ended.push((attempt, end.clone(), at));
-        self.change_item(at, key.item, key.number, u32::from(own_failure), then);
+        self.change_item(at, key.item, key.number, Some(&end.cause), then);
     }
 
     fn idle_hold(&mut self, at: Timestamp, session_id: SessionId, id: &InstanceId) {
@@ -236,34 +268,35 @@ impl Snapshot {
             Some(ItemState::Asking { attempts, .. }) => *attempts,
             _ => return,
         };
-        self.change_item(at, item, attempts, 0, then);
+        self.change_item(at, item, attempts, None, then);
     }
 
-    fn change_item(&mut self, at: Timestamp, item: ItemKey, attempts: u32, failed: u32, then: Then) {
+    fn change_item(&mut self, at: Timestamp, item: ItemKey, attempts: u32, cause: Option<&EndCause>, then: Then) {
         let Some(session) = self.sessions.get_mut(&item.session()) else { return };
         let Some(node) = session.nodes.get_mut(item.node.node as usize) else { return };
-        let failures = failed
-            + match node.open.get(&item.index) {
-                Some(ItemState::Assigned { failures, .. } | ItemState::Asking { failures, .. }) => *failures,
-                _ => 0,
-            };
+        let before = match node.open.get(&item.index) {
+            Some(ItemState::Assigned { tries, .. } | ItemState::Asking { tries, .. }) => *tries,
+            _ => Tries::default(),
+        };
+        let tries = cause.map_or(before, |cause| before.and(cause));
         match then {
             Then::End(end) => {
                 node.open.remove(&item.index);
                 node.tally.add(end, 1);
+                self.index.fewer_items(&session.spec.user, 1);
                 self.touched.items_ended.push((item, end, at));
             }
             Then::Retry { not_before } => {
                 node.retry.insert((not_before, item.index));
-                node.open.insert(item.index, ItemState::Ready { not_before, attempts, failures });
+                node.open.insert(item.index, ItemState::Ready { not_before, attempts, tries });
                 self.touched.items.insert(item);
             }
             Then::Ask => {
-                node.open.insert(item.index, ItemState::Asking { attempts, failures });
+                node.open.insert(item.index, ItemState::Asking { attempts, tries });
                 self.touched.items.insert(item);
             }
         }
-        self.index.set_ready(item.node, node);
+        self.index.set_ready(item.node, &session.spec, session.state, node);
         self.touched.nodes.insert(item.node);
         if session.state == SessionState::Stopping {
             self.index.unsettled.insert(item.session());
@@ -280,6 +313,7 @@ impl Snapshot {
         }
         if node.untouched() > 0 {
             self.touched.cancelled.push((key, node.next, node.count));
+            self.index.fewer_items(&session.spec.user, node.untouched().into());
             node.tally.add(ItemEnd::Cancelled, node.untouched());
             node.next = node.count;
         }
@@ -288,10 +322,11 @@ impl Snapshot {
         for index in unplaced {
             node.open.remove(&index);
             node.tally.add(ItemEnd::Cancelled, 1);
+            self.index.fewer_items(&session.spec.user, 1);
             self.touched.items_ended.push((key.item(index), ItemEnd::Cancelled, at));
         }
         node.retry.clear();
-        self.index.set_ready(key, node);
+        self.index.set_ready(key, &session.spec, session.state, node);
         self.touched.nodes.insert(key);
         self.doom_together(key);
         self.open_links(at, key);
@@ -330,7 +365,7 @@ impl Snapshot {
             }
             next.ready_at = at;
             let next_key = NodeKey { session: key.session, node: *follower };
-            self.index.set_ready(next_key, next);
+            self.index.set_ready(next_key, &session.spec, session.state, next);
             self.touched.nodes.insert(next_key);
         }
         self.touched.sessions.insert(key.session);
@@ -346,6 +381,7 @@ fn new_node(spec: &crate::thread::NodeSpec, at: Timestamp) -> Node {
         tally: Tally::default(),
         links_open: u32::try_from(spec.after.len()).unwrap_or(u32::MAX),
         ready_at: at,
+        typical_run_ms: None,
         profile: Arc::new(spec.task.profile()),
     }
 }

@@ -1,25 +1,29 @@
 //! Balancing: which of the places that fit ([0069], [0071]).
 //!
 //! A pass sees the snapshot through an [`Overlay`]: what this pass has already given out. Only what it
-//! touched is copied, so that a pass costs what it does, not what there is.
+//! touched is copied, so that a pass costs what it does, not what there is. The least loaded instances
+//! of each kind are found by [`super::rooms`].
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::index::{Class, Load};
-use super::place::{fits_gateway, fits_instance, slots};
+use super::index::Load;
+use super::place::{fits_gateway, fits_instance, may_wait_on, slots, suits_kind};
 use super::policy::{Algorithm, Policy};
 use super::reason::Reason;
+use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms};
 use super::snapshot::Snapshot;
 use super::{cost, place};
-use crate::id::{InstanceId, SessionId, SolutionId};
-use crate::instance::{Instance, InstanceState};
+use crate::id::{InstanceId, NodeKey, SessionId, SolutionId};
+use crate::instance::{Instance, InstanceFacts};
 use crate::needs::CpuSetting;
-use crate::quantity::NanoUsd;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, Profile};
 
-/// Most instances looked at to name the commonest reason of a class that finds none; `explain`
-/// looks at all.
+/// Most rooms looked at to name the commonest reason of a class that finds none; `explain` looks at
+/// every instance.
 const LOOKED_AT_MAX: usize = 64;
 
 /// The snapshot plus what this pass gave out.
@@ -29,8 +33,17 @@ pub(super) struct Overlay<'a> {
     pub policy: &'a Policy,
     loads: BTreeMap<InstanceId, Load>,
     gateways: BTreeMap<SolutionId, u32>,
-    held: BTreeSet<(SessionId, InstanceId)>,
+    held: BTreeMap<InstanceId, BTreeSet<SessionId>>,
+    held_count: BTreeMap<SessionId, usize>,
     groups: BTreeMap<(SessionId, Arc<str>), InstanceId>,
+    /// Instances this pass touched, where they stand now.
+    moved: Rooms,
+    /// Up to where the instances of a room are all touched: looking starts behind it.
+    passed: RefCell<BTreeMap<(KindNo, Part, Room), InstanceId>>,
+    /// Instances kept free for items that want one alone.
+    pub kept: BTreeSet<InstanceId>,
+    /// When more would be kept if nothing else happened.
+    pub kept_next: Option<Timestamp>,
 }
 
 /// An instance that fits, with what it would cost there.
@@ -41,28 +54,59 @@ pub(super) struct OnInstance {
     pub by_group: bool,
 }
 
-/// Held by others, order of the scheme, not held by this session, name: the least is the best.
-type Rank<'a> = (bool, i64, bool, &'a InstanceId);
-
 /// A shared solution that fits, with what it would cost there.
 pub(super) struct InGateway {
     pub id: SolutionId,
     pub cost: NanoUsd,
 }
 
+/// A kind whose instances suit a profile, with what it costs there and how many attempts each takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suited {
+    no: KindNo,
+    pub cost: NanoUsd,
+    slots: u32,
+}
+
+/// Held by others, order of the scheme, not held by this session, room, name: the least is the best.
+type Rank<'r> = (bool, i64, bool, &'r Room, &'r InstanceId);
+
+/// What is asked of an instance: to run now, or to wait there for one of its slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Run,
+    Wait { per_slot: u32 },
+}
+
+/// One search for an instance.
+struct Search<'o, 'a> {
+    overlay: &'o Overlay<'a>,
+    profile: &'o Profile,
+    session: SessionId,
+    balance: Balance,
+    ask: Ask,
+}
+
 impl<'a> Overlay<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, policy: &'a Policy) -> Self {
-        Self {
+    pub(super) fn new(snapshot: &'a Snapshot, policy: &'a Policy, now: Timestamp) -> Self {
+        let mut overlay = Self {
             snapshot,
             policy,
             loads: BTreeMap::new(),
             gateways: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
+            held_count: BTreeMap::new(),
             groups: BTreeMap::new(),
-        }
+            moved: Rooms::default(),
+            passed: RefCell::default(),
+            kept: BTreeSet::new(),
+            kept_next: None,
+        };
+        overlay.keep_for_exclusive(now);
+        overlay
     }
 
-    fn load(&self, id: &InstanceId) -> &Load {
+    pub(super) fn load(&self, id: &InstanceId) -> &Load {
         self.loads.get(id).unwrap_or_else(|| self.snapshot.load_of(id))
     }
 
@@ -72,29 +116,38 @@ impl<'a> Overlay<'a> {
 
     /// Is the instance held by this session (in the ledger or by this pass)?
     pub(super) fn holds(&self, session: SessionId, instance: &Instance) -> bool {
-        instance.held_by.contains(&session) || self.held.contains(&(session, instance.id.clone()))
-    }
-
-    fn held_by_others(&self, session: SessionId, instance: &Instance) -> bool {
-        instance.held_by.iter().any(|s| *s != session)
-            || self.held.iter().any(|(s, id)| *s != session && *id == instance.id)
+        instance.held_by.contains(&session)
+            || self.held.get(&instance.id).is_some_and(|sessions| sessions.contains(&session))
     }
 
     fn holds_count(&self, session: SessionId) -> usize {
         let before = self.snapshot.sessions.get(&session).map_or(0, |s| s.holds.len());
-        before + self.held.iter().filter(|(s, _)| *s == session).count()
+        before + self.held_count.get(&session).copied().unwrap_or(0)
     }
 
-    pub(super) fn take_instance(&mut self, class: &Class, id: &InstanceId) {
+    pub(super) fn take_instance(&mut self, session: SessionId, profile: &Profile, id: &InstanceId) {
         let mut load = self.load(id).clone();
-        load.add(&class.profile.needs);
+        load.add(&profile.needs);
         self.loads.insert(id.clone(), load);
-        if self.snapshot.instances.get(id).is_some_and(|instance| !self.holds(class.session, instance)) {
-            self.held.insert((class.session, id.clone()));
+        if self.snapshot.instances.get(id).is_some_and(|instance| !self.holds(session, instance)) {
+            self.held.entry(id.clone()).or_default().insert(session);
+            *self.held_count.entry(session).or_default() += 1;
         }
-        if let Some(group) = &class.profile.group {
-            self.groups.insert((class.session, group.clone()), id.clone());
+        if let Some(group) = &profile.group {
+            self.groups.insert((session, group.clone()), id.clone());
         }
+        self.moved_to(id);
+    }
+
+    fn moved_to(&mut self, id: &InstanceId) {
+        let (Some(instance), Some(no)) = (self.snapshot.instances.get(id), self.snapshot.index.rooms.kind_no(id))
+        else {
+            return;
+        };
+        let here = self.held.get(id).into_iter().flatten().copied();
+        let holder = Holder::of(instance.held_by.iter().copied().chain(here));
+        let room = Room::of(self.load(id), self.snapshot.live(id));
+        self.moved.set_moved(id, no, (holder, room));
     }
 
     pub(super) fn take_gateway(&mut self, id: &SolutionId) {
@@ -103,24 +156,40 @@ impl<'a> Overlay<'a> {
     }
 
     /// Does the item fit on this instance now?
-    pub(super) fn fits(&self, class: &Class, instance: &Instance) -> Result<(), Reason> {
+    pub(super) fn fits(&self, session: SessionId, profile: &Profile, instance: &Instance) -> Result<(), Reason> {
         let (live, load) = (self.snapshot.live(&instance.id), self.load(&instance.id));
-        let slots = slots(self.snapshot, instance, self.policy);
-        fits_instance(instance, live, load, slots, &class.profile, self.policy)?;
+        let slots = slots(self.snapshot, &instance.solution, &instance.facts, self.policy);
+        fits_instance(instance, live, load, slots, profile, self.policy)?;
+        if self.kept.contains(&instance.id) && profile.needs.cpu != CpuSetting::Exclusive {
+            return Err(Reason::KeptForExclusive);
+        }
+        self.within_session_limit(session, instance)
+    }
+
+    fn within_session_limit(&self, session: SessionId, instance: &Instance) -> Result<(), Reason> {
         match self.policy.instances_per_session_max {
-            Some(most) if !self.holds(class.session, instance) && self.holds_count(class.session) >= most as usize => {
+            Some(most) if !self.holds(session, instance) && self.holds_count(session) >= most as usize => {
                 Err(Reason::NotFree { what: "more instances for one session".into(), asked: 1, free: 0 })
             }
             _ => Ok(()),
         }
     }
 
+    fn may_wait(&self, session: SessionId, profile: &Profile, instance: &Instance, per_slot: u32) -> bool {
+        let slots = slots(self.snapshot, &instance.solution, &instance.facts, self.policy);
+        let used = self.snapshot.live(&instance.id).cpu_percent;
+        may_wait_on(instance, self.load(&instance.id), slots, slots.saturating_mul(per_slot), profile)
+            && self.policy.cpu_ceiling_percent.is_none_or(|ceiling| used < ceiling)
+            && !self.kept.contains(&instance.id)
+            && self.within_session_limit(session, instance).is_ok()
+    }
+
     /// Its cost there.
-    pub(super) fn cost_on(&self, profile: &Profile, instance: &Instance) -> NanoUsd {
-        let Some(dedicated) = self.snapshot.solutions.get(&instance.solution).and_then(|s| s.dedicated()) else {
+    pub(super) fn cost_on(&self, profile: &Profile, solution: &SolutionId, facts: &InstanceFacts) -> NanoUsd {
+        let Some(dedicated) = self.snapshot.solutions.get(solution).and_then(|s| s.dedicated()) else {
             return NanoUsd::ZERO;
         };
-        let slots = slots(self.snapshot, instance, self.policy);
+        let slots = slots(self.snapshot, solution, facts, self.policy);
         cost::on_instance(dedicated, slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
     }
 
@@ -140,77 +209,101 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The best instance for one item of the class that costs at most `cost_max`, or why there is
-    /// none. Where its group is, the cost does not matter.
-    pub(super) fn best_instance(&self, class: &Class, cost_max: Option<NanoUsd>) -> Result<OnInstance, Reason> {
-        place::mode_allows_instances(&class.profile)?;
-        if let Some(name) = self.custom(&class.profile) {
+    /// The best instance for one item that costs at most `cost_max`, or why there is none. Where its
+    /// group is, the cost does not matter.
+    pub(super) fn best_instance(
+        &self,
+        suited: &[Suited],
+        session: SessionId,
+        profile: &Profile,
+        cost_max: Option<NanoUsd>,
+    ) -> Result<OnInstance, Reason> {
+        place::mode_allows_instances(profile)?;
+        if let Some(name) = self.custom(profile) {
             return Err(Reason::NoProposal { class: name.clone() });
         }
-        let balance = self.scheme(&class.profile);
+        let balance = self.scheme(profile);
         let found = |instance: &Instance, by_group| OnInstance {
             id: instance.id.clone(),
-            cost: self.cost_on(&class.profile, instance),
+            cost: self.cost_on(profile, &instance.solution, &instance.facts),
             balance,
             by_group,
         };
-        if let Some(instance) = self.group_instance(class).filter(|i| self.fits(class, i).is_ok()) {
+        let group = self.group_instance(session, profile);
+        if let Some(instance) = group.filter(|instance| self.fits(session, profile, instance).is_ok()) {
             return Ok(found(instance, true));
         }
-        match self.best_by(balance, class, cost_max) {
+        let search = Search { overlay: self, profile, session, balance, ask: Ask::Run };
+        let within = suited.iter().filter(|kind| cost_max.is_none_or(|most| kind.cost <= most));
+        match search.best(within) {
             Some(instance) => Ok(found(instance, false)),
-            None => Err(self.why_none(class, cost_max)),
+            None => Err(self.why_none(session, profile, cost_max)),
         }
     }
 
-    fn within(&self, profile: &Profile, instance: &Instance, cost_max: Option<NanoUsd>) -> bool {
-        cost_max.is_none_or(|most| self.cost_on(profile, instance) <= most)
+    /// The best instance for an item to wait on, `per_slot` for each slot.
+    pub(super) fn best_to_wait_on(
+        &self,
+        suited: &[Suited],
+        session: SessionId,
+        profile: &Profile,
+        per_slot: u32,
+    ) -> Option<OnInstance> {
+        if self.custom(profile).is_some() || per_slot == 0 {
+            return None;
+        }
+        let balance = Balance::FewestTasks;
+        let search = Search { overlay: self, profile, session, balance, ask: Ask::Wait { per_slot } };
+        let instance = match self.group_instance(session, profile) {
+            Some(instance) => self.may_wait(session, profile, instance, per_slot).then_some(instance)?,
+            None => search.best(suited.iter())?,
+        };
+        let cost = self.cost_on(profile, &instance.solution, &instance.facts);
+        Some(OnInstance { id: instance.id.clone(), cost, balance, by_group: false })
     }
 
-    fn group_instance(&self, class: &Class) -> Option<&'a Instance> {
-        let group = class.profile.group.as_ref()?;
-        let here = self.groups.get(&(class.session, group.clone()));
-        let id = here.or_else(|| self.snapshot.sessions.get(&class.session)?.groups.get(group))?;
+    fn group_instance(&self, session: SessionId, profile: &Profile) -> Option<&'a Instance> {
+        let group = profile.group.as_ref()?;
+        let here = self.groups.get(&(session, group.clone()));
+        let id = here.or_else(|| self.snapshot.sessions.get(&session)?.groups.get(group))?;
         self.snapshot.instances.get(id)
     }
 
-    /// Instances as the scheme ranks them. Those that other sessions hold come after all others;
-    /// among equals, one this session holds already comes first.
-    fn best_by(&self, balance: Balance, class: &Class, cost_max: Option<NanoUsd>) -> Option<&'a Instance> {
-        let mut best: Option<(Rank<'_>, &Instance)> = None;
-        let mut look = |instance: &'a Instance| {
-            let attempts = i64::from(self.load(&instance.id).attempts);
-            let order = match balance {
-                Balance::FewestTasks => attempts,
-                Balance::Packing => -attempts,
-                Balance::FirstFit => 0,
-            };
-            let others = self.held_by_others(class.session, instance);
-            let rank = (others, order, !self.holds(class.session, instance), &instance.id);
-            let better = best.as_ref().is_none_or(|(b, _)| rank < *b);
-            if better && self.within(&class.profile, instance, cost_max) && self.fits(class, instance).is_ok() {
-                best = Some((rank, instance));
-            }
-        };
-        for id in self.snapshot.usable() {
-            if let Some(instance) = self.snapshot.instances.get(id) {
-                look(instance);
-            }
-        }
-        best.map(|(_, instance)| instance)
-    }
-
-    fn why_none(&self, class: &Class, cost_max: Option<NanoUsd>) -> Reason {
+    /// Rooms that are there, with the reason of each, commonest first.
+    fn why_none(&self, session: SessionId, profile: &Profile, cost_max: Option<NanoUsd>) -> Reason {
         let mut counts: BTreeMap<Reason, u32> = BTreeMap::new();
+        let mut count = |reason, many: usize| {
+            *counts.entry(reason).or_default() += u32::try_from(many).unwrap_or(u32::MAX);
+        };
         let mut looked_at = 0;
-        let there = self.snapshot.instances.values().filter(|i| i.state != InstanceState::Gone);
-        let asked = there.filter(|i| self.within(&class.profile, i, cost_max));
-        for instance in asked.take(LOOKED_AT_MAX) {
-            looked_at += 1;
-            if let Err(reason) = self.fits(class, instance) {
-                *counts.entry(reason).or_default() += 1;
+        for (kind, no, of_kind) in self.snapshot.index.rooms.kinds() {
+            if cost_max.is_some_and(|most| self.cost_on(profile, &kind.solution, &kind.facts) > most) {
+                continue;
+            }
+            let usable: usize = of_kind.rooms().map(|(_, ids)| ids.len()).sum();
+            if let Err(reason) = suits_kind(&kind.solution, &kind.facts, profile) {
+                count(reason, of_kind.members.len());
+                continue;
+            }
+            if of_kind.members.len() > usable {
+                count(Reason::Unreachable, of_kind.members.len() - usable);
+            }
+            for ids in self.all_rooms(no, of_kind) {
+                let Some(instance) = ids.first().and_then(|id| self.snapshot.instances.get(*id)) else { continue };
+                looked_at += 1;
+                if looked_at > LOOKED_AT_MAX {
+                    break;
+                }
+                if let Err(reason) = self.fits(session, profile, instance) {
+                    count(reason, ids.len());
+                }
             }
         }
+        let draining = self.snapshot.index.draining.len();
+        if draining > 0 {
+            count(Reason::NotReady { state: crate::instance::InstanceState::Draining }, draining);
+        }
+        let looked_at = counts.values().sum();
         // The commonest; among equally common ones the first in the reasons' own order.
         match counts.into_iter().max_by(|(a, n), (b, m)| n.cmp(m).then(b.cmp(a))) {
             Some((because, _)) => Reason::NoInstance { looked_at, because: Box::new(because) },
@@ -218,21 +311,55 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// Could any instance ever take it? The cheapest such cost, or why not.
-    pub(super) fn any_instance_ever(&self, profile: &Profile) -> Result<NanoUsd, Reason> {
+    /// The instances of a kind by room as this pass sees them.
+    fn all_rooms<'s>(&'s self, no: KindNo, of_kind: &'s OfKind) -> Vec<Vec<&'s InstanceId>> {
+        let untouched = of_kind
+            .rooms()
+            .take(LOOKED_AT_MAX)
+            .map(|(_, ids)| ids.iter().filter(|id| !self.moved.has(id)).collect::<Vec<_>>());
+        let moved = self.moved.of_kind(no).into_iter().flat_map(OfKind::rooms);
+        let moved = moved.take(LOOKED_AT_MAX).map(|(_, ids)| ids.iter().collect::<Vec<_>>());
+        untouched.chain(moved).filter(|ids: &Vec<_>| !ids.is_empty()).collect()
+    }
+
+    /// The kinds whose instances could ever take it, or why none could.
+    pub(super) fn suited(&self, profile: &Profile) -> Result<Vec<Suited>, Reason> {
         place::mode_allows_instances(profile)?;
-        let mut cheapest: Option<NanoUsd> = None;
-        let mut why = None;
-        for instance in self.snapshot.instances.values().filter(|i| i.state != InstanceState::Gone) {
-            match place::could_take(instance, profile) {
-                Ok(()) => {
-                    let cost = self.cost_on(profile, instance);
-                    cheapest = Some(cheapest.map_or(cost, |c| c.min(cost)));
+        let (mut suited, mut why) = (Vec::new(), None);
+        for (kind, no, of_kind) in self.snapshot.index.rooms.kinds() {
+            let instance = |id: &InstanceId| self.snapshot.instances.get(id);
+            let found = suits_kind(&kind.solution, &kind.facts, profile).and_then(|()| {
+                let mut members = of_kind.members.iter().filter_map(instance);
+                if profile.needs.storage_mb == 0 {
+                    return Ok(());
                 }
+                let suits = |i: &Instance| place::suits_instance(i, profile);
+                if members.clone().any(|i| suits(i).is_ok()) {
+                    return Ok(());
+                }
+                members.next().map_or(Ok(()), suits)
+            });
+            match found {
+                Ok(()) => suited.push(Suited {
+                    no,
+                    cost: self.cost_on(profile, &kind.solution, &kind.facts),
+                    slots: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
+                }),
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
-        cheapest.ok_or_else(|| why.unwrap_or(Reason::NoneConfigured { what: "instance".into() }))
+        if suited.is_empty() {
+            return Err(why.unwrap_or_else(|| self.why_no_kind()));
+        }
+        Ok(suited)
+    }
+
+    fn why_no_kind(&self) -> Reason {
+        if self.snapshot.index.draining.is_empty() {
+            Reason::NoneConfigured { what: "instance".into() }
+        } else {
+            Reason::NotReady { state: crate::instance::InstanceState::Draining }
+        }
     }
 
     /// Could any shared solution ever take it? The cheapest such cost, or why not.
@@ -285,5 +412,167 @@ impl<'a> Overlay<'a> {
             }
         }
         best.ok_or_else(|| why.unwrap_or(Reason::NoneConfigured { what: "shared solution".into() }))
+    }
+
+    /// Spreading leaves no instance empty, so an item that wants one alone would wait for ever: once it
+    /// has waited for as long as the policy says, the least loaded instance that suits it takes nothing
+    /// else. Nothing is written down: the same instance stays the least loaded because it takes nothing
+    /// new, and a better one that turns up may replace it. At most half of the instances are kept.
+    fn keep_for_exclusive(&mut self, now: Timestamp) {
+        let mut left = self.snapshot.index.rooms.usable().len().div_ceil(2);
+        for (class, nodes) in &self.snapshot.index.ready {
+            let profile = &class.profile;
+            if profile.needs.cpu != CpuSetting::Exclusive {
+                continue;
+            }
+            let Ok(suited) = self.suited(profile) else { continue };
+            let from = |node: &(Timestamp, NodeKey)| node.0.after_ms(self.policy.exclusive_wait_ms);
+            let due = |node: &(Timestamp, NodeKey)| from(node) <= now;
+            let next = nodes.iter().find(|node| !due(node)).map(from);
+            self.kept_next = [self.kept_next, next].into_iter().flatten().min();
+            let items = |node: &(Timestamp, NodeKey)| {
+                self.snapshot.node(node.1).map_or(0, |n| n.untouched() as usize + n.retry.len())
+            };
+            let mut wanted: usize = 0;
+            for node in nodes.iter().take_while(|node| due(node)) {
+                wanted = wanted.saturating_add(items(node));
+                if wanted >= left {
+                    break;
+                }
+            }
+            for _ in 0..wanted.min(left) {
+                let Some(id) = self.least_loaded(&suited, profile) else { break };
+                self.kept.insert(id);
+                left -= 1;
+            }
+        }
+    }
+
+    /// The least loaded instance that suits the profile, is not kept yet, and has no service on it.
+    fn least_loaded(&self, suited: &[Suited], profile: &Profile) -> Option<InstanceId> {
+        let kinds = suited.iter().filter_map(|kind| self.snapshot.index.rooms.of_kind(kind.no));
+        let each = kinds.filter_map(|of_kind| {
+            let rooms = [Part::Free, Part::Held].into_iter().filter_map(|part| of_kind.part(part));
+            let firsts = rooms.filter_map(|rooms| {
+                rooms.iter().find_map(|(room, ids)| {
+                    let id = ids.iter().find(|id| self.could_be_kept(id, profile))?;
+                    Some((room, id))
+                })
+            });
+            firsts.min()
+        });
+        each.min().map(|(_, id)| id.clone())
+    }
+
+    fn could_be_kept(&self, id: &InstanceId, profile: &Profile) -> bool {
+        let is_service =
+            |a: &crate::attempt::Attempt| self.snapshot.node(a.key.item.node).is_some_and(|node| node.profile.service);
+        !self.kept.contains(id)
+            && self.snapshot.load_of(id).exclusive == 0
+            && self.snapshot.instances.get(id).is_some_and(|i| place::suits_instance(i, profile).is_ok())
+            && !self.snapshot.attempts_on(id).any(is_service)
+    }
+}
+
+impl<'a> Search<'_, 'a> {
+    /// Instances as the scheme ranks them. Those that other sessions hold come after all others; among
+    /// equals, one this session holds already comes first, then the one with the most CPU free.
+    fn best<'s>(&self, suited: impl Iterator<Item = &'s Suited>) -> Option<&'a Instance> {
+        let overlay = self.overlay;
+        let kinds: Vec<_> = suited.collect();
+        for parts in [&[Part::Own(self.session), Part::Free][..], &[Part::Held][..]] {
+            let mut best: Option<(Rank<'_>, &'a Instance)> = None;
+            for kind in &kinds {
+                let base = overlay.snapshot.index.rooms.of_kind(kind.no);
+                let moved = overlay.moved.of_kind(kind.no);
+                for part in parts {
+                    let here = base.and_then(|of_kind| of_kind.part(*part));
+                    let here = here.and_then(|rooms| self.first(kind, *part, rooms, true));
+                    let there = moved.and_then(|of_kind| of_kind.part(*part));
+                    let there = there.and_then(|rooms| self.first(kind, *part, rooms, false));
+                    for found in [here, there].into_iter().flatten() {
+                        if best.as_ref().is_none_or(|(rank, _)| found.0 < *rank) {
+                            best = Some(found);
+                        }
+                    }
+                }
+            }
+            if let Some((_, instance)) = best {
+                return Some(instance);
+            }
+        }
+        None
+    }
+
+    /// The first instance in the scheme's order; `base` skips those that this pass touched.
+    fn first<'r>(&self, kind: &Suited, part: Part, rooms: &'r ByRoom, base: bool) -> Option<(Rank<'r>, &'a Instance)> {
+        let most = match self.ask {
+            Ask::Run => kind.slots,
+            Ask::Wait { per_slot } => kind.slots.saturating_mul(per_slot.saturating_add(1)),
+        };
+        let in_room = |(room, ids): (&'r Room, &'r BTreeSet<InstanceId>)| {
+            if room.attempts >= most {
+                return None;
+            }
+            let (id, instance) = self.in_room(kind.no, part, room, ids, base)?;
+            Some((self.rank(part, room, id), instance))
+        };
+        match self.balance {
+            Balance::FewestTasks => rooms.iter().take_while(|(room, _)| room.attempts < most).find_map(in_room),
+            Balance::Packing => rooms.iter().rev().find_map(in_room),
+            Balance::FirstFit => rooms.iter().filter_map(in_room).min_by(|(a, _), (b, _)| a.4.cmp(b.4)),
+        }
+    }
+
+    fn rank<'r>(&self, part: Part, room: &'r Room, id: &'r InstanceId) -> Rank<'r> {
+        let order = match self.balance {
+            Balance::FewestTasks => i64::from(room.attempts),
+            Balance::Packing => -i64::from(room.attempts),
+            Balance::FirstFit => 0,
+        };
+        (part == Part::Held, order, part == Part::Free, room, id)
+    }
+
+    /// The first instance of a room that fits. All of a room fit, or none does, but for storage, for
+    /// what is kept, and for the limit of instances for a session.
+    fn in_room<'r>(
+        &self,
+        no: KindNo,
+        part: Part,
+        room: &'r Room,
+        ids: &'r BTreeSet<InstanceId>,
+        base: bool,
+    ) -> Option<(&'r InstanceId, &'a Instance)> {
+        let (overlay, needs) = (self.overlay, &self.profile.needs);
+        let place = (no, part, room.clone());
+        let passed = overlay.passed.borrow().get(&place).filter(|_| base).cloned();
+        let from = passed.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut all_touched = true;
+        for id in ids.range::<InstanceId, _>((from, Bound::Unbounded)) {
+            if base && overlay.moved.has(id) {
+                if all_touched {
+                    overlay.passed.borrow_mut().insert(place.clone(), id.clone());
+                }
+                continue;
+            }
+            all_touched = false;
+            let instance = overlay.snapshot.instances.get(id)?;
+            if self.fits(instance) {
+                return Some((id, instance));
+            }
+            let by_instance =
+                needs.storage_mb > 0 || !overlay.kept.is_empty() || overlay.policy.instances_per_session_max.is_some();
+            if !by_instance {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn fits(&self, instance: &Instance) -> bool {
+        match self.ask {
+            Ask::Run => self.overlay.fits(self.session, self.profile, instance).is_ok(),
+            Ask::Wait { per_slot } => self.overlay.may_wait(self.session, self.profile, instance, per_slot),
+        }
     }
 }

@@ -64,6 +64,9 @@ pub struct NodeRow {
     pub links_open: u32,
     /// When the last opened.
     pub ready_at: Timestamp,
+    /// Typical run time so far, ms.
+    #[serde(default)]
+    pub typical_run_ms: Option<u32>,
 }
 
 impl From<&Node> for NodeRow {
@@ -74,6 +77,7 @@ impl From<&Node> for NodeRow {
             tally: node.tally,
             links_open: node.links_open,
             ready_at: node.ready_at,
+            typical_run_ms: node.typical_run_ms,
         }
     }
 }

@@ -4,10 +4,10 @@
 //! for it until its allowed wait (less the cold start it would then still have before it) is over,
 //! and goes to the dearer kind ("patience").
 
-use super::balance::{InGateway, OnInstance, Overlay};
-use super::index::Class;
+use super::balance::{InGateway, OnInstance, Overlay, Suited};
 use super::reason::{Choice, Reason};
 use crate::attempt::Place;
+use crate::id::{InstanceId, SessionId};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, Profile, RunningMode, URGENT};
 
@@ -24,42 +24,82 @@ pub(super) struct Chosen {
 pub(super) struct Ever {
     instance: Result<NanoUsd, Reason>,
     gateway: Result<NanoUsd, Reason>,
+    /// Kinds of instance that suit it.
+    suited: Vec<Suited>,
+}
+
+/// One item, as far as choosing asks.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub session: SessionId,
+    pub profile: &'a Profile,
+    /// Since when it could be placed.
+    pub since: Timestamp,
+    pub now: Timestamp,
 }
 
 impl Ever {
     pub(super) fn of(overlay: &Overlay<'_>, profile: &Profile) -> Self {
-        Self { instance: overlay.any_instance_ever(profile), gateway: overlay.any_gateway_ever(profile) }
+        let gateway = overlay.any_gateway_ever(profile);
+        match overlay.suited(profile) {
+            Ok(suited) => {
+                let cheapest = suited.iter().map(|kind| kind.cost).min().unwrap_or(NanoUsd::ZERO);
+                Self { instance: Ok(cheapest), gateway, suited }
+            }
+            Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new() },
+        }
+    }
+
+    /// The instance that would take one item now.
+    pub(super) fn instance_now(
+        &self,
+        overlay: &Overlay<'_>,
+        session: SessionId,
+        profile: &Profile,
+    ) -> Option<InstanceId> {
+        overlay.best_instance(&self.suited, session, profile, None).ok().map(|found| found.id)
+    }
+
+    /// An instance for an item to wait on until a slot is free there: `per_slot` may wait for each.
+    pub(super) fn ahead(
+        &self,
+        overlay: &Overlay<'_>,
+        asking: Asking<'_>,
+        per_slot: u32,
+        run_ms: u32,
+    ) -> Option<Chosen> {
+        // Nothing waits for a place that is dearer than what it could have now or soon.
+        let dear = |kind: &&Suited| self.gateway.as_ref().is_ok_and(|there| kind.cost > *there);
+        let suited: Vec<Suited> = self.suited.iter().filter(|kind| !dear(kind)).copied().collect();
+        let found = overlay.best_to_wait_on(&suited, asking.session, asking.profile, per_slot)?;
+        Some(Chosen { place: Place::Instance(found.id), choice: Choice::Ahead { run_ms }, cost: found.cost })
     }
 }
 
-/// Chooses a place for one item that has been ready since `since`.
-pub(super) fn choose(
-    overlay: &Overlay<'_>,
-    ever: &Ever,
-    class: &Class,
-    since: Timestamp,
-    now: Timestamp,
-) -> Result<Chosen, Reason> {
+/// Chooses a place for one item.
+pub(super) fn choose(overlay: &Overlay<'_>, ever: &Ever, asking: Asking<'_>) -> Result<Chosen, Reason> {
+    let Asking { session, profile, .. } = asking;
     match (&ever.instance, &ever.gateway) {
-        (Err(_), Err(of_gateway)) => Err(neither(overlay, class, of_gateway)),
+        (Err(_), Err(of_gateway)) => Err(neither(overlay, asking, of_gateway)),
         (Ok(_), Err(other)) => {
-            let found = overlay.best_instance(class, None)?;
-            let choice = only(class.profile.mode, other, Some(found.balance));
-            Ok(on_instance(class, found, choice))
+            let found = overlay.best_instance(&ever.suited, session, profile, None)?;
+            let choice = only(profile.mode, other, Some(found.balance));
+            Ok(on_instance(profile, found, choice))
         }
         (Err(other), Ok(_)) => {
-            let found = overlay.best_gateway(&class.profile, None)?;
-            Ok(in_gateway(found, only(class.profile.mode, other, None)))
+            let found = overlay.best_gateway(profile, None)?;
+            Ok(in_gateway(found, only(profile.mode, other, None)))
         }
         (Ok(instance_cost), Ok(gateway_cost)) => {
-            let both = Both { overlay, class, since, now, instance_cost: *instance_cost, gateway_cost: *gateway_cost };
+            let (suited, instance_cost, gateway_cost) = (&ever.suited[..], *instance_cost, *gateway_cost);
+            let both = Both { overlay, suited, asking, instance_cost, gateway_cost };
             if instance_cost <= gateway_cost { both.instance_first() } else { both.gateway_first() }
         }
     }
 }
 
-fn on_instance(class: &Class, found: OnInstance, choice: Choice) -> Chosen {
-    let choice = match class.profile.group.as_ref().filter(|_| found.by_group) {
+fn on_instance(profile: &Profile, found: OnInstance, choice: Choice) -> Chosen {
+    let choice = match profile.group.as_ref().filter(|_| found.by_group) {
         Some(group) => Choice::Group { group: group.clone() },
         None => choice,
     };
@@ -78,8 +118,8 @@ fn only(mode: RunningMode, other: &Reason, balance: Option<Balance>) -> Choice {
 }
 
 /// Neither kind can ever take it: the reason of the kind that the mode allows.
-fn neither(overlay: &Overlay<'_>, class: &Class, of_gateway: &Reason) -> Reason {
-    match overlay.best_instance(class, None) {
+fn neither(overlay: &Overlay<'_>, asking: Asking<'_>, of_gateway: &Reason) -> Reason {
+    match overlay.best_instance(&[], asking.session, asking.profile, None) {
         Err(Reason::ModeExcludes { .. } | Reason::FunctionNeedsGateway) => of_gateway.clone(),
         Err(reason) => reason,
         Ok(_) => Reason::PlanFull,
@@ -89,20 +129,23 @@ fn neither(overlay: &Overlay<'_>, class: &Class, of_gateway: &Reason) -> Reason 
 /// Both kinds could take it.
 struct Both<'a> {
     overlay: &'a Overlay<'a>,
-    class: &'a Class,
-    since: Timestamp,
-    now: Timestamp,
+    suited: &'a [Suited],
+    asking: Asking<'a>,
     instance_cost: NanoUsd,
     gateway_cost: NanoUsd,
 }
 
 impl Both<'_> {
+    fn best_instance(&self, cost_max: Option<NanoUsd>) -> Result<OnInstance, Reason> {
+        self.overlay.best_instance(self.suited, self.asking.session, self.asking.profile, cost_max)
+    }
+
     fn instance_first(&self) -> Result<Chosen, Reason> {
         let there = self.gateway_cost;
-        let because = match self.overlay.best_instance(self.class, Some(there)) {
+        let because = match self.best_instance(Some(there)) {
             Ok(found) => {
                 let choice = Choice::Cheaper { here: found.cost, there };
-                return Ok(on_instance(self.class, found, choice));
+                return Ok(on_instance(self.asking.profile, found, choice));
             }
             Err(reason) => reason,
         };
@@ -114,7 +157,7 @@ impl Both<'_> {
 
     fn gateway_first(&self) -> Result<Chosen, Reason> {
         let there = self.instance_cost;
-        let because = match self.overlay.best_gateway(&self.class.profile, Some(there)) {
+        let because = match self.overlay.best_gateway(self.asking.profile, Some(there)) {
             Ok(found) => {
                 let choice = Choice::Cheaper { here: found.cost, there };
                 return Ok(in_gateway(found, choice));
@@ -127,25 +170,25 @@ impl Both<'_> {
     }
 
     fn dearer_instance(&self, because: &Reason, there: NanoUsd) -> Option<Chosen> {
-        let found = self.overlay.best_instance(self.class, None).ok()?;
+        let found = self.best_instance(None).ok()?;
         let choice = self.overflow(because, found.cost, there);
-        Some(on_instance(self.class, found, choice))
+        Some(on_instance(self.asking.profile, found, choice))
     }
 
     fn dearer_gateway(&self, because: &Reason, there: NanoUsd) -> Option<Chosen> {
-        let found = self.overlay.best_gateway(&self.class.profile, None).ok()?;
+        let found = self.overlay.best_gateway(self.asking.profile, None).ok()?;
         let choice = self.overflow(because, found.cost, there);
         Some(in_gateway(found, choice))
     }
 
     fn is_urgent(&self) -> bool {
-        self.class.profile.rank.1 >= URGENT
+        self.asking.profile.rank.1 >= URGENT
     }
 
     /// May it go to a dearer place yet? `start_ms` is how long that takes to start.
     fn wait_over(&self, start_ms: u64, because: &Reason) -> Result<(), Reason> {
-        let until = self.since.after_ms(self.class.profile.allowed_wait_ms.saturating_sub(start_ms));
-        if self.now < until && !self.is_urgent() {
+        let until = self.asking.since.after_ms(self.asking.profile.allowed_wait_ms.saturating_sub(start_ms));
+        if self.asking.now < until && !self.is_urgent() {
             return Err(Reason::WaitsForCheaper { until, because: Box::new(because.clone()) });
         }
         Ok(())
@@ -156,6 +199,6 @@ impl Both<'_> {
         if self.is_urgent() {
             return Choice::Urgent { because };
         }
-        Choice::Overflow { waited_ms: self.now.ms_since(self.since), here, there, because }
+        Choice::Overflow { waited_ms: self.asking.now.ms_since(self.asking.since), here, there, because }
     }
 }

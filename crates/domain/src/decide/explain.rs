@@ -3,17 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::balance::Overlay;
-use super::choose::{Ever, choose};
-use super::index::Class;
+use super::choose::{Asking, Ever, choose};
 use super::place;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
 use crate::attempt::Place;
-use crate::id::{AttemptKey, ItemKey, NodeKey};
+use crate::id::{AttemptKey, ItemKey, NodeKey, SessionId};
 use crate::instance::InstanceState;
 use crate::quantity::{NanoUsd, Timestamp};
-use crate::session::{ItemState, Session};
+use crate::session::{ItemState, Session, SessionState};
 use crate::task::Profile;
 
 /// Why an open item is where it is.
@@ -77,6 +76,11 @@ pub fn explain(snapshot: &Snapshot, policy: &Policy, item: ItemKey, now: Timesta
         None if item.index < node.next => return None,
         None => (node.ready_at, None),
     };
+    match session.state {
+        SessionState::Running => {}
+        SessionState::Paused => return Some(waiting(Reason::SessionPaused)),
+        SessionState::Stopping | SessionState::Ended(_) => return Some(waiting(Reason::SessionStops)),
+    }
     if node.links_open > 0 {
         let open = |link: &&crate::thread::Link| !session.nodes[link.node as usize].is_over();
         let name = |link: &crate::thread::Link| session.spec.thread.nodes[link.node as usize].name.clone();
@@ -96,8 +100,7 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
     let plan = super::plan::decide(snapshot, policy, now);
     let session = &snapshot.sessions[&item.session()];
     let profile = session.nodes[item.node.node as usize].profile.clone();
-    let class = Class { session: item.session(), profile };
-    let candidates = candidates(snapshot, policy, &class);
+    let candidates = candidates(snapshot, policy, item.session(), &profile, now);
     if let Some(placed) = plan.assignments.iter().find(|a| a.item == item) {
         return Explanation::Placeable { place: placed.place.clone(), choice: placed.choice.clone(), candidates };
     }
@@ -105,13 +108,10 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
         return Explanation::Waiting { reason: waiting.reason.clone(), candidates };
     }
     // Another node of its class was asked first; or everything was given to earlier items.
-    let overlay = Overlay::new(snapshot, policy);
-    let ever = Ever::of(&overlay, &class.profile);
-    let reason = choose(&overlay, &ever, &class, since, now).err();
-    let of_class = |w: &&super::plan::Waiting| {
-        snapshot.node(w.node).is_some_and(|n| w.session == item.session() && n.profile == class.profile)
-    };
-    let of_class = || plan.waiting.iter().find(of_class).map(|w| w.reason.clone());
+    let overlay = Overlay::new(snapshot, policy, now);
+    let ever = Ever::of(&overlay, &profile);
+    let reason = choose(&overlay, &ever, Asking { session: item.session(), profile: &profile, since, now }).err();
+    let of_class = || plan.reason_of(snapshot, item.node).cloned();
     let reason = reason.or_else(of_class).unwrap_or(Reason::PlanFull);
     Explanation::Waiting { reason, candidates }
 }
@@ -123,15 +123,20 @@ fn asked_with(session: &Session, asked: NodeKey, node: NodeKey) -> bool {
         || asked.session == node.session && sets.any(|set| set.contains(&asked.node) && set.contains(&node.node))
 }
 
-/// Every place's answer to one item of the class, now.
-pub fn candidates(snapshot: &Snapshot, policy: &Policy, class: &Class) -> Vec<Candidate> {
-    let overlay = Overlay::new(snapshot, policy);
-    let profile: &Profile = &class.profile;
+/// Every place's answer to one item of the session with that profile, now.
+pub fn candidates(
+    snapshot: &Snapshot,
+    policy: &Policy,
+    session: SessionId,
+    profile: &Profile,
+    now: Timestamp,
+) -> Vec<Candidate> {
+    let overlay = Overlay::new(snapshot, policy, now);
     let there = snapshot.instances.values().filter(|i| i.state != InstanceState::Gone);
     let instances = there.map(|instance| Candidate {
         place: Place::Instance(instance.id.clone()),
-        reason: overlay.fits(class, instance).err(),
-        cost: overlay.cost_on(profile, instance),
+        reason: overlay.fits(session, profile, instance).err(),
+        cost: overlay.cost_on(profile, &instance.solution, &instance.facts),
     });
     let run_ms = super::cost::expected_ms(profile, policy);
     let gateways = snapshot.solutions.iter().filter_map(|(id, solution)| {
@@ -146,8 +151,8 @@ pub fn candidates(snapshot: &Snapshot, policy: &Policy, class: &Class) -> Vec<Ca
 }
 
 /// Why a task asked for serverless mode could never run there: refused at submit.
-pub fn never_fits(snapshot: &Snapshot, policy: &Policy, profile: &Profile) -> Option<Reason> {
-    let overlay = Overlay::new(snapshot, policy);
+pub fn never_fits(snapshot: &Snapshot, policy: &Policy, profile: &Profile, now: Timestamp) -> Option<Reason> {
+    let overlay = Overlay::new(snapshot, policy, now);
     if profile.mode != crate::task::RunningMode::Serverless {
         return None;
     }

@@ -4,19 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use super::rooms::Rooms;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, Place};
-use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId};
+use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Timestamp;
-use crate::session::Node;
+use crate::session::{Node, SessionSpec, SessionState};
 use crate::task::Profile;
 
-/// Items of one session with equal profiles: what one of them cannot have, none can.
+/// Items of one user with equal profiles: what one of them cannot have anywhere, none can.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class {
-    /// The session.
-    pub session: SessionId,
+    /// The user: what is shared fairly is shared between users.
+    pub user: UserName,
     /// The profile.
     pub profile: Arc<Profile>,
 }
@@ -24,7 +25,7 @@ pub struct Class {
 /// What is taken on one instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Open attempts.
+    /// Open attempts, those that wait there for a slot (its credit) included.
     pub attempts: u32,
     /// CPU set aside by CPU settings, percent.
     pub cpu_percent: u32,
@@ -36,6 +37,8 @@ pub struct Load {
     pub exclusive: u32,
     /// Counted resources set aside.
     pub resources: BTreeMap<Arc<str>, u64>,
+    /// How many attempts ask for how much memory, MiB.
+    by_memory: BTreeMap<u32, u32>,
 }
 
 impl Load {
@@ -46,6 +49,7 @@ impl Load {
         self.memory_mb = self.memory_mb.saturating_add(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_add(needs.storage_mb);
         self.exclusive += u32::from(needs.cpu == CpuSetting::Exclusive);
+        *self.by_memory.entry(needs.memory_mb).or_default() += 1;
         for (name, amount) in &needs.resources {
             *self.resources.entry(name.clone()).or_default() += amount;
         }
@@ -57,13 +61,57 @@ impl Load {
         self.memory_mb = self.memory_mb.saturating_sub(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_sub(needs.storage_mb);
         self.exclusive = self.exclusive.saturating_sub(u32::from(needs.cpu == CpuSetting::Exclusive));
+        less(&mut self.by_memory, &needs.memory_mb, 1);
         for (name, amount) in &needs.resources {
-            if let Some(left) = self.resources.get_mut(name) {
-                *left = left.saturating_sub(*amount);
-                if *left == 0 {
-                    self.resources.remove(name);
-                }
-            }
+            less(&mut self.resources, name, *amount);
+        }
+    }
+
+    /// The most memory that one attempt there asks for, MiB.
+    pub fn memory_mb_most(&self) -> u32 {
+        self.by_memory.last_key_value().map_or(0, |(memory_mb, _)| *memory_mb)
+    }
+}
+
+/// Takes `amount` off a count, and the count away at zero.
+fn less<K: Ord + Clone, N: Copy + Default + PartialEq + Saturating>(counts: &mut BTreeMap<K, N>, key: &K, amount: N) {
+    if let Some(left) = counts.get_mut(key) {
+        *left = left.less(amount);
+        if *left == N::default() {
+            counts.remove(key);
+        }
+    }
+}
+
+trait Saturating {
+    fn less(self, other: Self) -> Self;
+}
+
+impl Saturating for u32 {
+    fn less(self, other: Self) -> Self {
+        self.saturating_sub(other)
+    }
+}
+
+impl Saturating for u64 {
+    fn less(self, other: Self) -> Self {
+        self.saturating_sub(other)
+    }
+}
+
+/// Where a node stands in `ready`, and whether in `paced` too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Queued {
+    since: Timestamp,
+    class: Class,
+    paced: bool,
+}
+
+fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: &Class, entry: (Timestamp, NodeKey)) {
+    if let Some(nodes) = queues.get_mut(class) {
+        nodes.remove(&entry);
+        if nodes.is_empty() {
+            queues.remove(class);
         }
     }
 }
@@ -71,16 +119,30 @@ impl Load {
 /// The indices.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    /// Nodes with items to place, by class, oldest first.
+    /// Nodes of running sessions with items to place, by class, by when the first of them could be.
     pub ready: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
+    /// Of these, the ones whose run time is known: they may be sent ahead.
+    pub paced: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
+    /// Where each stands in `ready`.
+    queued: BTreeMap<NodeKey, Queued>,
     /// What is taken where.
     pub loads: BTreeMap<InstanceId, Load>,
     /// Open attempts by instance.
     pub on_instance: BTreeMap<InstanceId, BTreeSet<AttemptKey>>,
     /// Open attempts by shared solution.
     pub in_gateway: BTreeMap<SolutionId, u32>,
-    /// Instances that can take work, by attempts there.
-    pub by_load: BTreeSet<(u32, InstanceId)>,
+    /// Open attempts by user.
+    pub by_user: BTreeMap<UserName, u32>,
+    /// Items that have not ended, by user.
+    pub items_open: BTreeMap<UserName, u64>,
+    /// Instances that could take work, by kind and room.
+    pub(super) rooms: Rooms,
+    /// Instances with more attempts than slots: the rest waits there for a slot.
+    pub over: BTreeSet<InstanceId>,
+    /// Draining instances.
+    pub draining: BTreeSet<InstanceId>,
+    /// Paused sessions.
+    pub paused: BTreeSet<SessionId>,
     /// Sessions in which something ended since the last settling.
     pub unsettled: BTreeSet<SessionId>,
     /// Nodes with a link that can no longer open, to be cancelled by the next settling.
@@ -90,24 +152,34 @@ pub struct Index {
 }
 
 impl PartialEq for Index {
-    /// `by_load` depends on connections; `unsettled` and `doomed` are empty between turns: none is kept.
+    /// `rooms` depends on connections; `unsettled` and `doomed` are empty between turns: none is kept.
     fn eq(&self, other: &Self) -> bool {
         self.ready == other.ready
+            && self.queued == other.queued
             && self.loads == other.loads
             && self.on_instance == other.on_instance
             && self.in_gateway == other.in_gateway
+            && self.by_user == other.by_user
+            && self.items_open == other.items_open
+            && self.over == other.over
+            && self.draining == other.draining
+            && self.paused == other.paused
             && self.idle == other.idle
     }
 }
 
 impl Index {
-    /// The indices of a snapshot.
+    /// The indices of a snapshot, but for those by instance.
     pub(super) fn build(snapshot: &Snapshot) -> Self {
         let mut index = Self::default();
         for session in snapshot.sessions.values() {
+            if session.state == SessionState::Paused {
+                index.paused.insert(session.id);
+            }
             for (at, node) in session.nodes.iter().enumerate() {
                 let key = NodeKey { session: session.id, node: u32::try_from(at).unwrap_or(u32::MAX) };
-                index.set_ready(key, node);
+                index.set_ready(key, &session.spec, session.state, node);
+                index.more_items(&session.spec.user, u64::from(node.count - node.tally.ended()));
             }
             for (instance, hold) in &session.holds {
                 if hold.attempts == 0 {
@@ -116,8 +188,9 @@ impl Index {
             }
         }
         for attempt in snapshot.attempts.values() {
-            if let Some(node) = snapshot.node(attempt.key.item.node) {
-                index.add_attempt(attempt, &node.profile.needs);
+            let session = snapshot.sessions.get(&attempt.key.item.session());
+            if let (Some(session), Some(node)) = (session, snapshot.node(attempt.key.item.node)) {
+                index.add_attempt(attempt, &node.profile.needs, &session.spec.user);
             }
         }
         index
@@ -129,31 +202,59 @@ impl Index {
         self.loads.get(instance).unwrap_or(&NOTHING)
     }
 
-    /// Puts a node in or out of `ready`, as its state says.
-    pub(super) fn set_ready(&mut self, key: NodeKey, node: &Node) {
-        let class = Class { session: key.session, profile: node.profile.clone() };
-        let entry = (node.ready_at, key);
-        if node.links_open == 0 && (node.untouched() > 0 || !node.retry.is_empty()) {
-            self.ready.entry(class).or_default().insert(entry);
-        } else if let Some(nodes) = self.ready.get_mut(&class) {
-            nodes.remove(&entry);
-            if nodes.is_empty() {
-                self.ready.remove(&class);
-            }
+    pub(super) fn more_items(&mut self, user: &UserName, count: u64) {
+        if count > 0 {
+            *self.items_open.entry(user.clone()).or_default() += count;
         }
     }
 
-    pub(super) fn add_attempt(&mut self, attempt: &Attempt, needs: &Needs) {
+    pub(super) fn fewer_items(&mut self, user: &UserName, count: u64) {
+        less(&mut self.items_open, user, count);
+    }
+
+    /// Puts a node in or out of `ready`, as its state and its session's say.
+    pub(super) fn set_ready(&mut self, key: NodeKey, spec: &SessionSpec, state: SessionState, node: &Node) {
+        let running = state == SessionState::Running && node.links_open == 0;
+        let since = match node.retry.first() {
+            _ if !running => None,
+            _ if node.untouched() > 0 => Some(node.ready_at),
+            Some((not_before, _)) => Some((*not_before).max(node.ready_at)),
+            None => None,
+        };
+        let paced = node.typical_run_ms.is_some();
+        let stands = self.queued.get(&key);
+        if stands.map(|stands| stands.since) == since && stands.is_none_or(|stands| stands.paced == paced) {
+            return;
+        }
+        if let Some(Queued { since, class, paced }) = self.queued.remove(&key) {
+            dequeue(&mut self.ready, &class, (since, key));
+            if paced {
+                dequeue(&mut self.paced, &class, (since, key));
+            }
+        }
+        if let Some(since) = since {
+            let class = Class { user: spec.user.clone(), profile: node.profile.clone() };
+            self.ready.entry(class.clone()).or_default().insert((since, key));
+            if paced {
+                self.paced.entry(class.clone()).or_default().insert((since, key));
+            }
+            self.queued.insert(key, Queued { since, class, paced });
+        }
+    }
+
+    pub(super) fn add_attempt(&mut self, attempt: &Attempt, needs: &Needs, user: &UserName) {
+        *self.by_user.entry(user.clone()).or_default() += 1;
         match &attempt.place {
             Place::Instance(id) => {
                 self.on_instance.entry(id.clone()).or_default().insert(attempt.key);
-                self.change_load(id, |load| load.add(needs));
+                self.loads.entry(id.clone()).or_default().add(needs);
             }
             Place::Gateway(id) => *self.in_gateway.entry(id.clone()).or_default() += 1,
         }
     }
 
-    pub(super) fn remove_attempt(&mut self, attempt: &Attempt, needs: &Needs) {
+    pub(super) fn remove_attempt(&mut self, attempt: &Attempt, needs: &Needs, user: &UserName) {
+        less(&mut self.by_user, user, 1);
         match &attempt.place {
             Place::Instance(id) => {
                 if let Some(keys) = self.on_instance.get_mut(id) {
@@ -162,38 +263,14 @@ impl Index {
                         self.on_instance.remove(id);
                     }
                 }
-                self.change_load(id, |load| load.remove(needs));
-                if self.loads.get(id).is_some_and(|load| *load == Load::default()) {
-                    self.loads.remove(id);
-                }
-            }
-            Place::Gateway(id) => {
-                if let Some(open) = self.in_gateway.get_mut(id) {
-                    *open = open.saturating_sub(1);
-                    if *open == 0 {
-                        self.in_gateway.remove(id);
+                if let Some(load) = self.loads.get_mut(id) {
+                    load.remove(needs);
+                    if *load == Load::default() {
+                        self.loads.remove(id);
                     }
                 }
             }
-        }
-    }
-
-    fn change_load(&mut self, id: &InstanceId, change: impl FnOnce(&mut Load)) {
-        let load = self.loads.entry(id.clone()).or_default();
-        let before = load.attempts;
-        change(load);
-        let after = load.attempts;
-        if self.by_load.remove(&(before, id.clone())) {
-            self.by_load.insert((after, id.clone()));
-        }
-    }
-
-    pub(super) fn set_usable(&mut self, id: &InstanceId, usable: bool) {
-        let entry = (self.load_of(id).attempts, id.clone());
-        if usable {
-            self.by_load.insert(entry);
-        } else {
-            self.by_load.remove(&entry);
+            Place::Gateway(id) => less(&mut self.in_gateway, id, 1),
         }
     }
 }

@@ -21,9 +21,12 @@ pub mod plan;
 pub mod policy;
 pub mod project;
 pub mod reason;
+pub mod retry;
+mod rooms;
 pub mod running_mode;
 pub mod settle;
 pub mod snapshot;
+mod withdraw;
 
 pub use plan::{Assignment, Plan, Release, decide};
 pub use policy::{Algorithm, Policy};

@@ -7,10 +7,11 @@ use super::index::Load;
 use super::policy::Policy;
 use super::reason::Reason;
 use super::snapshot::Snapshot;
-use crate::instance::{Instance, InstanceState, Live};
+use crate::id::SolutionId;
+use crate::instance::{Instance, InstanceFacts, InstanceState, Live};
 use crate::needs::{CpuSetting, Needs};
 use crate::solution::Shared;
-use crate::task::{Profile, RunningMode};
+use crate::task::{Profile, RunningMode, URGENT};
 
 /// Does the mode allow instances at all?
 pub fn mode_allows_instances(profile: &Profile) -> Result<(), Reason> {
@@ -23,9 +24,16 @@ pub fn mode_allows_instances(profile: &Profile) -> Result<(), Reason> {
 
 /// Could this instance ever take it, were it empty?
 pub fn suits_instance(instance: &Instance, profile: &Profile) -> Result<(), Reason> {
+    suits_kind(&instance.solution, &instance.facts, profile)?;
+    large_enough("MiB of storage", profile.needs.storage_mb, instance.facts.storage_mb)
+}
+
+/// Could an instance of that solution that offers that ever take it? Storage is left out: it differs
+/// between instances that are alike otherwise.
+pub fn suits_kind(solution: &SolutionId, facts: &InstanceFacts, profile: &Profile) -> Result<(), Reason> {
     mode_allows_instances(profile)?;
-    let (needs, facts) = (&profile.needs, &instance.facts);
-    if let Some(asked) = needs.solution.as_ref().filter(|asked| **asked != instance.solution) {
+    let needs = &profile.needs;
+    if let Some(asked) = needs.solution.as_ref().filter(|asked| *asked != solution) {
         return Err(Reason::OtherSolution { asked: asked.clone() });
     }
     same("operating system", needs.os.as_ref(), Some(&facts.os))?;
@@ -37,7 +45,6 @@ pub fn suits_instance(instance: &Instance, profile: &Profile) -> Result<(), Reas
         return Err(differs("container engine", "yes", "none"));
     }
     large_enough("MiB of memory", needs.memory_mb, facts.memory_mb)?;
-    large_enough("MiB of storage", needs.storage_mb, facts.storage_mb)?;
     for (name, asked) in &needs.resources {
         let most = facts.resources.get(name).copied().unwrap_or(0);
         if *asked > most {
@@ -159,10 +166,42 @@ pub fn fits_gateway(id: &crate::id::SolutionId, shared: &Shared, open: u32, prof
 
 /// Attempts that fit on an instance at a time: what its agent offers, within the solution's and the
 /// policy's limits.
-pub fn slots(snapshot: &Snapshot, instance: &Instance, policy: &Policy) -> u32 {
-    let solution = snapshot.solutions.get(&instance.solution).and_then(|s| s.dedicated());
+pub fn slots(snapshot: &Snapshot, solution: &SolutionId, facts: &InstanceFacts, policy: &Policy) -> u32 {
+    let solution = snapshot.solutions.get(solution).and_then(|s| s.dedicated());
     let limits = [solution.and_then(|d| d.slots_max), policy.tasks_per_instance_max];
-    limits.into_iter().flatten().fold(instance.facts.slots, u32::min)
+    limits.into_iter().flatten().fold(facts.slots, u32::min)
+}
+
+/// Most items that wait at an agent for one of its slots, for each slot.
+pub const CREDIT_PER_SLOT_MAX: u32 = 64;
+
+/// Items that may wait at an agent for each of its slots, so that a slot that becomes free has its next
+/// attempt at hand: as many as run within the policy's credit, and one of what takes up to twenty times
+/// as long (of those, an answer's way there and back is still worth it). None before a run time is
+/// known: what is sent ahead is bound to its place. Neither what sets CPU or resources aside (it is
+/// placed by the load of the moment) nor a service or what is urgent.
+pub fn credit_per_slot(profile: &Profile, typical_run_ms: Option<u32>, policy: &Policy) -> u32 {
+    let bound = profile.needs.cpu != CpuSetting::Algorithm || !profile.needs.resources.is_empty();
+    let Some(run_ms) = typical_run_ms.filter(|_| !bound && !profile.service && profile.rank.1 < URGENT) else {
+        return 0;
+    };
+    if run_ms > policy.credit_ms.saturating_mul(20) {
+        return 0;
+    }
+    (policy.credit_ms / run_ms.max(1)).clamp(1, CREDIT_PER_SLOT_MAX)
+}
+
+/// May an item wait on this instance for one of its `slots`? Whatever `slots` of the attempts there run
+/// at a time, they fit into its memory.
+pub fn may_wait_on(instance: &Instance, load: &Load, slots: u32, waiting_max: u32, profile: &Profile) -> bool {
+    let most = load.memory_mb_most().max(profile.needs.memory_mb);
+    // A limit below what the agent would start by itself cannot be kept by an agent that holds more.
+    slots == instance.facts.slots
+        && load.exclusive == 0
+        && load.attempts >= slots
+        && load.attempts < slots.saturating_add(waiting_max)
+        && u64::from(most) * u64::from(slots) <= u64::from(instance.facts.memory_mb)
+        && load.storage_mb.saturating_add(profile.needs.storage_mb) <= instance.facts.storage_mb
 }
 
 fn same(what: &str, asked: Option<&Arc<str>>, found: Option<&Arc<str>>) -> Result<(), Reason> {

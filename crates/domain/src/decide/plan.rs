@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::balance::Overlay;
-use super::choose::{Chosen, Ever, choose};
+use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
+use super::place::credit_per_slot;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
-use crate::attempt::Place;
+use crate::attempt::{Place, Withdrawal};
 use crate::event::Event;
-use crate::id::{InstanceId, ItemKey, NodeKey, SessionId};
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, UserName};
 use crate::quantity::{NanoUsd, Timestamp};
-use crate::session::{HoldPolicy, ItemState, Session, SessionState};
+use crate::session::{HoldPolicy, ItemState, Session};
 use crate::task::Profile;
 
 /// An item, and where it is to run.
@@ -47,15 +48,26 @@ pub struct Release {
     pub session: SessionId,
 }
 
+/// An open attempt to be asked back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// How.
+    pub how: Withdrawal,
+    /// Why.
+    pub why: String,
+}
+
 /// A class of items that found no place, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The class's session.
-    pub session: SessionId,
     /// Its first node.
     pub node: NodeKey,
     /// Why its next item was not placed.
     pub reason: Reason,
+    /// It holds for every node of the same user and profile.
+    pub of_class: bool,
 }
 
 /// What is to be done. Concrete: whoever carries it out chooses nothing.
@@ -67,6 +79,8 @@ pub struct Plan {
     pub assignments: Vec<Assignment>,
     /// Instances given back.
     pub releases: Vec<Release>,
+    /// Attempts asked back.
+    pub withdrawn: Vec<Withdrawn>,
     /// Classes that found no place.
     pub waiting: Vec<Waiting>,
     /// When time alone would change the answer.
@@ -74,7 +88,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn wake_at(&mut self, at: Timestamp) {
+    pub(super) fn wake_at(&mut self, at: Timestamp) {
         self.next_wake = Some(self.next_wake.map_or(at, |w| w.min(at)));
     }
 }
@@ -82,16 +96,45 @@ impl Plan {
 /// One pass. Same input, same plan.
 pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
     let mut pass = Pass {
-        overlay: Overlay::new(snapshot, policy),
+        overlay: Overlay::new(snapshot, policy, now),
         now,
         plan: Plan::default(),
         taken: BTreeMap::new(),
         together_tried: BTreeSet::new(),
         ever: BTreeMap::new(),
+        given: BTreeMap::new(),
     };
     pass.place();
     pass.release();
+    super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
+    if let Some(at) = pass.overlay.kept_next {
+        pass.plan.wake_at(at);
+    }
+    // What was kept may have been taken, or be wanted no more: look again at who is kept now.
+    if !pass.overlay.kept.is_empty() && !pass.plan.is_idle() {
+        pass.plan.wake_at(now);
+    }
     pass.plan
+}
+
+impl Plan {
+    /// Is there anything to carry out?
+    pub fn is_idle(&self) -> bool {
+        self.assignments.is_empty() && self.releases.is_empty() && self.withdrawn.is_empty()
+    }
+
+    /// Why the items of a node that is ready found no place, as far as this plan says.
+    pub fn reason_of(&self, snapshot: &Snapshot, node: NodeKey) -> Option<&Reason> {
+        let own = self.waiting.iter().find(|w| w.node == node);
+        let (session, at) = (snapshot.sessions.get(&node.session)?, snapshot.node(node)?);
+        let alike = |w: &&Waiting| {
+            let other = snapshot.sessions.get(&w.node.session);
+            w.of_class
+                && snapshot.node(w.node).is_some_and(|n| n.profile == at.profile)
+                && other.is_some_and(|other| other.spec.user == session.spec.user)
+        };
+        own.or_else(|| self.waiting.iter().find(alike)).map(|w| &w.reason)
+    }
 }
 
 struct Pass<'a> {
@@ -104,6 +147,8 @@ struct Pass<'a> {
     together_tried: BTreeSet<NodeKey>,
     /// Which kinds of place could ever take a profile, asked once.
     ever: BTreeMap<Arc<Profile>, Ever>,
+    /// Attempts given to each user by this pass.
+    given: BTreeMap<UserName, u32>,
 }
 
 /// How many of a node's items this pass has given out.
@@ -113,8 +158,15 @@ struct Taken {
     untouched: u32,
 }
 
-/// Order in which classes are served: rank, oldest, key; with the class and its place in its queue.
-type Head<'a> = (Reverse<(crate::task::ServiceLevel, u8)>, Timestamp, NodeKey, &'a Class);
+/// Order in which classes are served: rank, the user's share, oldest, key; with the class.
+type Head<'a> = (Reverse<(crate::task::ServiceLevel, u8)>, u64, Timestamp, NodeKey, &'a Class);
+
+/// Items given to one user before another user of the same rank is looked at.
+const FAIR_ITEMS: usize = 4;
+/// Nodes of one class looked at for what could be sent ahead, in one pass.
+const AHEAD_NODES_MAX: usize = 64;
+/// Share of a user who is not named in the policy.
+const WEIGHT: u32 = 100;
 
 #[derive(Debug, Clone, Copy)]
 struct NextItem {
@@ -133,51 +185,93 @@ enum Stop {
     Pass,
 }
 
+/// How far a node came.
+enum Placed {
+    /// Nothing of it is left to place.
+    All,
+    /// It gave way to another user.
+    Some,
+}
+
 impl<'a> Pass<'a> {
     fn place(&mut self) {
         let ready = &self.overlay.snapshot.index.ready;
         let mut cursors: BTreeMap<&Class, _> = ready.iter().map(|(class, nodes)| (class, nodes.iter())).collect();
         let mut heads: BTreeSet<Head<'a>> = BTreeSet::new();
-        let mut advance = |class: &'a Class, heads: &mut BTreeSet<Head<'a>>| {
-            if let Some((since, node)) = cursors.get_mut(class).and_then(Iterator::next) {
-                heads.insert((Reverse(class.profile.rank), *since, *node, class));
-            }
-        };
         for class in ready.keys() {
-            advance(class, &mut heads);
+            self.advance(class, &mut cursors, &mut heads);
         }
-        while let Some((_, _, node, class)) = heads.pop_first() {
-            let (reason, goes_on) = match self.place_node(class, node) {
-                Ok(()) => {
-                    advance(class, &mut heads);
+        let several = ready.keys().any(|class| ready.keys().next().is_some_and(|first| first.user != class.user));
+        while let Some((rank, share, since, node, class)) = heads.pop_first() {
+            let present = self.share(&class.user);
+            if several && share < present {
+                // What this pass gave its user since then counts.
+                heads.insert((rank, present, since, node, class));
+                continue;
+            }
+            let (reason, of_class) = match self.place_node(class, node, several) {
+                Ok(Placed::All) => {
+                    self.advance(class, &mut cursors, &mut heads);
                     continue;
                 }
-                Err(Stop::Node(reason)) => (reason, true),
-                Err(Stop::Class(reason)) => (reason, false),
+                Ok(Placed::Some) => {
+                    heads.insert((rank, self.share(&class.user), since, node, class));
+                    continue;
+                }
+                Err(Stop::Node(reason)) => (reason, false),
+                Err(Stop::Class(reason)) => (reason, true),
                 Err(Stop::Pass) => {
                     heads.clear();
                     self.plan.wake_at(self.now);
-                    (Reason::PlanFull, false)
+                    (Reason::PlanFull, true)
                 }
             };
-            self.plan.waiting.push(Waiting { session: class.session, node, reason });
-            if goes_on {
-                advance(class, &mut heads);
+            if !of_class {
+                self.advance(class, &mut cursors, &mut heads);
+            } else if !matches!(reason, Reason::PlanFull) {
+                self.place_ahead(class);
             }
+            self.plan.waiting.push(Waiting { node, reason, of_class });
         }
     }
 
-    /// Places as many items of a node as find room. An error says why its next item does not.
-    fn place_node(&mut self, class: &Class, node: NodeKey) -> Result<(), Stop> {
-        let session = self.overlay.snapshot.sessions.get(&node.session);
-        let Some(session) = session.filter(|s| s.state == SessionState::Running) else {
-            return Err(Stop::Node(Reason::SessionStops));
-        };
+    /// The class's next node that could be placed by now becomes a head.
+    fn advance(
+        &mut self,
+        class: &'a Class,
+        cursors: &mut BTreeMap<&'a Class, std::collections::btree_set::Iter<'a, (Timestamp, NodeKey)>>,
+        heads: &mut BTreeSet<Head<'a>>,
+    ) {
+        let Some((since, node)) = cursors.get_mut(class).and_then(Iterator::next) else { return };
+        if *since > self.now {
+            self.plan.wake_at(*since);
+        } else {
+            heads.insert((Reverse(class.profile.rank), self.share(&class.user), *since, *node, class));
+        }
+    }
+
+    /// What a user has open, against the user's weight.
+    fn share(&self, user: &UserName) -> u64 {
+        let before = self.overlay.snapshot.index.by_user.get(user).copied().unwrap_or(0);
+        let open = before + self.given.get(user).copied().unwrap_or(0);
+        let weight = self.overlay.policy.weights.get(user).copied().unwrap_or(WEIGHT).max(1);
+        u64::from(open) * 1_000_000 / u64::from(weight)
+    }
+
+    /// Places as many items of a node as find room, or a few when others wait. An error says why its
+    /// next item does not.
+    fn place_node(&mut self, class: &Class, node: NodeKey, several: bool) -> Result<Placed, Stop> {
+        let Some(session) = self.overlay.snapshot.sessions.get(&node.session) else { return Ok(Placed::All) };
         if let Some(set) = session.spec.thread.together.iter().find(|set| set.contains(&node.node)) {
-            return self.place_together(node.session, set);
+            return self.place_together(node.session, set).map(|()| Placed::All);
         }
         let mut patient = None;
+        let most = if several { FAIR_ITEMS } else { usize::MAX };
+        let until = self.plan.assignments.len().saturating_add(most);
         while let Some(next) = self.next_retry(node) {
+            if self.plan.assignments.len() >= until {
+                return Ok(Placed::Some);
+            }
             match self.place_item(class, next) {
                 Ok(()) => {}
                 // Of the same class, but untouched items have waited for longer than a retry.
@@ -189,9 +283,12 @@ impl<'a> Pass<'a> {
             }
         }
         while let Some(next) = self.next_untouched(node) {
+            if self.plan.assignments.len() >= until {
+                return Ok(Placed::Some);
+            }
             self.place_item(class, next)?;
         }
-        patient.map_or(Ok(()), |reason| Err(Stop::Node(reason)))
+        patient.map_or(Ok(Placed::All), |reason| Err(Stop::Node(reason)))
     }
 
     /// The node's next item to be tried again that this pass has not given out.
@@ -231,30 +328,68 @@ impl<'a> Pass<'a> {
         if self.plan.assignments.len() >= self.orders_max() {
             return Err(Stop::Pass);
         }
-        let overlay = &self.overlay;
-        let ever = self.ever.entry(class.profile.clone()).or_insert_with(|| Ever::of(overlay, &class.profile));
-        match choose(overlay, ever, class, next.since, self.now) {
+        let (overlay, profile) = (&self.overlay, &class.profile);
+        let ever = self.ever.entry(profile.clone()).or_insert_with(|| Ever::of(overlay, profile));
+        let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
+        let reason = match choose(overlay, ever, asking) {
             Ok(chosen) => {
                 self.take(class, next, chosen);
-                Ok(())
+                return Ok(());
             }
-            Err(reason) => {
-                if let Reason::WaitsForCheaper { until, .. } = reason {
-                    self.plan.wake_at(until);
+            Err(reason) => reason,
+        };
+        if let Reason::WaitsForCheaper { until, .. } = reason {
+            self.plan.wake_at(until);
+        }
+        Err(self.stop(class, reason))
+    }
+
+    /// What finds no slot now is sent ahead, where its run time is known to be short: nodes of the class
+    /// that have one, as many items as may wait.
+    fn place_ahead(&mut self, class: &Class) {
+        let (snapshot, now) = (self.overlay.snapshot, self.now);
+        let nodes = snapshot.index.paced.get(class).into_iter().flatten().take(AHEAD_NODES_MAX);
+        for (_, node) in nodes.filter(|(since, _)| *since <= now) {
+            while let Some(next) = self.next_retry(*node).or_else(|| self.next_untouched(*node)) {
+                let Some(chosen) = self.ahead(class, next) else { break };
+                if self.plan.assignments.len() >= self.orders_max() {
+                    self.plan.wake_at(now);
+                    return;
                 }
-                Err(Stop::Class(reason))
+                self.take(class, next, chosen);
             }
         }
     }
 
+    fn ahead(&self, class: &Class, next: NextItem) -> Option<Chosen> {
+        let (node, profile) = (self.overlay.snapshot.node(next.item.node)?, &class.profile);
+        let per_slot = credit_per_slot(profile, node.typical_run_ms, self.overlay.policy);
+        let run_ms = node.typical_run_ms.filter(|_| per_slot > 0 && !self.in_a_set(next.item.node))?;
+        let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
+        self.ever.get(profile)?.ahead(&self.overlay, asking, per_slot, run_ms)
+    }
+
+    fn in_a_set(&self, node: NodeKey) -> bool {
+        let session = self.overlay.snapshot.sessions.get(&node.session);
+        session.is_some_and(|s| s.spec.thread.together.iter().any(|set| set.contains(&node.node)))
+    }
+
+    /// For what else does the reason hold? A limit of instances and a group's place belong to a
+    /// session: they stop the node only.
+    fn stop(&self, class: &Class, reason: Reason) -> Stop {
+        let of_session = class.profile.group.is_some() || self.overlay.policy.instances_per_session_max.is_some();
+        if of_session { Stop::Node(reason) } else { Stop::Class(reason) }
+    }
+
     fn take(&mut self, class: &Class, next: NextItem, chosen: Chosen) {
+        let session = next.item.session();
         let place_limit_ms = match &chosen.place {
             Place::Instance(id) => {
                 let instance = self.overlay.snapshot.instances.get(id);
-                if instance.is_some_and(|i| !self.overlay.holds(class.session, i)) {
-                    self.plan.holds.push(Release { instance: id.clone(), session: class.session });
+                if instance.is_some_and(|i| !self.overlay.holds(session, i)) {
+                    self.plan.holds.push(Release { instance: id.clone(), session });
                 }
-                self.overlay.take_instance(class, id);
+                self.overlay.take_instance(session, &class.profile, id);
                 let solution = instance.and_then(|i| self.overlay.snapshot.solutions.get(&i.solution));
                 solution.and_then(|s| s.dedicated()).map(|d| d.timeout_ms)
             }
@@ -265,6 +400,7 @@ impl<'a> Pass<'a> {
         };
         // A shared solution with a lower limit than the task's does not take it in the first place.
         let limit_ms = class.profile.longest_run_ms.or(place_limit_ms);
+        *self.given.entry(class.user.clone()).or_default() += 1;
         self.count_taken(next);
         self.plan.assignments.push(Assignment {
             item: next.item,
@@ -292,13 +428,13 @@ impl<'a> Pass<'a> {
         if !not_ready.is_empty() {
             return Err(Stop::Node(Reason::TogetherNotReady { nodes: not_ready }));
         }
-        let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone());
+        let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone(), self.given.clone());
         let mut keys: Vec<NodeKey> = set.iter().map(node_key).collect();
         keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
         let found = self.try_together(keys, session);
         if found.is_err() {
             let wake = self.plan.next_wake;
-            (self.overlay, self.plan, self.taken) = before;
+            (self.overlay, self.plan, self.taken, self.given) = before;
             if let Some(at) = wake {
                 self.plan.wake_at(at);
             }
@@ -309,18 +445,18 @@ impl<'a> Pass<'a> {
     /// The set is placed without trying back, so what has the fewest places, and then what asks for
     /// most, goes first.
     fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32)>) {
-        let profile = session.nodes[key.node as usize].profile.clone();
-        let class = Class { session: session.id, profile };
-        let needs = &class.profile.needs;
+        let profile = &session.nodes[key.node as usize].profile;
+        let needs = &profile.needs;
         let asks = Reverse((needs.cpu.reserved_percent(), needs.memory_mb, needs.storage_mb));
         let instances = self.overlay.snapshot.usable().filter_map(|id| self.overlay.snapshot.instances.get(id));
-        (instances.filter(|instance| self.overlay.fits(&class, instance).is_ok()).count(), asks)
+        (instances.filter(|instance| self.overlay.fits(session.id, profile, instance).is_ok()).count(), asks)
     }
 
     fn try_together(&mut self, keys: Vec<NodeKey>, session: &Session) -> Result<(), Stop> {
         let (mut of, mut lacking, mut because, mut full) = (0_u32, 0_u32, None, false);
         for key in keys {
-            let class = Class { session: session.id, profile: session.nodes[key.node as usize].profile.clone() };
+            let profile = session.nodes[key.node as usize].profile.clone();
+            let class = Class { user: session.spec.user.clone(), profile };
             while let Some(next) = self.next_retry(key).or_else(|| self.next_untouched(key)) {
                 of += 1;
                 match self.place_item(&class, next) {
@@ -381,6 +517,11 @@ impl Plan {
                 .into_iter()
                 .map(|a| Event::Assigned { attempt: a.into_attempt(snapshot, generation, now) }),
         );
+        events.extend(self.withdrawn.into_iter().map(|w| match w.how {
+            Withdrawal::Recall => Event::Recalling { attempt: w.attempt, why: w.why },
+            Withdrawal::Move => Event::Moving { attempt: w.attempt, why: w.why },
+            Withdrawal::Cancel => Event::Cancelling { attempt: w.attempt },
+        }));
         events.extend(self.releases.into_iter().map(|r| Event::InstanceReleased {
             instance: r.instance,
             session: r.session,
@@ -402,7 +543,7 @@ impl Assignment {
             generation,
             boot,
             state: crate::attempt::AttemptState::Assigned,
-            cancelling: false,
+            withdrawn: None,
             assigned_at: now,
             started_at: None,
             limit_ms: self.limit_ms,

@@ -1,9 +1,9 @@
 //! What a person can set about deciding. Comes from the configuration, re-read live.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::id::InstanceId;
+use crate::id::{InstanceId, UserName};
 use crate::task::Balance;
 
 /// Settings of `decide`.
@@ -23,6 +23,19 @@ pub struct Policy {
     pub cpu_ceiling_percent: Option<u32>,
     /// Most instances one session holds [0072].
     pub instances_per_session_max: Option<u32>,
+    /// How much work may wait at an agent for each slot, ms of typical run time; 0 sends nothing ahead.
+    pub credit_ms: u32,
+    /// What waits at an agent for longer than this, while another place has room, is called back, ms.
+    pub rebalance_after_ms: u64,
+    /// An item that wants an instance alone (CPU setting 100) waits this long for one that is empty by
+    /// chance, ms; then one is kept free for it.
+    pub exclusive_wait_ms: u64,
+    /// A user's share of what there is, against 100 for those not named.
+    pub weights: BTreeMap<UserName, u32>,
+    /// Most items of one user that have not ended.
+    pub user_items_max: Option<u64>,
+    /// Most items of all users that have not ended.
+    pub items_max: Option<u64>,
     /// Instances that are never ended, whatever their load.
     pub do_not_terminate: BTreeSet<InstanceId>,
 }
@@ -49,6 +62,12 @@ impl Default for Policy {
             tasks_per_instance_max: None,
             cpu_ceiling_percent: None,
             instances_per_session_max: None,
+            credit_ms: 50,
+            rebalance_after_ms: 200,
+            exclusive_wait_ms: 5_000,
+            weights: BTreeMap::new(),
+            user_items_max: None,
+            items_max: None,
             do_not_terminate: BTreeSet::new(),
         }
     }

@@ -53,6 +53,8 @@ pub struct Projection {
 
 /// Runs `session` forward from `now`, every other open session with it.
 pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Timestamp) -> Projection {
+    // What waits at an agent starts no earlier than what waits here.
+    let policy = &Policy { credit_ms: 0, ..policy.clone() };
     let mut world = Course { world: snapshot.clone(), policy, session, now, ends: BTreeSet::new(), placed: 0 };
     let mut result = Projection::default();
     for attempt in snapshot.attempts.values() {
@@ -138,12 +140,15 @@ impl Course<'_> {
 
     /// The session's nodes that found no place, and those that wait for a person.
     fn stuck(&self, plan: &Plan) -> Vec<(NodeKey, Reason)> {
-        let waiting = plan.waiting.iter().filter(|w| w.session == self.session);
-        let mut stuck: Vec<_> = waiting.map(|w| (w.node, w.reason.clone())).collect();
+        let mut stuck = Vec::new();
         let nodes = self.world.sessions.get(&self.session).into_iter().flat_map(|s| s.nodes.iter().enumerate());
         for (at, node) in nodes {
+            let key = NodeKey { session: self.session, node: u32::try_from(at).unwrap_or(u32::MAX) };
+            let ready = node.links_open == 0 && (node.untouched() > 0 || !node.retry.is_empty());
+            if let Some(reason) = plan.reason_of(&self.world, key).filter(|_| ready) {
+                stuck.push((key, reason.clone()));
+            }
             if node.open.values().any(|state| matches!(state, ItemState::Asking { .. })) {
-                let key = NodeKey { session: self.session, node: u32::try_from(at).unwrap_or(u32::MAX) };
                 stuck.push((key, Reason::AsksPerson));
             }
         }

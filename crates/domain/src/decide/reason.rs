@@ -53,6 +53,11 @@ pub enum Choice {
         /// The group.
         group: Arc<str>,
     },
+    /// Sent ahead: every slot is taken, and it waits there for the next one.
+    Ahead {
+        /// Typical run time of what is ahead of it, ms.
+        run_ms: u32,
+    },
     /// The configured algorithm proposed it (CPU setting 0).
     Algorithm {
         /// Its class name.
@@ -75,6 +80,9 @@ impl fmt::Display for Choice {
             ),
             Self::Urgent { because } => write!(f, "urgent: the first place with room ({because})"),
             Self::Group { group } => write!(f, "where group '{group}' is"),
+            Self::Ahead { run_ms } => {
+                write!(f, "sent ahead: it waits there for the next slot (about {run_ms} ms each)")
+            }
             Self::Algorithm { class } => write!(f, "chosen by {class}"),
         }
     }
@@ -208,6 +216,10 @@ pub enum Reason {
     },
     /// The session is stopping.
     SessionStops,
+    /// The session is paused.
+    SessionPaused,
+    /// It is kept free for an item that wants it alone and has waited for long.
+    KeptForExclusive,
     /// No instance of several takes it; this is the commonest reason, `why` lists all.
     NoInstance {
         /// How many were looked at.
@@ -246,6 +258,8 @@ impl Reason {
             Self::PlanFull => "plan_full",
             Self::NoProposal { .. } => "no_proposal",
             Self::SessionStops => "session_stops",
+            Self::SessionPaused => "session_paused",
+            Self::KeptForExclusive => "kept_for_exclusive",
             Self::NoInstance { .. } => "no_instance",
         }
     }
@@ -277,6 +291,7 @@ impl Reason {
             Self::RunTimeUnknown { .. } => "state longest_run_s (and expected_run_s) in the task",
             Self::OtherSolution { .. } | Self::Differs { .. } => "add such an instance, or drop the need",
             Self::TooSmall { .. } => "add a larger instance, or lower the need",
+            Self::SessionPaused => "'skein session resume SESSION'",
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => return because.next_step(),
             _ => return None,
@@ -328,6 +343,8 @@ impl fmt::Display for Reason {
             Self::PlanFull => f.write_str("waits for the next pass"),
             Self::NoProposal { class } => write!(f, "{class} has proposed no place yet"),
             Self::SessionStops => f.write_str("the session is stopping"),
+            Self::SessionPaused => f.write_str("the session is paused"),
+            Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),
             Self::NoInstance { looked_at: 1, because } => write!(f, "the only instance: {because}"),
             Self::NoInstance { looked_at, because } => write!(f, "none of {looked_at} instances: {because}"),
         }

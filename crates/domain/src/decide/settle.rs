@@ -63,7 +63,7 @@ fn stop(snapshot: &Snapshot, session: &Session, events: &mut Vec<Event>) {
         }
         for state in node.open.values() {
             let ItemState::Assigned { attempt, .. } = state else { continue };
-            if snapshot.attempts.get(attempt).is_some_and(|a| !a.cancelling) {
+            if snapshot.attempts.get(attempt).is_some_and(|a| !a.is_cancelling()) {
                 events.push(Event::Cancelling { attempt: *attempt });
             }
         }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Touched;
 use super::index::Index;
+use super::rooms::{Holder, Kind, Room};
 use crate::attempt::Attempt;
-use crate::id::{AttemptKey, InstanceId, SessionId, SolutionId};
+use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::{Instance, InstanceState, Live};
 use crate::session::Session;
 use crate::solution::Solution;
@@ -70,6 +71,10 @@ impl Snapshot {
             ..Self::default()
         };
         snapshot.index = Index::build(&snapshot);
+        let ids: Vec<InstanceId> = snapshot.instances.keys().cloned().collect();
+        for id in &ids {
+            snapshot.index_instance(id);
+        }
         snapshot
     }
 
@@ -92,6 +97,12 @@ impl Snapshot {
         self.index.on_instance.get(instance).into_iter().flatten().filter_map(|key| self.attempts.get(key))
     }
 
+    /// Open attempts of a session.
+    pub fn attempts_of(&self, session: SessionId) -> impl Iterator<Item = &Attempt> {
+        let first = NodeKey { session, node: 0 }.item(0).attempt(0);
+        self.attempts.range(first..).map(|(_, attempt)| attempt).take_while(move |a| a.key.item.session() == session)
+    }
+
     /// Open attempts in a shared solution.
     pub fn open_in(&self, solution: &SolutionId) -> u32 {
         self.index.in_gateway.get(solution).copied().unwrap_or(0)
@@ -108,20 +119,58 @@ impl Snapshot {
         nodes.filter_map(|(_, key)| self.node(*key)).map(|n| u64::from(n.untouched()) + n.retry.len() as u64).sum()
     }
 
+    /// Items of a user that have not ended.
+    pub fn items_open(&self, user: &UserName) -> u64 {
+        self.index.items_open.get(user).copied().unwrap_or(0)
+    }
+
+    /// Items that have not ended, of all users.
+    pub fn all_items_open(&self) -> u64 {
+        self.index.items_open.values().sum()
+    }
+
     /// A node of an open session.
     pub fn node(&self, key: crate::id::NodeKey) -> Option<&crate::session::Node> {
         self.sessions.get(&key.session)?.nodes.get(key.node as usize)
     }
 
-    /// Puts an instance in or out of the index of those that can take work.
+    /// Puts an instance where its state, its connection, its load and its holders say.
     pub(super) fn index_instance(&mut self, id: &InstanceId) {
-        let usable = self.instances.get(id).is_some_and(|i| i.state == InstanceState::Ready) && self.live(id).connected;
-        self.index.set_usable(id, usable);
+        let live = self.live(id);
+        let Some(instance) = self.instances.get(id) else {
+            self.index.rooms.set_member(id, None);
+            return;
+        };
+        let load = self.index.load_of(id);
+        let usable = instance.state == InstanceState::Ready && live.connected;
+        let holder = Holder::of(instance.held_by.iter().copied());
+        let at = usable.then(|| (holder, Room::of(load, live)));
+        let over = load.attempts > instance.facts.slots;
+        let could = instance.state < InstanceState::Draining;
+        if !could || self.index.rooms.kind_no(id).is_none() {
+            self.index.rooms.set_member(id, could.then(|| Kind::of(instance)));
+        }
+        self.index.rooms.set_room(id, at);
+        set(&mut self.index.over, id, over);
+        set(&mut self.index.draining, id, instance.state == InstanceState::Draining);
     }
 
-    /// Instances that can take work, fewest attempts first.
+    /// As [`Snapshot::index_instance`], when what the instance offers may have changed too.
+    pub(super) fn index_instance_anew(&mut self, id: &InstanceId) {
+        self.index.rooms.set_member(id, None);
+        self.index_instance(id);
+    }
+
+    /// Instances that can take work now.
     pub fn usable(&self) -> impl DoubleEndedIterator<Item = &InstanceId> {
-        self.index.by_load.iter().map(|(_, id)| id)
+        self.index.rooms.usable().keys()
+    }
+
+    /// Does every index by instance say what a new one would?
+    pub fn is_well_indexed(&self) -> bool {
+        let mut anew = Self { index: Index::build(self), live: self.live.clone(), ..self.clone() };
+        self.instances.keys().for_each(|id| anew.index_instance(id));
+        anew.index == self.index && anew.index.rooms.usable() == self.index.rooms.usable()
     }
 
     /// Nodes to be cancelled because a link can no longer open.
@@ -132,5 +181,13 @@ impl Snapshot {
     /// Sessions with something for [`super::settle::settle`] to look at.
     pub(super) fn to_settle(&self) -> &BTreeSet<SessionId> {
         &self.index.unsettled
+    }
+}
+
+fn set(ids: &mut BTreeSet<InstanceId>, id: &InstanceId, there: bool) {
+    if !there {
+        ids.remove(id);
+    } else if !ids.contains(id) {
+        ids.insert(id.clone());
     }
 }

@@ -15,7 +15,7 @@ use crate::needs::{CpuSetting, Needs};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{HoldPolicy, ItemEnd, SessionSpec};
 use crate::solution::{Dedicated, Shared, SharedPrice, Solution, SolutionKind};
-use crate::task::{OnLost, RunSpec, RunningMode, ServiceLevel, TaskSpec};
+use crate::task::{OnLost, RetryLimits, RunSpec, RunningMode, ServiceLevel, TaskSpec};
 use crate::thread::{LooseNode, ThreadSpec, When, assemble};
 
 /// A valid name of any kind.
@@ -62,6 +62,7 @@ pub fn task(text: &str) -> TaskSpec {
         balance: None,
         array: 1,
         retries: 0,
+        retry: RetryLimits::default(),
         on_lost: OnLost::Retry,
         labels: BTreeMap::new(),
         reply_to: None,

@@ -8,13 +8,12 @@ use super::random::Random;
 use super::scene::{Scene, name, spec_of};
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause};
 use crate::decide::change::Change;
-use crate::decide::{Plan, Policy, Snapshot, decide};
+use crate::decide::{Plan, Policy, Snapshot, decide, retry};
 use crate::event::{Event, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, SessionId};
 use crate::instance::{InstanceFacts, InstanceState, Live};
 use crate::quantity::Timestamp;
-use crate::session::{ItemEnd, ItemState, SessionState};
-use crate::task::OnLost;
+use crate::session::{ItemEnd, ItemState};
 
 const SOLUTIONS: [&str; 4] = ["own", "cloud", "fn", "fn2"];
 const INSTANCES_MAX: u64 = 6;
@@ -239,7 +238,7 @@ impl World {
                 (0..=2, AttemptState::Assigned) => events.push(Event::Sent { attempt: key }),
                 (3..=4, AttemptState::Assigned | AttemptState::Sent) => events.push(Event::Started { attempt: key }),
                 (5..=7, _) => {
-                    let cause = self.cause(attempt.cancelling);
+                    let cause = self.cause(attempt.is_cancelling());
                     events.push(self.ended(&attempt, cause));
                 }
                 _ => {}
@@ -262,33 +261,9 @@ impl World {
     /// The end, and what becomes of the item: as the engine settles it.
     fn ended(&mut self, attempt: &Attempt, cause: EndCause) -> Event {
         self.used.insert(attempt.key);
-        let then = self.then(attempt, &cause);
+        let then = retry::then(&self.scene.snapshot, attempt.key, &cause, self.scene.now)
+            .unwrap_or(Then::End(ItemEnd::Cancelled));
         Event::Ended { attempt: attempt.key, end: AttemptEnd::bare(cause), then }
-    }
-
-    fn then(&mut self, attempt: &Attempt, cause: &EndCause) -> Then {
-        let item = attempt.key.item;
-        let Some(session) = self.scene.snapshot.sessions.get(&item.session()) else {
-            return Then::End(ItemEnd::Cancelled);
-        };
-        let task = session.spec.thread.nodes[item.node.node as usize].task.clone();
-        let failures = match session.nodes[item.node.node as usize].open.get(&item.index) {
-            Some(ItemState::Assigned { failures, .. }) => *failures,
-            _ => 0,
-        };
-        let stops = attempt.cancelling || session.state == SessionState::Stopping;
-        let not_before = self.scene.now.after_ms(self.random.below(4000));
-        match cause {
-            EndCause::Succeeded => Then::End(ItemEnd::Succeeded),
-            _ if stops => Then::End(ItemEnd::Cancelled),
-            EndCause::Lost { .. } => match task.on_lost {
-                OnLost::Retry => Then::Retry { not_before },
-                OnLost::Fail => Then::End(ItemEnd::Lost),
-                OnLost::Ask => Then::Ask,
-            },
-            _ if failures < task.retries => Then::Retry { not_before },
-            _ => Then::End(ItemEnd::Failed),
-        }
     }
 
     fn answers(&mut self, events: &mut Vec<Event>) {

@@ -128,7 +128,7 @@ fn forced_to_serverless_but_over_the_limit_is_refused_with_the_limit() {
     let scene = estate(OWN_CHEAP);
     let forced =
         |longest| TaskSpec { longest_run_ms: Some(longest), running_mode: RunningMode::Serverless, ..task("t") };
-    let never = |task: TaskSpec| never_fits(&scene.snapshot, &scene.policy, &task.profile());
+    let never = |task: TaskSpec| never_fits(&scene.snapshot, &scene.policy, &task.profile(), scene.now);
     assert_eq!(never(forced(100_000)), None);
     assert_eq!(never(forced(100_001)), Some(Reason::OverTimeLimit { longest_ms: 100_001, limit_ms: 100_000 }));
     assert_eq!(never(TaskSpec { longest_run_ms: Some(100_001), ..hybrid("t") }), None);

@@ -6,7 +6,9 @@ use skein_domain::event::{Event, Then};
 use skein_domain::session::ItemState;
 use skein_domain::testing::{Scene, dedicated, facts, key, loose, name, shared, task};
 use skein_domain::thread::assemble;
-use skein_domain::{EndCause, HoldPolicy, ItemEnd, OnLost, RunningMode, SessionId, Solution, SolutionKind, TaskSpec};
+use skein_domain::{
+    EndCause, HoldPolicy, ItemEnd, OnLost, RunningMode, SessionId, Solution, SolutionKind, TaskSpec, Tries,
+};
 
 fn functions(cold_start_ms: u64) -> Solution {
     let mut solution = shared("fn", 100_000, 100_000, 10);
@@ -91,17 +93,17 @@ fn a_retry_waits_for_its_back_off_and_is_numbered() {
 }
 
 #[test]
-fn only_own_failures_count_against_the_retries() {
+fn each_cause_is_counted_apart() {
     let mut scene = scene();
     let session = scene.start_task(TaskSpec { retries: 1, running_mode: RunningMode::Dedicated, ..task("t") });
     let item = key(session, 0, 0);
     let causes = [EndCause::Lost { why: "x".into() }, EndCause::Cancelled, EndCause::Failed { exit_code: 1 }];
-    for (cause, (number, failed)) in causes.into_iter().zip([(1, 0), (2, 0), (3, 1)]) {
+    for (cause, (number, lost, failed)) in causes.into_iter().zip([(1, 1, 0), (2, 1, 0), (3, 1, 1)]) {
         scene.pass();
         scene.end(item.attempt(number), cause, Then::Retry { not_before: scene.now });
         let node = scene.snapshot.node(item.node).unwrap();
-        let Some(ItemState::Ready { attempts, failures, .. }) = node.open.get(&0) else { panic!() };
-        assert_eq!((*attempts, *failures), (number, failed));
+        let Some(ItemState::Ready { attempts, tries, .. }) = node.open.get(&0) else { panic!() };
+        assert_eq!((*attempts, *tries), (number, Tries { lost, failed, ..Tries::default() }));
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn loaded(world: &World) {
     let loaded = reloaded(&scene.snapshot, &mut Random::new(scene.snapshot.turn));
     assert_eq!(loaded, scene.snapshot);
     assert!(loaded.usable().eq(scene.snapshot.usable()));
+    assert!(scene.snapshot.is_well_indexed() && loaded.is_well_indexed());
     let now = scene.now;
     assert_eq!(plan_bytes(&loaded, &scene.policy, now), plan_bytes(&scene.snapshot, &scene.policy, now));
 }
@@ -86,6 +87,8 @@ pub(crate) fn stale_events(earlier: &Record, record: &Record, after: &Snapshot) 
                 | Event::Sent { .. }
                 | Event::Started { .. }
                 | Event::Cancelling { .. }
+                | Event::Recalling { .. }
+                | Event::Moving { .. }
                 | Event::Ended { .. }
                 | Event::NodeCancelled { .. }
         ) {
@@ -105,17 +108,23 @@ pub(crate) fn fixpoint(world: &World, record: &Record) {
             let session = &record.before.sessions[&a.item.session()];
             session.spec.thread.together.iter().any(|set| set.contains(&a.item.node.node))
         };
-        assert!(again.assignments.iter().all(in_a_set) && again.releases.is_empty(), "not all at once: {again:?}");
+        // Calling back for balance is not urgent: what one pass did may free the way for another's.
+        let urgent = again.withdrawn.iter().any(|w| !w.why.contains("has a slot free"));
+        let nothing = again.releases.is_empty() && !urgent;
+        assert!(
+            again.assignments.iter().all(in_a_set) && nothing,
+            "not all at once: {again:?}\nafter {:?}",
+            record.plan
+        );
     } else {
-        let moved = !record.plan.assignments.is_empty() || !record.plan.releases.is_empty();
-        assert!(moved, "asks to be called again at once, but did nothing: it would spin");
+        assert!(!record.plan.is_idle(), "asks to be called again at once, but did nothing: it would spin");
     }
 }
 
 /// Before `next_wake`, time alone changes nothing.
 pub(crate) fn next_wake(record: &Record) {
     let plan = &record.plan;
-    if !plan.assignments.is_empty() || !plan.releases.is_empty() {
+    if !plan.is_idle() {
         return;
     }
     let most = plan.next_wake.map_or(86_400_000_000, |wake| wake.0 - record.at.0);
@@ -124,11 +133,7 @@ pub(crate) fn next_wake(record: &Record) {
     for _ in 0..2 {
         let ahead = random.below(most.unsigned_abs());
         let later = decide(&record.before, &record.policy, Timestamp(record.at.0 + i64::try_from(ahead).unwrap()));
-        assert!(
-            later.assignments.is_empty() && later.releases.is_empty(),
-            "{ahead} us later, though {:?}: {later:?}",
-            plan.next_wake
-        );
+        assert!(later.is_idle(), "{ahead} us later, though {:?}: {later:?}", plan.next_wake);
     }
 }
 

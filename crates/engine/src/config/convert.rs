@@ -164,7 +164,7 @@ impl Config {
     }
 
     fn policy(&self) -> Result<Policy, BadConfig> {
-        let b = &self.balancing;
+        let (b, base) = (&self.balancing, Policy::default());
         let tasking = &self.classes.tasking;
         let builtin = tasking.strip_prefix("builtin:");
         let builtin = builtin
@@ -185,6 +185,16 @@ impl Config {
             tasks_per_instance_max: b.tasks_per_instance_max,
             cpu_ceiling_percent: b.cpu_ceiling_percent,
             instances_per_session_max: b.instances_per_session_max,
+            credit_ms: b.credit_ms.unwrap_or(base.credit_ms),
+            rebalance_after_ms: base.rebalance_after_ms,
+            exclusive_wait_ms: ms("balancing.exclusive_wait_s", b.exclusive_wait_s, 5.0)?,
+            weights: b
+                .weights
+                .iter()
+                .map(|(user, w)| Ok((name("balancing.weights", user)?, *w)))
+                .collect::<Result<_, _>>()?,
+            user_items_max: b.user_items_max,
+            items_max: b.items_max,
             do_not_terminate: protect,
         })
     }

@@ -243,7 +243,7 @@ pub struct ContextRule {
 }
 
 /// Balancing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Balancing {
     /// For tasks with CPU setting 1-100 that ask for no scheme: `fewest-tasks` (default), `packing`, `first-fit`.
@@ -256,6 +256,18 @@ pub struct Balancing {
     pub instances_per_session_max: Option<u32>,
     /// Most orders of one pass (default 256).
     pub plan_orders_max: Option<u32>,
+    /// Short items that may wait at an agent for each slot, ms of their typical run time (default 50);
+    /// 0 sends nothing ahead.
+    pub credit_ms: Option<u32>,
+    /// An item that wants an instance alone (CPU setting 100) waits this long for an empty one, s
+    /// (default 5); then one is kept free for it.
+    pub exclusive_wait_s: Option<f64>,
+    /// Shares of users when several wait, against 100 for those not named.
+    pub weights: BTreeMap<String, u32>,
+    /// Most items of one user that have not ended; more are refused.
+    pub user_items_max: Option<u64>,
+    /// Most items of all users that have not ended; more are refused.
+    pub items_max: Option<u64>,
 }
 
 /// How long things are kept.

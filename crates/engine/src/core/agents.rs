@@ -1,12 +1,15 @@
 //! What agents and gateways say, and what their silence means.
 
+use std::collections::BTreeMap;
+
 use skein_domain::event::Event;
 use skein_domain::{
     AttemptEnd, AttemptKey, AttemptState, EndCause, InstanceId, InstanceState, Live, Place, SolutionId, Timestamp,
+    Withdrawal,
 };
 use skein_wire::{AttemptRef, FromAgent, Hello};
 
-use super::{Core, GatewayEvent, Output};
+use super::{Core, GatewayEvent, Input, Output};
 
 /// An order without an answer is sent again after this, ms.
 const REPEAT_MS: u64 = 5_000;
@@ -38,11 +41,15 @@ impl Core {
     fn reconcile(&mut self, id: &InstanceId, holding: &[AttemptRef]) {
         let mut events = Vec::new();
         let mut resend = Vec::new();
-        let mut cancel = Vec::new();
+        let mut back = Vec::new();
         for attempt in self.snapshot.attempts_on(id) {
             let held = holding.iter().any(|h| h.attempt == attempt.key && h.generation == attempt.generation);
+            let recalled = attempt.withdrawn == Some(Withdrawal::Recall) && attempt.state != AttemptState::Started;
             match (held, attempt.state) {
-                (true, _) if attempt.cancelling => cancel.push(attempt.key),
+                // Its start may be on the way by this very connection: only the agent's own word that
+                // it will not start it counts.
+                _ if recalled => back.push(attempt.key),
+                (true, _) if attempt.withdrawn.is_some() => back.push(attempt.key),
                 (true, AttemptState::Assigned) => events.push(Event::Sent { attempt: attempt.key }),
                 (true, _) => {}
                 (false, AttemptState::Assigned) => resend.push(attempt.key),
@@ -54,7 +61,7 @@ impl Core {
             if open.is_none_or(|a| a.generation != held.generation) {
                 let place = Place::Instance(id.clone());
                 let (attempt, generation) = (held.attempt, held.generation);
-                self.turn.outputs.push(Output::Cancel { attempt, generation, place });
+                self.turn.outputs.push(Output::Cancel { attempt, generation, place, moving: false });
             }
         }
         if !events.is_empty() {
@@ -63,8 +70,8 @@ impl Core {
         for key in resend {
             self.order_start(key, false);
         }
-        for key in cancel {
-            self.order_cancel(key);
+        for key in back {
+            self.order_back(key);
         }
     }
 
@@ -118,22 +125,40 @@ impl Core {
         }
     }
 
+    /// May this input wait for others, because its agent has work at hand for longer than that?
+    /// `at_hand` counts, from one call to the next, what each agent still has beyond its slots.
+    pub fn can_wait(&self, input: &Input, at_hand: &mut BTreeMap<InstanceId, u32>) -> bool {
+        let Input::FromAgent { instance: id, messages, .. } = input else { return false };
+        let Some(instance) = self.snapshot.instances.get(id) else { return false };
+        let ahead = self.snapshot.load_of(id).attempts.saturating_sub(instance.facts.slots);
+        let left = at_hand.entry(id.clone()).or_insert(ahead);
+        for message in messages {
+            match message {
+                FromAgent::Accepted(_) | FromAgent::Started(_) => {}
+                FromAgent::Ended { .. } => *left = left.saturating_sub(1),
+                _ => return false,
+            }
+        }
+        // As much again as runs now: what gathers meanwhile must not leave a slot empty.
+        *left > instance.facts.slots
+    }
+
     /// Orders that the agent has not answered are sent again: it knows them by attempt and generation,
     /// so a doubled one is harmless and a lost one must not hang.
     fn repeat_orders(&mut self, id: &InstanceId) {
         let now = self.now;
         let overdue = |since: Timestamp| now.ms_since(since) >= REPEAT_MS;
-        let unanswered: Vec<(AttemptKey, bool)> = self
+        let unanswered: Vec<AttemptKey> = self
             .snapshot
             .attempts_on(id)
-            .filter(|a| a.cancelling || a.state == AttemptState::Assigned)
+            .filter(|a| a.withdrawn.is_some() || a.state == AttemptState::Assigned)
             .filter(|a| overdue(self.repeated.get(&a.key).copied().unwrap_or(a.assigned_at)))
-            .map(|a| (a.key, a.cancelling))
+            .map(|a| a.key)
             .collect();
-        for (key, cancelling) in unanswered {
+        for key in unanswered {
             self.repeated.insert(key, now);
-            if cancelling {
-                self.order_cancel(key);
+            if self.snapshot.attempts.get(&key).is_some_and(|a| a.withdrawn.is_some()) {
+                self.order_back(key);
             } else {
                 self.order_start(key, false);
             }

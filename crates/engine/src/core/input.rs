@@ -42,6 +42,26 @@ pub enum Input {
         /// By whom.
         by: UserName,
     },
+    /// Start nothing new in a session until it is resumed.
+    Pause {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+        /// Have what runs save its state and end; else it finishes.
+        stop_running: bool,
+    },
+    /// Let a paused session go on.
+    Resume {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        session: SessionId,
+        /// By whom.
+        by: UserName,
+    },
     /// A person answers an item whose place was lost (`on_lost = "ask"`).
     Answer {
         /// Whom to tell.

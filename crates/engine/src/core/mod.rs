@@ -12,6 +12,7 @@
 //! A restart gives every instance one full lease term.
 
 mod agents;
+mod control;
 mod ends;
 mod input;
 mod output;
@@ -20,11 +21,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skein_domain::decide::{Policy, Snapshot, decide};
-use skein_domain::event::{Event, Then};
+use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, Place, SessionId, SessionState, SolutionId,
-    SolutionKind, Timestamp, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SolutionId, SolutionKind, Timestamp,
+    UserName, Withdrawal,
 };
 use skein_store::Side;
 
@@ -136,6 +137,8 @@ impl Core {
         match input {
             Input::Submit { reply, spec, client_key, digests } => self.submit(reply, spec, client_key, digests),
             Input::Stop { reply, session, by } => self.stop(reply, session, by),
+            Input::Pause { reply, session, by, stop_running } => self.pause(reply, session, by, stop_running),
+            Input::Resume { reply, session, by } => self.resume(reply, session, by),
             Input::Answer { reply, item, again } => self.answer_item(reply, item, again),
             Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
             Input::Write { reply, side } => {
@@ -158,7 +161,9 @@ impl Core {
         self.turn.lazy &= all.iter().all(lazy);
         for event in &all {
             match event {
-                Event::Cancelling { attempt } => self.order_cancel(*attempt),
+                Event::Cancelling { attempt } | Event::Recalling { attempt, .. } | Event::Moving { attempt, .. } => {
+                    self.order_back(*attempt);
+                }
                 Event::Ended { attempt, end, .. } => {
                     let session = attempt.item.session();
                     let refer =
@@ -192,6 +197,9 @@ impl Core {
             let why = format!("more than {SESSIONS_PER_TURN_MAX} sessions were submitted at once");
             return self.answer(reply, Err(Refusal::busy(why)));
         }
+        if let Err(why) = self.within_queue(&spec) {
+            return self.answer(reply, Err(Refusal::busy(why)));
+        }
         let session = SessionId::derive(self.turn.turn, self.ordinal);
         self.ordinal += 1;
         if let Some(key) = client_key {
@@ -206,41 +214,23 @@ impl Core {
         self.answer(reply, Ok(Answer::Session { session, new: true }));
     }
 
-    fn stop(&mut self, reply: ReplyId, session: SessionId, by: UserName) {
-        match self.snapshot.sessions.get(&session).map(|s| s.state) {
-            None => self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
-            Some(SessionState::Running) => {
-                self.happen(vec![Event::SessionStopping { session, by }]);
-                self.answer(reply, Ok(Answer::Done));
-            }
-            Some(_) => self.answer(reply, Ok(Answer::Done)),
-        }
-    }
-
-    fn answer_item(&mut self, reply: ReplyId, item: ItemKey, again: bool) {
-        let open = self.snapshot.node(item.node).and_then(|node| node.open.get(&item.index));
-        if !matches!(open, Some(ItemState::Asking { .. })) {
-            return self.answer(reply, Err(Refusal::not_found(format!("item {item} waits for no answer"))));
-        }
-        let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
-        self.happen(vec![Event::Answered { item, then }]);
-        self.answer(reply, Ok(Answer::Done));
-    }
-
-    fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {
-        let Some(state) = self.snapshot.instances.get(instance).map(|i| i.state) else {
-            return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));
+    /// Is there room for one more session's items in the queue?
+    fn within_queue(&self, spec: &skein_domain::SessionSpec) -> Result<(), String> {
+        let policy = &self.settings.policy;
+        let items: u64 = spec.thread.nodes.iter().map(|node| u64::from(node.task.array)).sum();
+        let check = |what: &str, key: &str, open: u64, most: Option<u64>| match most {
+            Some(most) if open + items > most => Err(format!(
+                "{what} has {open} items open, and these {items} would exceed the limit of {most} ({key}): wait, stop a session, or raise the limit"
+            )),
+            _ => Ok(()),
         };
-        // Here and not at the API: the list has no way round it.
-        if self.settings.policy.do_not_terminate.contains(instance) {
-            let why = format!("'{instance}' is on the do-not-terminate list; take it off in the configuration first");
-            return self.answer(reply, Err(Refusal { kind: RefusalKind::Protected, why }));
-        }
-        if state == InstanceState::Ready {
-            self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why: why.clone() }]);
-            self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why });
-        }
-        self.answer(reply, Ok(Answer::Done));
+        check(
+            &format!("user '{}'", spec.user),
+            "balancing.user_items_max",
+            self.snapshot.items_open(&spec.user),
+            policy.user_items_max,
+        )?;
+        check("the engine", "balancing.items_max", self.snapshot.all_items_open(), policy.items_max)
     }
 
     fn configure(&mut self, settings: Settings, solutions: Vec<skein_domain::Solution>) {
@@ -270,7 +260,7 @@ impl Core {
     fn place(&mut self) {
         let plan = decide(&self.snapshot, &self.settings.policy, self.now);
         self.next_wake = plan.next_wake;
-        if plan.assignments.is_empty() && plan.releases.is_empty() {
+        if plan.is_idle() {
             return;
         }
         let ordered: Vec<AttemptKey> = plan.assignments.iter().map(|a| a.item.attempt(a.number)).collect();
@@ -292,10 +282,19 @@ impl Core {
         });
     }
 
-    fn order_cancel(&mut self, key: AttemptKey) {
-        if let Some(attempt) = self.snapshot.attempts.get(&key) {
-            let (place, generation) = (attempt.place.clone(), attempt.generation);
-            self.turn.outputs.push(Output::Cancel { attempt: key, generation, place });
+    /// Lets out the order to give back an attempt that was withdrawn.
+    fn order_back(&mut self, key: AttemptKey) {
+        let Some(attempt) = self.snapshot.attempts.get(&key) else { return };
+        let (place, generation) = (attempt.place.clone(), attempt.generation);
+        match (attempt.withdrawn, place) {
+            (Some(Withdrawal::Recall), Place::Instance(instance)) if attempt.state != AttemptState::Started => {
+                self.turn.outputs.push(Output::Recall { attempt: key, generation, instance });
+            }
+            (Some(how @ (Withdrawal::Cancel | Withdrawal::Move)), place) => {
+                let moving = how == Withdrawal::Move;
+                self.turn.outputs.push(Output::Cancel { attempt: key, generation, place, moving });
+            }
+            _ => {}
         }
     }
 

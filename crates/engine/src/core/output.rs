@@ -46,6 +46,17 @@ pub enum Output {
         generation: u64,
         /// Where.
         place: Place,
+        /// It goes on elsewhere.
+        moving: bool,
+    },
+    /// Ask an agent to give an attempt back unless it has started.
+    Recall {
+        /// Which.
+        attempt: AttemptKey,
+        /// Its generation.
+        generation: u64,
+        /// Whom.
+        instance: InstanceId,
     },
     /// Tell an agent that its ends are in the ledger.
     Recorded {
@@ -107,6 +118,8 @@ pub enum RefusalKind {
     NotFound,
     /// The configuration protects it.
     Protected,
+    /// Its state does not allow it.
+    Conflict,
     /// Later, perhaps.
     Busy,
 }

@@ -67,7 +67,9 @@ impl From<Failure> for Fail {
     fn from(e: Failure) -> Self {
         let status = match &e {
             Failure::Refused(r) if r.kind == RefusalKind::NotFound => StatusCode::NOT_FOUND,
-            Failure::Refused(r) if r.kind == RefusalKind::Protected => StatusCode::CONFLICT,
+            Failure::Refused(r) if matches!(r.kind, RefusalKind::Protected | RefusalKind::Conflict) => {
+                StatusCode::CONFLICT
+            }
             Failure::Refused(_) | Failure::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -60,6 +60,8 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/sessions", get(sessions::list).post(sessions::start))
         .route("/api/v1/sessions/{session}", get(sessions::show))
         .route("/api/v1/sessions/{session}/stop", post(sessions::stop))
+        .route("/api/v1/sessions/{session}/pause", post(sessions::pause))
+        .route("/api/v1/sessions/{session}/resume", post(sessions::resume))
         .route("/api/v1/sessions/{session}/attempts", get(sessions::attempts))
         .route("/api/v1/sessions/{session}/stream", get(stream::session))
         .route("/api/v1/sessions/{session}/nodes/{node}/items/{index}/why", get(sessions::why))

@@ -33,6 +33,8 @@ const OPERATIONS: &[Operation] = &[
     op("post", "/api/v1/sessions", "Start a session", Some("StartRequest"), Some("Started")),
     op("get", "/api/v1/sessions/{session}", "One session", None, Some("SessionDetail")),
     op("post", "/api/v1/sessions/{session}/stop", "Stop a session", None, None),
+    op("post", "/api/v1/sessions/{session}/pause", "Start nothing new in a session", Some("PauseRequest"), None),
+    op("post", "/api/v1/sessions/{session}/resume", "Let a paused session go on", None, None),
     op("get", "/api/v1/sessions/{session}/attempts", "A session's attempts", None, Some("[AttemptView]")),
     op(
         "get",
@@ -116,6 +118,7 @@ const OPERATIONS: &[Operation] = &[
         skein_api::TokenRequest,
         skein_api::NewToken,
         skein_api::AnswerRequest,
+        skein_api::PauseRequest,
         skein_api::LogPiece,
         skein_api::EventView,
         skein_api::Health

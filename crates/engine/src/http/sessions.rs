@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AttemptView, HoldView, PageQuery, PlaceCount, PlanView, PlannedItem, SessionDetail, SessionSummary,
-    StartRequest, Started, StuckView, Why,
+    AnswerRequest, AttemptView, HoldView, PageQuery, PauseRequest, PlaceCount, PlanView, PlannedItem, SessionDetail,
+    SessionSummary, StartRequest, Started, StuckView, Why,
 };
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
 use skein_domain::decide::project::project;
@@ -45,9 +45,10 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
     known_solutions(&submission.spec, &settled)?;
     known_secrets(app, &submission.spec)?;
     let spec = submission.spec.clone();
+    let now = crate::clock::now();
     let refused = app.writer.look(move |core| {
         let mut nodes = spec.thread.nodes.iter();
-        let never = |task: &skein_domain::TaskSpec| never_fits(core.snapshot(), core.policy(), &task.profile());
+        let never = |task: &skein_domain::TaskSpec| never_fits(core.snapshot(), core.policy(), &task.profile(), now);
         nodes.find_map(|node| Some((node.name.clone(), never(&node.task)?)))
     });
     if let Some((node, reason)) = refused.await? {
@@ -228,6 +229,30 @@ pub(super) async fn stop(
     if known.ended_at.is_none() {
         app.writer.ask(|reply| Input::Stop { reply, session, by }).await?;
     }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn pause(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let session: SessionId = id.parse()?;
+    let ask: PauseRequest = typed_body(request).await?;
+    app.readers.get()?.session(session)?.ok_or_else(|| unknown(session))?;
+    app.writer.ask(|reply| Input::Pause { reply, session, by, stop_running: ask.stop_running }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn resume(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Fail> {
+    let session: SessionId = id.parse()?;
+    app.readers.get()?.session(session)?.ok_or_else(|| unknown(session))?;
+    app.writer.ask(|reply| Input::Resume { reply, session, by }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

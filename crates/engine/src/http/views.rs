@@ -14,6 +14,7 @@ use crate::app::App;
 pub(super) fn state_word(state: SessionState) -> &'static str {
     match state {
         SessionState::Running => "running",
+        SessionState::Paused => "paused",
         SessionState::Stopping => "stopping",
         SessionState::Ended(Outcome::Succeeded) => "succeeded",
         SessionState::Ended(Outcome::Failed) => "failed",
@@ -183,7 +184,7 @@ pub(super) fn instance(
         connected: live.connected,
         free: instance.is_free(),
         held_by: instance.held_by.iter().map(ToString::to_string).collect(),
-        slots: place::slots(snapshot, instance, policy),
+        slots: place::slots(snapshot, &instance.solution, &instance.facts, policy),
         attempts: snapshot.attempts_on(&instance.id).map(|a| a.key.to_string()).collect(),
         cpu_percent: live.cpu_percent,
         memory_used_mb: live.memory_mb,
@@ -198,7 +199,7 @@ pub(super) fn instance(
 pub(super) async fn slots_by_instance(app: &App) -> std::collections::HashMap<String, u32> {
     let look = app.writer.look(|core| {
         let all = core.snapshot().instances.values();
-        all.map(|i| (i.id.to_string(), place::slots(core.snapshot(), i, core.policy()))).collect()
+        all.map(|i| (i.id.to_string(), place::slots(core.snapshot(), &i.solution, &i.facts, core.policy()))).collect()
     });
     look.await.unwrap_or_default()
 }

@@ -98,6 +98,7 @@ fn nodes(connection: &Connection, session: SessionId, spec: &SessionSpec) -> Res
             tally: row.tally,
             links_open: row.links_open,
             ready_at: row.ready_at,
+            typical_run_ms: row.typical_run_ms,
             profile: Arc::new(spec.task.profile()),
         });
     }

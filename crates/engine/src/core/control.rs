@@ -1,0 +1,90 @@
+//! What people ask of sessions, items and instances.
+
+use skein_domain::event::{Event, Then};
+use skein_domain::{
+    AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, OnLost, SessionId, SessionState, UserName,
+};
+
+use super::input::ReplyId;
+use super::{Answer, Core, Output, Refusal, RefusalKind};
+
+impl Core {
+    /// Nothing new starts. What runs finishes; or, with `stop_running`, saves its state and ends, and is
+    /// started again after the session is resumed (but not what may never start twice: it finishes).
+    pub(super) fn pause(&mut self, reply: ReplyId, session: SessionId, by: UserName, stop_running: bool) {
+        match self.snapshot.sessions.get(&session).map(|s| s.state) {
+            None => return self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
+            Some(SessionState::Running) => self.happen(vec![Event::SessionPaused { session, by }]),
+            Some(SessionState::Paused) => {}
+            Some(SessionState::Stopping | SessionState::Ended(_)) => {
+                let why = format!("session {session} is stopping: it cannot be paused any more");
+                return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+            }
+        }
+        if stop_running {
+            let why = "its session is paused".to_owned();
+            let spec = self.snapshot.sessions.get(&session).map(|s| s.spec.clone());
+            let again = |attempt: &&skein_domain::Attempt| {
+                let node = spec.as_ref().and_then(|spec| spec.thread.nodes.get(attempt.key.item.node.node as usize));
+                attempt.state == AttemptState::Started
+                    && attempt.withdrawn.is_none()
+                    && node.is_some_and(|node| node.task.on_lost != OnLost::Fail)
+            };
+            let moving = |a: &skein_domain::Attempt| Event::Moving { attempt: a.key, why: why.clone() };
+            let events: Vec<Event> = self.snapshot.attempts_of(session).filter(again).map(moving).collect();
+            self.happen(events);
+        }
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    /// A paused session goes on.
+    pub(super) fn resume(&mut self, reply: ReplyId, session: SessionId, by: UserName) {
+        match self.snapshot.sessions.get(&session).map(|s| s.state) {
+            None => return self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
+            Some(SessionState::Paused) => self.happen(vec![Event::SessionResumed { session, by }]),
+            Some(SessionState::Running) => {}
+            Some(SessionState::Stopping | SessionState::Ended(_)) => {
+                let why = format!("session {session} is stopping: start it again instead");
+                return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+            }
+        }
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    pub(super) fn stop(&mut self, reply: ReplyId, session: SessionId, by: UserName) {
+        match self.snapshot.sessions.get(&session).map(|s| s.state) {
+            None => self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
+            Some(SessionState::Running | SessionState::Paused) => {
+                self.happen(vec![Event::SessionStopping { session, by }]);
+                self.answer(reply, Ok(Answer::Done));
+            }
+            Some(_) => self.answer(reply, Ok(Answer::Done)),
+        }
+    }
+
+    pub(super) fn answer_item(&mut self, reply: ReplyId, item: ItemKey, again: bool) {
+        let open = self.snapshot.node(item.node).and_then(|node| node.open.get(&item.index));
+        if !matches!(open, Some(ItemState::Asking { .. })) {
+            return self.answer(reply, Err(Refusal::not_found(format!("item {item} waits for no answer"))));
+        }
+        let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
+        self.happen(vec![Event::Answered { item, then }]);
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    pub(super) fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {
+        let Some(state) = self.snapshot.instances.get(instance).map(|i| i.state) else {
+            return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));
+        };
+        // Here and not at the API: the list has no way round it.
+        if self.settings.policy.do_not_terminate.contains(instance) {
+            let why = format!("'{instance}' is on the do-not-terminate list; take it off in the configuration first");
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::Protected, why }));
+        }
+        if state == InstanceState::Ready {
+            self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why: why.clone() }]);
+            self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why });
+        }
+        self.answer(reply, Ok(Answer::Done));
+    }
+}
