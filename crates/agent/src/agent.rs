@@ -32,9 +32,14 @@ pub(crate) const MEASURE_MS: u64 = 1_000;
 pub const DRAIN_MS_DEFAULT: u64 = 30_000;
 /// After the last attempt the connection and the spawners get this long to end properly, ms.
 const CLOSE_MS_MAX: u64 = 2_000;
-/// `Accepted` and `Started` may wait this long for something more pressing to go with, ms: a short
-/// attempt then costs the engine one frame.
+/// `Started` may wait this long for something more pressing to go with, ms: a short attempt then costs
+/// the engine one frame.
 const ACKNOWLEDGE_MS: u64 = 2;
+/// Results may wait this long for others while every slot has its next attempt at hand, ms.
+const RESULTS_MS: u64 = 5;
+/// What was accepted and is not started by then is acknowledged, at the latest, ms: well before the
+/// engine would send the order again.
+const ACKNOWLEDGE_LATE_MS: u64 = 500;
 /// Events taken in before anything is sent.
 const EVENTS_MAX: usize = 256;
 
@@ -228,6 +233,8 @@ async fn serve(rim: &mut Rim, received: &mut mpsc::UnboundedReceiver<Event>) -> 
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut measure = interval(Duration::from_millis(MEASURE_MS));
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut acknowledge = interval(Duration::from_millis(ACKNOWLEDGE_LATE_MS));
+    acknowledge.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let meter = Arc::new(Mutex::new(Meter::default()));
     let late = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(late);
@@ -243,6 +250,7 @@ async fn serve(rim: &mut Rim, received: &mut mpsc::UnboundedReceiver<Event>) -> 
             }
             () = tokio::time::sleep(pause), if wake.is_some() => rim.step(Input::Tick),
             _ = watch.tick(), if rim.has_unwatched() => rim.watch_running(),
+            _ = acknowledge.tick(), if rim.has_acknowledgements() => rim.acknowledge(),
             _ = measure.tick() => measure_once(rim, &meter),
             _ = terminate.recv() => rim.step(Input::Terminate),
             _ = interrupt.recv() => rim.step(Input::Terminate),
@@ -250,8 +258,12 @@ async fn serve(rim: &mut Rim, received: &mut mpsc::UnboundedReceiver<Event>) -> 
         }
         if rim.is_pressing() {
             rim.flush();
-        } else if rim.has_mail() && late.is_elapsed() {
-            late.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(ACKNOWLEDGE_MS));
+        } else if rim.has_mail() {
+            let wait_ms = if rim.has_results() { RESULTS_MS } else { ACKNOWLEDGE_MS };
+            let due = tokio::time::Instant::now() + Duration::from_millis(wait_ms);
+            if late.is_elapsed() || due < late.deadline() {
+                late.as_mut().reset(due);
+            }
         }
         if let Some(over) = rim.over.take() {
             return Ok(over);

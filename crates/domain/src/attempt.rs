@@ -118,6 +118,17 @@ pub enum EndCause {
 }
 
 impl EndCause {
+    /// Did its process surely run?
+    pub fn ran(&self) -> bool {
+        matches!(
+            self,
+            Self::Succeeded
+                | Self::Failed { .. }
+                | Self::Signalled { .. }
+                | Self::TimedOut { .. }
+                | Self::OutOfMemory { .. }
+        )
+    }
     /// One word, for counting and filtering.
     pub fn word(&self) -> &'static str {
         match self {

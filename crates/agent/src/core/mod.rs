@@ -201,6 +201,11 @@ impl Core {
         self.held.iter().map(|(attempt, held)| AttemptRef { attempt: *attempt, generation: held.generation }).collect()
     }
 
+    /// Attempts that wait for a slot.
+    pub fn at_hand(&self) -> usize {
+        self.ready.len()
+    }
+
     /// It takes nothing new.
     pub fn draining(&self) -> bool {
         self.drain != Drain::No

@@ -98,6 +98,8 @@ pub(crate) struct Rim {
     attempts: BTreeMap<AttemptKey, (u64, Local)>,
     frames: Option<mpsc::UnboundedSender<String>>,
     outbox: Vec<FromAgent>,
+    /// Acknowledgements that may still become needless: a start or an end says as much.
+    acknowledged: BTreeMap<AttemptKey, AttemptRef>,
     pub(crate) over: Option<Over>,
 }
 
@@ -124,6 +126,7 @@ impl Rim {
             attempts: BTreeMap::new(),
             frames: None,
             outbox: Vec::new(),
+            acknowledged: BTreeMap::new(),
             over: None,
         }
     }
@@ -158,6 +161,7 @@ impl Rim {
                     tracing::debug!(why, "the engine cannot be reached");
                 }
                 self.outbox.clear();
+                self.acknowledged.clear();
                 self.step(Input::Disconnected);
             }
             Event::Relaunch(slot) => {
@@ -328,9 +332,50 @@ impl Rim {
         self.attempts.values().any(|(_, local)| local.runs && !local.watched)
     }
 
-    /// Is there anything to send that somebody waits for? Acknowledgements can go with it.
+    /// Is there anything to send that somebody waits for? Acknowledgements can go with it, and while
+    /// there is work at hand for every slot, results too.
     pub(crate) fn is_pressing(&self) -> bool {
-        self.outbox.iter().any(|message| !matches!(message, FromAgent::Accepted(_) | FromAgent::Started(_)))
+        let busy = self.core.at_hand() > self.slots.len();
+        self.outbox.iter().any(|message| match message {
+            FromAgent::Started(_) => false,
+            FromAgent::Ended { .. } => !busy,
+            _ => true,
+        })
+    }
+
+    /// Are there results among what may wait?
+    pub(crate) fn has_results(&self) -> bool {
+        self.outbox.iter().any(|message| matches!(message, FromAgent::Ended { .. }))
+    }
+
+    /// Takes a message to be sent.
+    fn post(&mut self, message: FromAgent) {
+        match &message {
+            FromAgent::Accepted(of) => {
+                self.acknowledged.insert(of.attempt, *of);
+                return;
+            }
+            FromAgent::Started(of) | FromAgent::OrderRefused { order: of, .. } => {
+                self.acknowledged.remove(&of.attempt);
+            }
+            FromAgent::Ended { order, .. } => {
+                self.acknowledged.remove(&order.attempt);
+                // The end says how long it ran.
+                self.outbox.retain(|earlier| !matches!(earlier, FromAgent::Started(of) if of == order));
+            }
+            _ => {}
+        }
+        self.outbox.push(message);
+    }
+
+    /// Acknowledges what is neither started nor refused by now.
+    pub(crate) fn acknowledge(&mut self) {
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        self.outbox.extend(acknowledged.into_values().map(FromAgent::Accepted));
+    }
+
+    pub(crate) fn has_acknowledgements(&self) -> bool {
+        !self.acknowledged.is_empty()
     }
 
     pub(crate) fn has_mail(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::spawner::{SpawnerEvent, StopSignal};
 impl Rim {
     pub(super) fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Send(message) => self.outbox.push(message),
+            Output::Send(message) => self.post(message),
             Output::FetchOrder(of) => {
                 let lane = self.lane.clone();
                 self.in_background(of, async move {

@@ -232,7 +232,11 @@ impl Snapshot {
     }
 
     fn end_attempt(&mut self, at: Timestamp, key: AttemptKey, end: &AttemptEnd, then: Then) {
-        let Some(attempt) = self.attempts.remove(&key) else { return };
+        let Some(mut attempt) = self.attempts.remove(&key) else { return };
+        if attempt.started_at.is_none() && end.cause.ran() {
+            // A short attempt says so only with its end.
+            attempt.started_at = Some(Timestamp(at.0 - i64::try_from(end.run_ms * 1000).unwrap_or(0)));
+        }
         if let Some(session) = self.sessions.get(&key.item.session())
             && let Some(node) = session.nodes.get(key.item.node.node as usize)
         {

@@ -1,7 +1,7 @@
 //! The change stream: server-sent events, resumable by `Last-Event-ID`, and a session's logs in the
 //! same stream for those who follow it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use skein_domain::event::Event;
 use skein_domain::{AttemptKey, SessionId, SessionSpec};
 use skein_store::{EventRow, Page, Reader as _};
 use skein_wire::lane::Stream as LogStream;
+use tokio::sync::broadcast;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::User;
@@ -114,8 +115,11 @@ pub(super) async fn session(
     let spec = app.readers.get()?.session_spec(id)?;
     let spec = spec.ok_or_else(|| Fail::not_found(format!("there is no session {id}")))?;
     let (sender, receiver) = channel(256);
+    // Before the first look at the ledger, so that nothing that grows in between is missed.
+    let grown = app.logs.grown();
+    let (seen, read) = (after(&headers, &from), BTreeMap::new());
     let follower =
-        Follower { app, id, spec, sender, seen: after(&headers, &from), logs: from.logs, read: BTreeMap::new() };
+        Follower { app, id, spec, sender, seen, logs: from.logs, grown, read, early: BTreeSet::new(), first: true };
     tokio::spawn(follower.run());
     Ok(answer(receiver))
 }
@@ -127,14 +131,26 @@ struct Follower {
     sender: Sender<Sent>,
     seen: u64,
     logs: bool,
-    /// Bytes sent of each log stream of attempts that may still grow.
-    read: BTreeMap<(AttemptKey, LogStream), u64>,
+    grown: broadcast::Receiver<AttemptKey>,
+    /// Log streams of attempts that have not ended.
+    read: BTreeMap<(AttemptKey, LogStream), Sending>,
+    /// Attempts of this session whose log grew before their order was read here.
+    early: BTreeSet<AttemptKey>,
+    /// What is found in the first pass may have grown before we listened.
+    first: bool,
+}
+
+/// How far a log stream was sent. Most attempts write nothing: their files are never looked for.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    bytes: u64,
+    /// There may be more.
+    more: bool,
 }
 
 impl Follower {
     async fn run(mut self) {
         let mut committed = self.app.writer.committed();
-        let mut grown = self.app.logs.grown();
         if self.logs {
             self.known_attempts();
         }
@@ -144,14 +160,19 @@ impl Follower {
                 Ok(false) => {}
                 Ok(true) | Err(()) => return,
             }
+            self.first = false;
             let logs = self.logs;
             let woken = tokio::select! {
-                changed = committed.changed() => changed.map_err(|_| ()),
-                _ = grown.recv(), if logs => Ok(()),
+                changed = committed.changed() => changed.map(|()| None).map_err(|_| ()),
+                grown = self.grown.recv(), if logs => Ok(Some(grown)),
                 () = self.sender.closed() => Err(()),
             };
-            if woken.is_err() {
-                return;
+            match woken {
+                Ok(None) => {}
+                Ok(Some(Ok(attempt))) => self.has_grown(attempt),
+                // Too many to name: look at all.
+                Ok(Some(Err(_))) => self.read.values_mut().for_each(|sending| sending.more = true),
+                Err(()) => return,
             }
         }
     }
@@ -164,9 +185,39 @@ impl Follower {
         let Ok(reader) = self.app.readers.get() else { return };
         // Those that ended since are among them: their end is still to come in the stream.
         let known = reader.attempts(self.id, Page::ALL).unwrap_or_default();
+        drop(reader);
         for row in &known {
-            self.read.insert((row.attempt.key, LogStream::Out), 0);
-            self.read.insert((row.attempt.key, LogStream::Err), 0);
+            self.begin(row.attempt.key);
+        }
+    }
+
+    fn begin(&mut self, attempt: AttemptKey) {
+        for stream in [LogStream::Out, LogStream::Err] {
+            self.read.insert((attempt, stream), Sending { bytes: 0, more: self.first });
+        }
+    }
+
+    fn has_grown(&mut self, attempt: AttemptKey) {
+        if attempt.item.session() == self.id && !self.read.contains_key(&(attempt, LogStream::Out)) {
+            self.early.insert(attempt);
+        }
+        for stream in [LogStream::Out, LogStream::Err] {
+            if let Some(sending) = self.read.get_mut(&(attempt, stream)) {
+                sending.more = true;
+            }
+        }
+    }
+
+    /// What grew since the last look.
+    fn look_at_grown(&mut self) {
+        loop {
+            match self.grown.try_recv() {
+                Ok(attempt) => self.has_grown(attempt),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.read.values_mut().for_each(|sending| sending.more = true);
+                }
+                Err(_) => return,
+            }
         }
     }
 
@@ -187,7 +238,8 @@ impl Follower {
                 break;
             }
         }
-        let growing: Vec<_> = self.read.keys().copied().collect();
+        self.look_at_grown();
+        let growing: Vec<_> = self.read.iter().filter(|(_, sending)| sending.more).map(|(key, _)| *key).collect();
         for key in growing {
             self.send_log(key).await?;
         }
@@ -201,10 +253,14 @@ impl Follower {
         }
         match event {
             Event::Assigned { attempt } => {
-                self.read.insert((attempt.key, LogStream::Out), 0);
-                self.read.insert((attempt.key, LogStream::Err), 0);
+                // It may have grown before its order was read here.
+                self.begin(attempt.key);
+                if self.early.remove(&attempt.key) {
+                    self.has_grown(attempt.key);
+                }
             }
             Event::Ended { attempt, .. } => {
+                self.look_at_grown();
                 for stream in [LogStream::Out, LogStream::Err] {
                     self.send_log((*attempt, stream)).await?;
                     self.read.remove(&(*attempt, stream));
@@ -218,13 +274,14 @@ impl Follower {
     async fn send_log(&mut self, key: (AttemptKey, LogStream)) -> Result<(), ()> {
         let (attempt, stream) = key;
         loop {
-            let Some(offset) = self.read.get_mut(&key) else { return Ok(()) };
-            let bytes = self.app.logs.read(attempt, stream, *offset, LOG_PIECE_BYTES_MAX).map_err(|_| ())?;
+            let Some(sending) = self.read.get_mut(&key).filter(|sending| sending.more) else { return Ok(()) };
+            let bytes = self.app.logs.read(attempt, stream, sending.bytes, LOG_PIECE_BYTES_MAX).map_err(|_| ())?;
             let whole = whole_characters(&bytes);
             if whole == 0 {
+                sending.more = false;
                 return Ok(());
             }
-            *offset += whole as u64;
+            sending.bytes += whole as u64;
             let node = self.spec.thread.nodes.get(attempt.item.node.node as usize);
             let piece = LogPiece {
                 attempt: attempt.to_string(),
