@@ -13,6 +13,7 @@ cargo xtask COMMAND
 
   test       everything a change must pass: format, clippy, tests, tidy, generated files
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
+  bench decide
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
   generate   writes the generated files: openapi/openapi.json, docs/config.schema.json
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(),
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
+        ["bench", "decide"] => steps::bench_decide(),
         ["generate"] => generated::write(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -46,6 +46,11 @@ pub(crate) fn bench(name: &str, arguments: &[&str]) -> Result<()> {
     cargo(&[&["run", "--quiet", "--release", "--package", "skein", "--example", name, "--"], arguments].concat())
 }
 
+/// Placing alone, without an engine around it.
+pub(crate) fn bench_decide() -> Result<()> {
+    cargo(&["run", "--quiet", "--release", "--package", "skein-domain", "--features", "testing", "--example", "decide"])
+}
+
 fn summary(times: &[(&str, Duration)]) {
     println!();
     for (name, took) in times {

@@ -58,8 +58,6 @@ async fn joins_says_hello_and_runs_an_attempt() {
 
     let silent = order(0, 1, &["true"]);
     engine.start_order(&silent);
-    engine.wait("accepted", |m| (*m == FromAgent::Accepted(of(&silent))).then_some(())).await;
-    engine.started(of(&silent)).await;
     let end = engine.end_of(of(&silent)).await;
     assert_eq!(end.cause, EndCause::Succeeded);
     assert_eq!(engine.with(|seen| seen.log_requests), 0, "nothing printed, nothing sent");

@@ -134,14 +134,14 @@ impl Snapshot {
     fn end_session(&mut self, at: Timestamp, id: SessionId, state: SessionState) {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         session.state = state;
-        for instance in session.holds.keys() {
+        for (instance, hold) in &session.holds {
+            self.index.idle.remove(&(hold.idle_since, id, instance.clone()));
             if let Some(held) = self.instances.get_mut(instance) {
                 held.held_by.remove(&id);
                 self.touched.instances.insert(instance.clone());
                 self.index_instance(instance);
             }
         }
-        self.index.idle.retain(|(_, s, _)| *s != id);
         self.index.paused.remove(&id);
         session.holds.clear();
         self.index.unsettled.remove(&id);

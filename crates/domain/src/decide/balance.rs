@@ -26,6 +26,9 @@ use crate::task::{Balance, Profile};
 /// every instance.
 const LOOKED_AT_MAX: usize = 64;
 
+/// Most instances kept free at a time for items that want one alone.
+const KEPT_MAX: usize = 64;
+
 /// The snapshot plus what this pass gave out.
 #[derive(Clone)]
 pub(super) struct Overlay<'a> {
@@ -288,14 +291,14 @@ impl<'a> Overlay<'a> {
             if of_kind.members.len() > usable {
                 count(Reason::Unreachable, of_kind.members.len() - usable);
             }
-            for ids in self.all_rooms(no, of_kind) {
-                let Some(instance) = ids.first().and_then(|id| self.snapshot.instances.get(*id)) else { continue };
+            for (id, many) in self.all_rooms(no, of_kind) {
+                let Some(instance) = self.snapshot.instances.get(id) else { continue };
                 looked_at += 1;
                 if looked_at > LOOKED_AT_MAX {
                     break;
                 }
                 if let Err(reason) = self.fits(session, profile, instance) {
-                    count(reason, ids.len());
+                    count(reason, many);
                 }
             }
         }
@@ -311,15 +314,15 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The instances of a kind by room as this pass sees them.
-    fn all_rooms<'s>(&'s self, no: KindNo, of_kind: &'s OfKind) -> Vec<Vec<&'s InstanceId>> {
-        let untouched = of_kind
-            .rooms()
-            .take(LOOKED_AT_MAX)
-            .map(|(_, ids)| ids.iter().filter(|id| !self.moved.has(id)).collect::<Vec<_>>());
-        let moved = self.moved.of_kind(no).into_iter().flat_map(OfKind::rooms);
-        let moved = moved.take(LOOKED_AT_MAX).map(|(_, ids)| ids.iter().collect::<Vec<_>>());
-        untouched.chain(moved).filter(|ids: &Vec<_>| !ids.is_empty()).collect()
+    /// The rooms of a kind as this pass sees them: an instance of each, and how many have it.
+    fn all_rooms<'s>(&'s self, no: KindNo, of_kind: &'s OfKind) -> impl Iterator<Item = (&'s InstanceId, usize)> {
+        let untouched = of_kind.rooms().take(LOOKED_AT_MAX).filter_map(|(_, ids)| {
+            // Those this pass touched are few, and stand first.
+            let first = ids.iter().find(|id| !self.moved.has(id))?;
+            Some((first, ids.len()))
+        });
+        let moved = self.moved.of_kind(no).into_iter().flat_map(OfKind::rooms).take(LOOKED_AT_MAX);
+        untouched.chain(moved.filter_map(|(_, ids)| Some((ids.first()?, ids.len()))))
     }
 
     /// The kinds whose instances could ever take it, or why none could.
@@ -417,9 +420,10 @@ impl<'a> Overlay<'a> {
     /// Spreading leaves no instance empty, so an item that wants one alone would wait for ever: once it
     /// has waited for as long as the policy says, the least loaded instance that suits it takes nothing
     /// else. Nothing is written down: the same instance stays the least loaded because it takes nothing
-    /// new, and a better one that turns up may replace it. At most half of the instances are kept.
+    /// new, and a better one that turns up may replace it. At most an eighth of the instances is kept,
+    /// and no more than [`KEPT_MAX`].
     fn keep_for_exclusive(&mut self, now: Timestamp) {
-        let mut left = self.snapshot.index.rooms.usable().len().div_ceil(2);
+        let mut left = self.snapshot.index.rooms.usable().len().div_ceil(8).min(KEPT_MAX);
         for (class, nodes) in &self.snapshot.index.ready {
             let profile = &class.profile;
             if profile.needs.cpu != CpuSetting::Exclusive {
@@ -557,12 +561,13 @@ impl<'a> Search<'_, 'a> {
             }
             all_touched = false;
             let instance = overlay.snapshot.instances.get(id)?;
+            if overlay.kept.contains(id) && needs.cpu != CpuSetting::Exclusive {
+                continue;
+            }
             if self.fits(instance) {
                 return Some((id, instance));
             }
-            let by_instance =
-                needs.storage_mb > 0 || !overlay.kept.is_empty() || overlay.policy.instances_per_session_max.is_some();
-            if !by_instance {
+            if needs.storage_mb == 0 && overlay.policy.instances_per_session_max.is_none() {
                 return None;
             }
         }

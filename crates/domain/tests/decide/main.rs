@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing has failed")]
 
+mod ahead;
 mod choice;
 mod cpu;
 mod links;
