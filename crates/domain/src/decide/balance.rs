@@ -41,8 +41,9 @@ pub(super) struct Overlay<'a> {
     groups: BTreeMap<(SessionId, Arc<str>), InstanceId>,
     /// Instances this pass touched, where they stand now.
     moved: Rooms,
-    /// Up to where the instances of a room are all touched: looking starts behind it.
-    passed: RefCell<BTreeMap<(KindNo, Part, Room), InstanceId>>,
+    /// Up to where the instances of a room are all touched or kept (for what wants none alone): looking
+    /// starts behind it.
+    passed: RefCell<BTreeMap<(KindNo, Part, bool, Room), InstanceId>>,
     /// Instances kept free for items that want one alone.
     pub kept: BTreeSet<InstanceId>,
     /// When more would be kept if nothing else happened.
@@ -548,28 +549,34 @@ impl<'a> Search<'_, 'a> {
         base: bool,
     ) -> Option<(&'r InstanceId, &'a Instance)> {
         let (overlay, needs) = (self.overlay, &self.profile.needs);
-        let place = (no, part, room.clone());
+        let alone = needs.cpu == CpuSetting::Exclusive;
+        let place = (no, part, alone, room.clone());
         let passed = overlay.passed.borrow().get(&place).filter(|_| base).cloned();
         let from = passed.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut all_touched = true;
+        let (mut last, mut all_of_them) = (None, true);
         for id in ids.range::<InstanceId, _>((from, Bound::Unbounded)) {
-            if base && overlay.moved.has(id) {
-                if all_touched {
-                    overlay.passed.borrow_mut().insert(place.clone(), id.clone());
+            let not_this_one = base && overlay.moved.has(id) || !alone && overlay.kept.contains(id);
+            if not_this_one {
+                if all_of_them {
+                    last = Some(id);
                 }
                 continue;
             }
-            all_touched = false;
-            let instance = overlay.snapshot.instances.get(id)?;
-            if overlay.kept.contains(id) && needs.cpu != CpuSetting::Exclusive {
-                continue;
+            // Up to here none can be taken for the rest of this pass.
+            if let Some(last) = last.take().filter(|_| base) {
+                overlay.passed.borrow_mut().insert(place.clone(), last.clone());
             }
+            all_of_them = false;
+            let instance = overlay.snapshot.instances.get(id)?;
             if self.fits(instance) {
                 return Some((id, instance));
             }
             if needs.storage_mb == 0 && overlay.policy.instances_per_session_max.is_none() {
                 return None;
             }
+        }
+        if let Some(last) = last.filter(|_| base) {
+            overlay.passed.borrow_mut().insert(place, last.clone());
         }
         None
     }
