@@ -3,11 +3,17 @@
 use ring::rand::SecureRandom as _;
 use skein_domain::Timestamp;
 
-/// Now, microseconds since the Unix epoch.
+/// Now, microseconds since the Unix epoch: the wall clock as it was when the process first asked, and
+/// from then on the monotonic clock. A wall clock that is set forward would end every lease at once, and
+/// work would start elsewhere while its agent still runs it; one that is set back would hold leases open.
 #[expect(clippy::disallowed_methods, reason = "the clock module")]
 pub fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    static FIRST: std::sync::OnceLock<(std::time::Instant, i64)> = std::sync::OnceLock::new();
+    let (since, wall_us) = FIRST.get_or_init(|| {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        (std::time::Instant::now(), i64::try_from(wall.as_micros()).unwrap_or(i64::MAX))
+    });
+    Timestamp(wall_us.saturating_add(i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)))
 }
 
 /// The system's source of random bytes gives none; nothing safe can be done without.
