@@ -1,0 +1,37 @@
+//! Deterministic simulation of faults: the real cores of engine and agent and the real ledger on SQLite,
+//! on one thread, with simulated time, network, machines and functions. A seed is a world.
+//!
+//! ```text
+//!            inputs                      ToAgent, one connection at a time, in order
+//! clients ----------> engine core  <------------------------------------------------> agent core
+//!                     | commit (may fail, may be the last thing that happens)         | spawn, signal
+//!                     ledger on disk                                                  simulated processes
+//!                     \----> functions: answer late, twice, or refuse
+//! ```
+//! What is checked after every step, and counted by name: [`world::Counts`]. Processes are the
+//! simulation's own: two of one item alive at once is an overlap however the books look. Machines of
+//! clouds are not simulated yet; they come with the cloud drivers. So `unowned` counts processes that
+//! still run when every session is over.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a simulation that cannot go on says so by panicking")]
+#![allow(missing_docs, reason = "a test tool: names say it")]
+
+pub mod agents;
+pub mod dice;
+pub mod ledger;
+pub mod world;
+
+pub use world::{Counts, Mutant, Setup, run};
+
+/// Smaller worlds that fail like the given one: fewer items, fewer agents, fewer kinds of fault.
+pub fn shrink(seed: u64, failing: &Setup) -> (Setup, Counts) {
+    let (mut least, mut counts) = (failing.clone(), run(seed, failing));
+    loop {
+        let tries = least.smaller();
+        let next = tries.into_iter().map(|setup| (run(seed, &setup), setup)).find(|(counts, _)| counts.bad() > 0);
+        match next {
+            Some((found, setup)) => (least, counts) = (setup, found),
+            None => return (least, counts),
+        }
+    }
+}

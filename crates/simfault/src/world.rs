@@ -1,0 +1,844 @@
+//! One world: what happens next, what goes wrong, and what is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skein_agent::core::Input as AgentInput;
+use skein_agent::spawner::StopSignal;
+use skein_domain::decide::{Policy, Snapshot};
+use skein_domain::event::Event;
+use skein_domain::{
+    AttemptEnd, AttemptKey, CpuSetting, Dedicated, EndCause, ItemKey, ItemState, NanoUsd, OnLost, Place, SessionSpec,
+    Shared, SharedPrice, Solution, SolutionKind, Timestamp,
+};
+use skein_engine::core::{Core, GatewayEvent, Input, OrderTo, Output, Settings};
+use skein_store::{Ledger as _, SqliteLedger, Turn};
+use skein_wire::message::AttemptRef;
+use skein_wire::{FromAgent, OrderBody, StartOrder, ToAgent};
+
+use crate::agents::{Machine, Process};
+use crate::dice::Dice;
+use crate::ledger::Books;
+
+const LEASE_MS: u64 = 10_000;
+const HEARTBEAT_MS: u64 = 2_000;
+/// Faults happen for this long, ms; then everything must come to its end.
+const FAULTS_MS: u64 = 60_000;
+/// And within this, ms.
+const QUIET_MS: u64 = 900_000;
+
+/// Kinds of fault, each of which can be left out.
+pub const KINDS: [&str; 8] = ["crash", "commit", "network", "cut", "reboot", "gateway", "control", "clock"];
+
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub items: u32,
+    pub agents: usize,
+    pub kinds: BTreeSet<&'static str>,
+    pub mutant: Option<Mutant>,
+}
+
+/// A defect put in on purpose, by the harness: production code has no way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// Agents believe in a lease of an hour: what an agent without the check would do.
+    NoLeaseCheck,
+    /// A result of an older attempt is taken for the open one's: what an engine without the check would do.
+    NoGenerationCheck,
+    /// A retirement is written down at once, but the planner hears of it a turn later.
+    DrainOutside,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { items: 200, agents: 20, kinds: KINDS.into(), mutant: None }
+    }
+}
+
+impl Setup {
+    /// The next smaller worlds.
+    pub fn smaller(&self) -> Vec<Self> {
+        let mut all = Vec::new();
+        if self.items > 8 {
+            all.push(Self { items: self.items / 2, ..self.clone() });
+        }
+        if self.agents > 1 {
+            all.push(Self { agents: self.agents / 2, ..self.clone() });
+        }
+        for kind in &self.kinds {
+            let mut kinds = self.kinds.clone();
+            kinds.remove(kind);
+            all.push(Self { kinds, ..self.clone() });
+        }
+        all
+    }
+}
+
+/// What was found; all but the last lines must be zero.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    pub lost: u64,
+    pub doubled: u64,
+    pub stuck: u64,
+    pub misassigned: u64,
+    pub killed: u64,
+    pub unowned: u64,
+    /// Two processes of one item at once, or a second start of what may start once.
+    pub overlap: u64,
+    /// More processes than slots, or company for what wants to be alone.
+    pub crowded: u64,
+    /// Answered, and not in the ledger afterwards.
+    pub forgotten: u64,
+    /// Success accepted for an attempt that no process of it earned.
+    pub unearned: u64,
+    pub crashes: u64,
+    pub reboots: u64,
+    pub cuts: u64,
+    pub again: u64,
+    pub story: Vec<String>,
+}
+
+impl Counts {
+    pub fn bad(&self) -> u64 {
+        [self.lost, self.doubled, self.stuck, self.misassigned, self.killed, self.unowned].iter().sum::<u64>()
+            + self.overlap
+            + self.crowded
+            + self.forgotten
+            + self.unearned
+    }
+    pub fn add(&mut self, other: &Self) {
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.stuck += other.stuck;
+        self.misassigned += other.misassigned;
+        self.killed += other.killed;
+        self.unowned += other.unowned;
+        self.overlap += other.overlap;
+        self.crowded += other.crowded;
+        self.forgotten += other.forgotten;
+        self.unearned += other.unearned;
+        self.crashes += other.crashes;
+        self.reboots += other.reboots;
+        self.cuts += other.cuts;
+        self.again += other.again;
+    }
+}
+
+/// What is under way.
+#[derive(Debug)]
+enum Coming {
+    /// To the engine's process of this number, by a connection of an agent (or none).
+    Engine(u64, Option<(usize, u64)>, Input),
+    Agent(usize, u64, ToAgent),
+    /// A process of a machine's boot may be over.
+    Exit(usize, u32, usize, u64),
+    Tick(usize, u32),
+    EngineTick(u64),
+    Dial(usize),
+    /// A client that has no answer yet asks again.
+    Client(usize),
+    Fault,
+}
+
+pub struct World {
+    setup: Setup,
+    dice: Dice,
+    pub now: Timestamp,
+    queue: BTreeMap<(Timestamp, u64), Coming>,
+    ordinal: u64,
+    dir: tempfile::TempDir,
+    ledger: Option<SqliteLedger>,
+    core: Option<Core>,
+    /// The engine's process: what was on its way to an earlier one is gone.
+    engine: u64,
+    machines: Vec<Machine>,
+    last_on: BTreeMap<(u64, bool), Timestamp>,
+    connections: u64,
+    books: Books,
+    pub counts: Counts,
+    specs: Vec<Arc<SessionSpec>>,
+    answered: BTreeSet<skein_domain::SessionId>,
+    /// Clients that know it.
+    acknowledged: BTreeSet<usize>,
+    runs: BTreeMap<ItemKey, u32>,
+    earned: BTreeSet<AttemptKey>,
+    invoked: BTreeMap<AttemptKey, (Timestamp, bool)>,
+    faults: bool,
+}
+
+/// Plays the world of `seed` to its end.
+pub fn run(seed: u64, setup: &Setup) -> Counts {
+    let mut world = World::new(seed, setup);
+    world.play();
+    world.finish()
+}
+
+impl World {
+    pub fn new(seed: u64, setup: &Setup) -> Self {
+        let mut dice = Dice(seed);
+        let machines = (0..setup.agents)
+            .map(|n| {
+                let slots = usize::try_from(1 + dice.below(4)).unwrap();
+                Machine::new(n, slots, i64::try_from(dice.below(21)).unwrap() - 10)
+            })
+            .collect();
+        let memory = std::path::Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let mut world = Self {
+            setup: setup.clone(),
+            dice,
+            now: Timestamp(1_000_000_000),
+            queue: BTreeMap::new(),
+            ordinal: 0,
+            dir: dir.unwrap(),
+            ledger: None,
+            core: None,
+            engine: 0,
+            machines,
+            last_on: BTreeMap::new(),
+            connections: 0,
+            books: Books::default(),
+            counts: Counts::default(),
+            specs: specs(setup.items),
+            answered: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            earned: BTreeSet::new(),
+            invoked: BTreeMap::new(),
+            faults: true,
+        };
+        world.start_engine();
+        for n in 0..world.machines.len() {
+            world.later(10 + 37 * n as u64, Coming::Dial(n));
+        }
+        for n in 0..world.specs.len() {
+            world.submit(n, 50 + 4_000 * n as u64);
+        }
+        world.later(500, Coming::Fault);
+        world
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.faults && self.setup.kinds.contains(kind)
+    }
+
+    fn later(&mut self, ms: u64, coming: Coming) {
+        self.at(self.now.after_ms(ms), coming);
+    }
+
+    fn at(&mut self, when: Timestamp, coming: Coming) {
+        self.ordinal += 1;
+        self.queue.insert((when.max(self.now), self.ordinal), coming);
+    }
+
+    fn submit(&mut self, n: usize, ms: u64) {
+        let spec = self.specs[n].clone();
+        let (reply, client_key) = (n as u64 + 1, Some(format!("k{n}")));
+        self.later(ms, Coming::Engine(0, None, Input::Submit { reply, spec, client_key, digests: vec![] }));
+        self.later(ms + 3_000, Coming::Client(n));
+    }
+
+    fn settings() -> Settings {
+        let policy = Policy { exclusive_wait_ms: 2_000, ..Policy::default() };
+        Settings { policy, lease_ms: LEASE_MS }
+    }
+
+    fn start_engine(&mut self) {
+        self.engine += 1;
+        let mut ledger = SqliteLedger::open(self.dir.path(), &"sim".parse().unwrap()).unwrap();
+        let snapshot = Snapshot::load(ledger.load().unwrap());
+        let known = skein_store::Reader::sessions(&ledger.reader().unwrap(), skein_store::Page::ALL).unwrap();
+        let known: BTreeSet<_> = known.iter().map(|row| row.id).collect();
+        self.counts.forgotten += self.answered.difference(&known).count() as u64;
+        self.core = Some(Core::new(snapshot, Self::settings(), self.now));
+        self.ledger = Some(ledger);
+        for n in 0..self.machines.len() {
+            self.disconnect(n);
+        }
+        let settings = Box::new(Self::settings());
+        self.turn(vec![Input::Configure { settings, solutions: solutions() }]);
+    }
+
+    /// The engine dies: what is in memory and on the way to it is gone.
+    fn crash(&mut self) {
+        self.counts.crashes += 1;
+        (self.core, self.ledger) = (None, None);
+        if self.has("clock") {
+            // The wall clock may be set while the engine is down.
+            let jump = i64::try_from(self.dice.below(4_000)).unwrap() - 500;
+            self.now = Timestamp(self.now.0 + jump.max(0) * 1000);
+        }
+        self.start_engine();
+    }
+
+    fn disconnect(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        if machine.connection == 0 {
+            return;
+        }
+        (machine.connection, machine.welcomed) = (0, false);
+        machine.outbox.clear();
+        let (instance, boot) = (machine.id.clone(), machine.boot.to_string());
+        self.carry_out(n, AgentInput::Disconnected);
+        let again = 100 + self.dice.below(2_000);
+        self.later(again, Coming::Dial(n));
+        let engine = self.engine;
+        self.later(1, Coming::Engine(engine, None, Input::Disconnected { instance, boot }));
+    }
+
+    fn turn(&mut self, inputs: Vec<Input>) {
+        let turn = self.core.as_mut().unwrap().turn(self.now, inputs);
+        if self.has("crash") && self.dice.chance(3) {
+            return self.crash();
+        }
+        if !turn.is_empty() {
+            if self.has("commit") && self.dice.chance(2) {
+                // The commit fails: nothing leaves, and the core is loaded anew.
+                let stored = self.ledger.as_mut().unwrap().load().unwrap();
+                self.core = Some(Core::new(Snapshot::load(stored), Self::settings(), self.now));
+                (0..self.machines.len()).for_each(|n| self.disconnect(n));
+                return;
+            }
+            let row =
+                Turn { turn: turn.turn, at: self.now, events: &turn.events, changes: &turn.changes, side: &turn.side };
+            self.ledger.as_mut().unwrap().commit(&row).unwrap();
+            for event in &turn.events {
+                self.books.take(event, &mut self.counts);
+                self.earned_is(event);
+            }
+        }
+        if self.has("crash") && self.dice.chance(3) {
+            return self.crash();
+        }
+        let engine = self.engine;
+        for output in turn.outputs {
+            self.let_out(output);
+        }
+        if engine == self.engine
+            && let Some(wake) = self.core.as_ref().and_then(Core::next_wake)
+        {
+            self.at(wake.max(self.now.after_ms(1)), Coming::EngineTick(engine));
+        }
+    }
+
+    fn earned_is(&mut self, event: &Event) {
+        if let Event::Ended { attempt, end, .. } = event
+            && end.cause == EndCause::Succeeded
+            && !self.earned.contains(attempt)
+        {
+            self.counts.unearned += 1;
+        }
+    }
+
+    fn let_out(&mut self, output: Output) {
+        let lease_ms = if self.setup.mutant == Some(Mutant::NoLeaseCheck) { 3_600_000 } else { LEASE_MS };
+        match output {
+            Output::Reply { answer, reply } => self.answered(reply, answer),
+            Output::StartOnAgent { order } => {
+                let Place::Instance(id) = &order.attempt.place else { return };
+                let (attempt, generation) = (order.attempt.key, order.attempt.generation);
+                let body = OrderBody::Inline(Box::new(start_order(&order)));
+                self.to_agent(&id.to_string(), ToAgent::Start { attempt, generation, order: body });
+            }
+            Output::Cancel { attempt, generation, place: Place::Instance(id), moving } => {
+                self.to_agent(&id.to_string(), ToAgent::Cancel { attempt, generation, moving });
+            }
+            Output::Recall { attempt, generation, instance } => {
+                self.to_agent(&instance.to_string(), ToAgent::Recall { attempt, generation });
+            }
+            Output::Recorded { instance, attempts } => {
+                self.to_agent(&instance.to_string(), ToAgent::Recorded { attempts });
+            }
+            Output::Lease { instance, heartbeat } => {
+                let lease = ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms: HEARTBEAT_MS };
+                self.to_agent(&instance.to_string(), lease);
+            }
+            Output::DrainAgent { instance, why } => self.to_agent(&instance.to_string(), ToAgent::Drain { why }),
+            Output::StartInGateway { order, resume } => self.invoke(&order, resume),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, reply: u64, answer: Result<skein_engine::core::Answer, skein_engine::core::Refusal>) {
+        let n = usize::try_from(reply).unwrap_or(0);
+        if n == 0 || n > self.specs.len() {
+            return;
+        }
+        match answer {
+            Ok(skein_engine::core::Answer::Session { session, .. })
+                if !self.has("network") || self.dice.chance(800) =>
+            {
+                self.answered.insert(session);
+                self.acknowledged.insert(n - 1);
+            }
+            // The answer was lost, or it was refused: the client asks again with the same key.
+            _ => {}
+        }
+    }
+
+    /// On a connection what is sent arrives in order, or the connection breaks.
+    fn to_agent(&mut self, id: &str, message: ToAgent) {
+        let Some(n) = self.machines.iter().position(|m| m.id.as_str() == id) else { return };
+        let connection = self.machines[n].connection;
+        if let Some(when) = self.arrival(n, connection, false) {
+            self.at(when, Coming::Agent(n, connection, message));
+        }
+    }
+
+    fn arrival(&mut self, n: usize, connection: u64, to_engine: bool) -> Option<Timestamp> {
+        if connection == 0 {
+            return None;
+        }
+        if self.has("network") && self.dice.chance(4) {
+            self.disconnect(n);
+            return None;
+        }
+        let slow = self.has("network") && self.dice.chance(30);
+        let delay = if slow { self.dice.below(4_000) } else { self.dice.below(5) };
+        let cut = self.machines[n].cut_until;
+        let last = self.last_on.get(&(connection, to_engine)).copied().unwrap_or(Timestamp(0));
+        let when = self.now.after_ms(delay).max(cut).max(last);
+        self.last_on.insert((connection, to_engine), when);
+        Some(when)
+    }
+
+    fn invoke(&mut self, order: &OrderTo, resume: bool) {
+        let (key, generation) = (order.attempt.key, order.attempt.generation);
+        let Place::Gateway(solution) = order.attempt.place.clone() else { return };
+        let order_ref = AttemptRef { attempt: key, generation };
+        let (engine, now) = (self.engine, self.now);
+        let send = |event| Input::FromGateway { solution: solution.clone(), order: order_ref, event };
+        if !resume && self.has("gateway") && self.dice.chance(30) {
+            self.later(5, Coming::Engine(engine, None, send(GatewayEvent::NotTaken("full".into()))));
+            return;
+        }
+        let known = self.invoked.contains_key(&key);
+        let run_ms = 20 + self.dice.below(3_000);
+        let (ends, _) = *self.invoked.entry(key).or_insert((now.after_ms(run_ms), true));
+        if !known {
+            self.ran(key);
+            self.earned.insert(key);
+        }
+        let end = || GatewayEvent::Ended(Box::new(AttemptEnd::bare(EndCause::Succeeded)));
+        self.later(2, Coming::Engine(engine, None, send(GatewayEvent::Started)));
+        self.at(ends, Coming::Engine(engine, None, send(end())));
+        if self.has("gateway") && self.dice.chance(100) {
+            self.at(ends.after_ms(700), Coming::Engine(engine, None, send(end())));
+        }
+    }
+
+    /// One more execution of an item begins.
+    fn ran(&mut self, attempt: AttemptKey) {
+        let once = self.task(attempt).is_some_and(|task| task.on_lost == OnLost::Fail);
+        let runs = self.runs.entry(attempt.item).or_default();
+        *runs += 1;
+        if *runs > 1 {
+            self.counts.again += 1;
+            self.counts.overlap += u64::from(once);
+        }
+    }
+
+    fn task(&self, attempt: AttemptKey) -> Option<Arc<skein_domain::TaskSpec>> {
+        let session = attempt.item.session();
+        let spec = match self.core.as_ref().and_then(|core| core.snapshot().sessions.get(&session)) {
+            Some(open) => open.spec.clone(),
+            None => return None,
+        };
+        Some(spec.thread.nodes[attempt.item.node.node as usize].task.clone())
+    }
+
+    pub fn play(&mut self) {
+        let stop = self.now.after_ms(FAULTS_MS);
+        let end = stop.after_ms(QUIET_MS);
+        while let Some(((when, _), coming)) = self.queue.pop_first() {
+            self.now = self.now.max(when);
+            if self.faults && self.now > stop {
+                self.heal();
+            }
+            self.happen(coming);
+            let over = self.books.sessions_ended >= self.specs.len();
+            if !self.faults && over && self.machines.iter().all(|m| m.processes.is_empty()) {
+                return;
+            }
+            if self.now > end {
+                let open = self.core.as_ref().map_or(1, |core| core.snapshot().sessions.len());
+                self.counts.stuck += open.max(1) as u64;
+                return;
+            }
+        }
+        self.counts.stuck += 1;
+    }
+
+    /// Faults are over: whoever is down comes back, paused sessions go on.
+    fn heal(&mut self) {
+        self.faults = false;
+        for n in 0..self.machines.len() {
+            self.machines[n].cut_until = Timestamp(0);
+            if !self.machines[n].up || self.machines[n].left || self.machines[n].core.draining() {
+                self.disconnect(n);
+                self.machines[n].reboot(self.now);
+                self.later(10, Coming::Dial(n));
+            }
+        }
+        let sessions: Vec<_> = self.core.as_ref().unwrap().snapshot().sessions.keys().copied().collect();
+        let by: skein_domain::UserName = "sim".parse().unwrap();
+        let resume = |session| Input::Resume { reply: 0, session, by: by.clone() };
+        let inputs = sessions.into_iter().map(resume).collect();
+        self.turn(inputs);
+    }
+
+    fn happen(&mut self, coming: Coming) {
+        match coming {
+            Coming::Engine(engine, by, input) => {
+                let there = engine == 0 || engine == self.engine;
+                let connected = by.is_none_or(|(n, connection)| self.machines[n].connection == connection);
+                if there && connected && !self.is_known(&input) {
+                    let input = self.mutate(input);
+                    self.turn(vec![input]);
+                }
+            }
+            Coming::Agent(n, connection, message) => {
+                if self.machines[n].connection == connection && self.machines[n].up {
+                    self.carry_out(n, AgentInput::Message(message));
+                }
+            }
+            Coming::Exit(n, boot, slot, launch) => self.exit(n, boot, slot, launch),
+            Coming::Tick(n, boot) => {
+                if self.machines[n].boot == boot && self.machines[n].up {
+                    self.carry_out(n, AgentInput::Tick);
+                }
+            }
+            Coming::EngineTick(engine) => {
+                let due = self.core.as_ref().and_then(Core::next_wake).is_some_and(|wake| wake <= self.now);
+                if engine == self.engine && due {
+                    let answers = self.asking().into_iter().map(|item| Input::Answer { reply: 0, item, again: true });
+                    let answers = answers.collect();
+                    self.turn(answers);
+                }
+            }
+            Coming::Dial(n) => self.dial(n),
+            Coming::Client(n) => {
+                if !self.acknowledged.contains(&n) {
+                    self.submit(n, 0);
+                }
+            }
+            Coming::Fault => self.fault(),
+        }
+    }
+
+    /// As the rim does: a client's key that the ledger knows is answered from there.
+    fn is_known(&mut self, input: &Input) -> bool {
+        let Input::Submit { spec, client_key: Some(key), reply, .. } = input else { return false };
+        let reader = self.ledger.as_ref().unwrap().reader().unwrap();
+        let known = skein_store::Reader::client_key(&reader, spec.user.as_str(), key).unwrap();
+        if let Some(session) = known {
+            self.answered.insert(session);
+            self.acknowledged.insert(usize::try_from(*reply).unwrap() - 1);
+        }
+        known.is_some()
+    }
+
+    fn mutate(&mut self, input: Input) -> Input {
+        let Some(Mutant::NoGenerationCheck) = self.setup.mutant else { return input };
+        let Input::FromAgent { instance, boot, messages } = input else { return input };
+        let snapshot = self.core.as_ref().unwrap().snapshot();
+        let open_of = |item: ItemKey| match snapshot.node(item.node).and_then(|node| node.open.get(&item.index)) {
+            Some(ItemState::Assigned { attempt, .. }) => snapshot.attempts.get(attempt),
+            _ => None,
+        };
+        let mut moved = Vec::new();
+        let mut kept = Vec::new();
+        for message in messages {
+            match message {
+                FromAgent::Ended { order, end } => match open_of(order.attempt.item) {
+                    Some(open) if open.key != order.attempt => {
+                        let order = AttemptRef { attempt: open.key, generation: open.generation };
+                        if let Place::Instance(id) = &open.place {
+                            moved.push((id.clone(), FromAgent::Ended { order, end }));
+                        }
+                    }
+                    _ => kept.push(FromAgent::Ended { order, end }),
+                },
+                other => kept.push(other),
+            }
+        }
+        for (id, message) in moved {
+            let boot = snapshot.instances.get(&id).map(|i| i.boot.clone()).unwrap_or_default();
+            let engine = self.engine;
+            self.ordinal += 1;
+            let input = Input::FromAgent { instance: id, boot, messages: vec![message] };
+            self.queue.insert((self.now, self.ordinal), Coming::Engine(engine, None, input));
+        }
+        Input::FromAgent { instance, boot, messages: kept }
+    }
+
+    fn asking(&self) -> Vec<ItemKey> {
+        let mut all = Vec::new();
+        for session in self.core.as_ref().unwrap().snapshot().sessions.values() {
+            for (at, node) in session.nodes.iter().enumerate() {
+                let key = skein_domain::NodeKey { session: session.id, node: u32::try_from(at).unwrap() };
+                let asks = node.open.iter().filter(|(_, state)| matches!(state, ItemState::Asking { .. }));
+                all.extend(asks.map(|(index, _)| key.item(*index)));
+            }
+        }
+        all
+    }
+
+    fn dial(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        if !machine.up || machine.left || machine.connection != 0 {
+            return;
+        }
+        if machine.cut_until > self.now {
+            let until = machine.cut_until;
+            return self.at(until, Coming::Dial(n));
+        }
+        self.connections += 1;
+        machine.connection = self.connections;
+        let (connection, engine) = (self.connections, self.engine);
+        self.carry_out(n, AgentInput::HelloSent);
+        let hello = Box::new(self.machines[n].hello());
+        let lease_ms = if self.setup.mutant == Some(Mutant::NoLeaseCheck) { 3_600_000 } else { LEASE_MS };
+        let welcome = ToAgent::Welcome { lease_ms, heartbeat_ms: HEARTBEAT_MS, lane_token: String::new() };
+        self.later(2, Coming::Agent(n, connection, welcome));
+        let solution = "own".parse().unwrap();
+        self.later(2, Coming::Engine(engine, Some((n, connection)), Input::Hello { hello, solution }));
+        self.last_on.insert((connection, true), self.now.after_ms(2));
+        self.last_on.insert((connection, false), self.now.after_ms(2));
+    }
+
+    /// The agent's core takes an input; what it says is carried out.
+    fn carry_out(&mut self, n: usize, input: AgentInput) {
+        let now = self.now;
+        self.machines[n].step(now, input);
+        for (slot, launch, attempt) in std::mem::take(&mut self.machines[n].spawned) {
+            self.spawn(n, slot, launch, attempt);
+        }
+        for (slot, launch, signal) in std::mem::take(&mut self.machines[n].signals) {
+            self.signal(n, slot, launch, signal);
+        }
+        let (connection, engine) = (self.machines[n].connection, self.engine);
+        let messages = std::mem::take(&mut self.machines[n].outbox);
+        if !messages.is_empty()
+            && let Some(when) = self.arrival(n, connection, true)
+        {
+            let (instance, boot) = (self.machines[n].id.clone(), self.machines[n].boot.to_string());
+            let input = Input::FromAgent { instance, boot, messages };
+            self.at(when, Coming::Engine(engine, Some((n, connection)), input));
+        }
+        let machine = &self.machines[n];
+        if let Some(wake) = machine.core.next_wake() {
+            let (when, boot) = (machine.at(wake), machine.boot);
+            self.at(when.max(now.after_ms(1)), Coming::Tick(n, boot));
+        }
+    }
+
+    fn spawn(&mut self, n: usize, slot: usize, launch: u64, attempt: AttemptKey) {
+        let alive = self.machines.iter().flat_map(|m| m.processes.values());
+        self.counts.overlap += alive.filter(|p| p.attempt.item == attempt.item).count() as u64;
+        let invoked = self.invoked.iter().any(|(key, (ends, _))| key.item == attempt.item && *ends > self.now);
+        self.counts.overlap += u64::from(invoked);
+        self.ran(attempt);
+        let alone = |world: &Self, key| world.task(key).is_some_and(|t| t.needs.cpu == CpuSetting::Exclusive);
+        let company = self.machines[n].processes.values().map(|p| p.attempt).collect::<Vec<_>>();
+        let crowded = company.iter().any(|other| alone(self, *other)) || !company.is_empty() && alone(self, attempt);
+        self.counts.crowded += u64::from(crowded || company.len() >= self.machines[n].slots);
+        let long = self.dice.chance(100);
+        let run_ms = if long { self.dice.below(20_000) } else { 1 + self.dice.below(60) };
+        let code = i32::from(self.faults && self.dice.chance(20));
+        let ends_at = self.now.after_ms(run_ms);
+        let process = Process { attempt, launch, ends_at, code, signal: None, told: false };
+        let boot = self.machines[n].boot;
+        self.machines[n].processes.insert(slot, process);
+        self.at(ends_at, Coming::Exit(n, boot, slot, launch));
+        if run_ms > 2 {
+            let now = self.now;
+            self.machines[n].processes.get_mut(&slot).unwrap().told = true;
+            self.machines[n].step(now, AgentInput::Started { slot, launch, pid: Some(1) });
+        }
+    }
+
+    fn signal(&mut self, n: usize, slot: usize, launch: u64, signal: StopSignal) {
+        let (now, boot) = (self.now, self.machines[n].boot);
+        // Some end at once when asked, some only when they are killed.
+        let obeys = signal == StopSignal::Kill || self.dice.chance(600);
+        let Some(process) = self.machines[n].processes.get_mut(&slot).filter(|p| p.launch == launch && obeys) else {
+            return;
+        };
+        (process.ends_at, process.signal) = (now, Some(if signal == StopSignal::Kill { 9 } else { 15 }));
+        self.at(now, Coming::Exit(n, boot, slot, launch));
+    }
+
+    fn exit(&mut self, n: usize, boot: u32, slot: usize, launch: u64) {
+        let now = self.now;
+        let machine = &mut self.machines[n];
+        let due = machine.processes.get(&slot).is_some_and(|p| p.launch == launch && p.ends_at <= now);
+        if machine.boot != boot || !due {
+            return;
+        }
+        let process = &machine.processes[&slot];
+        if process.code == 0 && process.signal.is_none() {
+            self.earned.insert(process.attempt);
+        }
+        machine.exit(now, slot);
+        self.carry_out(n, AgentInput::Tick);
+    }
+
+    fn fault(&mut self) {
+        if !self.faults {
+            return;
+        }
+        self.later(400, Coming::Fault);
+        let n = usize::try_from(self.dice.below(self.machines.len() as u64)).unwrap();
+        let long = self.dice.below(25_000);
+        match self.dice.below(100) {
+            0..=14 if self.has("cut") => {
+                self.counts.cuts += 1;
+                self.machines[n].cut_until = self.now.after_ms(long);
+                if self.dice.chance(500) {
+                    self.disconnect(n);
+                }
+            }
+            15..=24 if self.has("reboot") => {
+                self.counts.reboots += 1;
+                self.disconnect(n);
+                self.machines[n].reboot(self.now);
+                self.later(50, Coming::Dial(n));
+            }
+            25..=29 if self.has("reboot") => {
+                // It vanishes; another of that name may come much later.
+                self.disconnect(n);
+                self.machines[n].reboot(self.now);
+                self.machines[n].up = false;
+            }
+            30..=34 => {
+                if !self.machines[n].up {
+                    self.machines[n].up = true;
+                    self.later(5, Coming::Dial(n));
+                }
+            }
+            35..=44 if self.has("control") => self.control(n),
+            _ => {}
+        }
+    }
+
+    fn control(&mut self, n: usize) {
+        let engine = self.engine;
+        let (instance, by): (_, skein_domain::UserName) = (self.machines[n].id.clone(), "sim".parse().unwrap());
+        let open: Vec<_> = self.core.as_ref().unwrap().snapshot().sessions.keys().copied().collect();
+        let session = (!open.is_empty()).then(|| open[usize::try_from(self.dice.below(open.len() as u64)).unwrap()]);
+        let stop_running = self.dice.chance(300);
+        let input = match (self.dice.below(10), session) {
+            (0..=4, _) => {
+                let why = "scale in".to_owned();
+                if self.setup.mutant == Some(Mutant::DrainOutside) {
+                    let event = Event::InstanceDraining { instance: instance.clone(), why: why.clone() };
+                    self.books.take(&event, &mut self.counts);
+                    self.later(300, Coming::Engine(engine, None, Input::Drain { reply: 0, instance, why }));
+                    return;
+                }
+                Input::Drain { reply: 0, instance, why }
+            }
+            (5..=6, Some(session)) => Input::Pause { reply: 0, session, by, stop_running },
+            (7..=8, Some(session)) => Input::Resume { reply: 0, session, by },
+            (9, Some(session)) if self.dice.chance(200) => Input::Stop { reply: 0, session, by },
+            _ => return,
+        };
+        self.later(1, Coming::Engine(engine, None, input));
+    }
+
+    fn finish(mut self) -> Counts {
+        let core = self.core.as_ref().unwrap();
+        let reader = self.ledger.as_ref().unwrap().reader().unwrap();
+        let sessions = skein_store::Reader::sessions(&reader, skein_store::Page::ALL).unwrap();
+        for session in sessions.iter().filter(|session| session.ended_at.is_some()) {
+            self.counts.lost += session.count() - u64::from(session.tally().ended());
+        }
+        self.counts.unowned += if core.snapshot().sessions.is_empty() {
+            self.machines.iter().map(|m| m.processes.len() as u64).sum()
+        } else {
+            0
+        };
+        let stored = self.ledger.as_mut().unwrap().load().unwrap();
+        let rebuilt = Snapshot::load(stored);
+        self.counts.forgotten += u64::from(rebuilt != *self.core.as_ref().unwrap().snapshot());
+        if self.counts.bad() > 0 {
+            let from = self.books.story.len().saturating_sub(12);
+            self.counts.story = self.books.story.split_off(from);
+        }
+        self.counts
+    }
+}
+
+fn start_order(order: &OrderTo) -> StartOrder {
+    let node = &order.spec.thread.nodes[order.attempt.key.item.node.node as usize];
+    StartOrder {
+        engine: "sim".parse().unwrap(),
+        attempt: order.attempt.key,
+        generation: order.attempt.generation,
+        node: node.name.to_string(),
+        run: node.task.run.clone(),
+        env: BTreeMap::new(),
+        secret_env: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        cpu: node.task.needs.cpu.into(),
+        memory_mb: node.task.needs.memory_mb,
+        limit_ms: order.attempt.limit_ms,
+        grace_ms: node.task.grace_ms,
+        proprietary: None,
+    }
+}
+
+fn solutions() -> Vec<Solution> {
+    let own = Dedicated { price_per_hour: NanoUsd(1000), slots_max: None, timeout_ms: 86_400_000 };
+    let price = SharedPrice { per_request: NanoUsd(10), per_gb_s: NanoUsd(10), granularity_ms: 1, min_billed_ms: 1 };
+    let shared = |id: &str, concurrency| Solution {
+        id: id.parse().unwrap(),
+        kind: SolutionKind::Shared(Shared {
+            url: "http://127.0.0.1:1".into(),
+            timeout_ms: 900_000,
+            concurrency,
+            memory_mb_max: 2048,
+            price: price.clone(),
+            cold_start_ms: 100,
+            min_warm: 0,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+        }),
+    };
+    vec![
+        Solution { id: "own".parse().unwrap(), kind: SolutionKind::Dedicated(own) },
+        shared("fn-a", 3),
+        shared("fn-b", 2),
+    ]
+}
+
+/// Three sessions that hold about `items` items of every kind.
+fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
+    let many = |percent: u32| (items * percent / 100).max(1);
+    let limits = serde_json::json!({"lost": 100_000, "refused": 100_000, "timed_out": 3});
+    let mixed = serde_json::json!({"name": "mixed", "tasks": {
+        "plain": {"command": ["x"], "array": many(30), "retries": 3, "retry": limits, "running_mode": "dedicated"},
+        "once": {"command": ["x"], "array": many(10), "on_lost": "fail", "running_mode": "dedicated"},
+        "asks": {"command": ["x"], "array": many(3), "on_lost": "ask", "running_mode": "dedicated"},
+        "move": {"command": ["x"], "array": many(7), "movable": true, "retry": limits, "running_mode": "dedicated"},
+        "then": {"command": ["x"], "array": many(5), "retry": limits, "after": [{"task": "plain", "when": "end"}]},
+        "last": {"command": ["x"], "retry": limits, "after": [{"task": "then", "when": "end"}, {"task": "once", "when": "end"}]},
+    }});
+    let heavy = serde_json::json!({"name": "heavy", "tasks": {
+        "alone": {"command": ["x"], "array": many(4), "cpu": 100, "retry": limits, "running_mode": "dedicated"},
+        "share": {"command": ["x"], "array": many(15), "cpu": 40, "retry": limits, "running_mode": "dedicated"},
+    }});
+    let hybrid = serde_json::json!({"name": "hybrid", "tasks": {
+        "any": {"command": ["x"], "array": many(25), "longest_run_s": 60, "expected_run_s": 1, "retry": limits,
+                "running_mode": "hybrid", "allowed_wait_s": 1},
+    }});
+    [mixed, heavy, hybrid].into_iter().map(|document| Arc::new(spec_of(document))).collect()
+}
+
+fn spec_of(document: serde_json::Value) -> SessionSpec {
+    let settled = skein_engine::config::Config::default().settle().unwrap();
+    let request = skein_api::StartRequest::default();
+    skein_engine::settle_document(document, &request, None, &"sim".parse().unwrap(), &settled).unwrap()
+}
