@@ -14,6 +14,7 @@ cargo xtask COMMAND
   test       everything a change must pass: format, clippy, tests, tidy, generated files
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
   bench decide
+  sim faults [--seeds N] [--seed S]
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
   generate   writes the generated files: openapi/openapi.json, docs/config.schema.json
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
         ["bench", "decide"] => steps::bench_decide(),
+        ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
         ["generate"] => generated::write(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

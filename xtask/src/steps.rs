@@ -51,6 +51,12 @@ pub(crate) fn bench_decide() -> Result<()> {
     cargo(&["run", "--quiet", "--release", "--package", "skein-domain", "--features", "testing", "--example", "decide"])
 }
 
+/// Worlds full of faults, from seeds.
+pub(crate) fn sim_faults(arguments: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "skein-simfault", "--example", "faults", "--"];
+    cargo(&[&run, arguments].concat())
+}
+
 fn summary(times: &[(&str, Duration)]) {
     println!();
     for (name, took) in times {

@@ -3,7 +3,7 @@
 //! owns, and each attempt holds a lock of its item for as long as any process of it lives.
 //!
 //! `SKEIN_CHAOS_KILLS=1000` makes it long.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod support;
 

@@ -6,6 +6,7 @@
 //! 10 % for one of eight solutions; four users; memory of 64 to 512 MiB.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
 use std::time::{Duration, Instant};

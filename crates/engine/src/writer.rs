@@ -298,7 +298,7 @@ impl Thread {
                 for (id, known) in live {
                     snapshot.set_live(&id, known);
                 }
-                self.core = Core::new(snapshot, self.settings.clone(), clock::now());
+                self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now());
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read either; the engine stops");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skein_domain::event::{Event, Then};
 use skein_domain::{AttemptKey, EndCause, InstanceId, ItemEnd, ItemKey, OnLost, Place, SessionId, SessionSpec};
 
-use crate::world::Counts;
+use crate::setup::Counts;
 
 #[derive(Debug, Default)]
 pub struct Books {
@@ -17,11 +17,28 @@ pub struct Books {
     stopping: BTreeSet<SessionId>,
     moving: BTreeSet<AttemptKey>,
     pub sessions_ended: usize,
-    /// The last events, for the story of a failure.
-    pub story: Vec<String>,
+    /// Every event, and the item that a failure is about.
+    story: Vec<String>,
+    culprit: Option<ItemKey>,
 }
 
 impl Books {
+    /// Something is wrong with an item.
+    pub fn blame(&mut self, item: ItemKey, why: String) {
+        self.story.push(format!("!! {item}: {why}"));
+        self.culprit.get_or_insert(item);
+    }
+
+    /// What happened to the item that is to blame and to the instances it was on; else the last events.
+    pub fn tell(&mut self) -> Vec<String> {
+        const LAST: usize = 20;
+        let lines: Vec<String> = match self.culprit {
+            Some(item) => self.story.iter().filter(|line| line.contains(&format!("{item}"))).cloned().collect(),
+            None => std::mem::take(&mut self.story),
+        };
+        lines[lines.len().saturating_sub(LAST)..].to_vec()
+    }
+
     /// One committed event.
     pub fn take(&mut self, event: &Event, counts: &mut Counts) {
         self.story.push(format!("{event:?}"));

@@ -8,7 +8,7 @@
 //!                     ledger on disk                                                  simulated processes
 //!                     \----> functions: answer late, twice, or refuse
 //! ```
-//! What is checked after every step, and counted by name: [`world::Counts`]. Processes are the
+//! What is checked after every step, and counted by name: [`setup::Counts`]. Processes are the
 //! simulation's own: two of one item alive at once is an overlap however the books look. Machines of
 //! clouds are not simulated yet; they come with the cloud drivers. So `unowned` counts processes that
 //! still run when every session is over.
@@ -19,9 +19,12 @@
 pub mod agents;
 pub mod dice;
 pub mod ledger;
+pub mod setup;
+mod things;
 pub mod world;
 
-pub use world::{Counts, Mutant, Setup, run};
+pub use setup::{Counts, Mutant, Setup};
+pub use world::run;
 
 /// Smaller worlds that fail like the given one: fewer items, fewer agents, fewer kinds of fault.
 pub fn shrink(seed: u64, failing: &Setup) -> (Setup, Counts) {

@@ -8,17 +8,18 @@ use skein_agent::spawner::StopSignal;
 use skein_domain::decide::{Policy, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::{
-    AttemptEnd, AttemptKey, CpuSetting, Dedicated, EndCause, ItemKey, ItemState, NanoUsd, OnLost, Place, SessionSpec,
-    Shared, SharedPrice, Solution, SolutionKind, Timestamp,
+    AttemptEnd, AttemptKey, CpuSetting, EndCause, ItemKey, ItemState, OnLost, Place, SessionSpec, Timestamp,
 };
 use skein_engine::core::{Core, GatewayEvent, Input, OrderTo, Output, Settings};
 use skein_store::{Ledger as _, SqliteLedger, Turn};
 use skein_wire::message::AttemptRef;
-use skein_wire::{FromAgent, OrderBody, StartOrder, ToAgent};
+use skein_wire::{FromAgent, OrderBody, ToAgent};
 
 use crate::agents::{Machine, Process};
 use crate::dice::Dice;
 use crate::ledger::Books;
+use crate::setup::{Counts, Mutant, Setup};
+use crate::things::{solutions, specs, start_order};
 
 const LEASE_MS: u64 = 10_000;
 const HEARTBEAT_MS: u64 = 2_000;
@@ -26,103 +27,6 @@ const HEARTBEAT_MS: u64 = 2_000;
 const FAULTS_MS: u64 = 60_000;
 /// And within this, ms.
 const QUIET_MS: u64 = 900_000;
-
-/// Kinds of fault, each of which can be left out.
-pub const KINDS: [&str; 8] = ["crash", "commit", "network", "cut", "reboot", "gateway", "control", "clock"];
-
-#[derive(Debug, Clone)]
-pub struct Setup {
-    pub items: u32,
-    pub agents: usize,
-    pub kinds: BTreeSet<&'static str>,
-    pub mutant: Option<Mutant>,
-}
-
-/// A defect put in on purpose, by the harness: production code has no way to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// Agents believe in a lease of an hour: what an agent without the check would do.
-    NoLeaseCheck,
-    /// A result of an older attempt is taken for the open one's: what an engine without the check would do.
-    NoGenerationCheck,
-    /// A retirement is written down at once, but the planner hears of it a turn later.
-    DrainOutside,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self { items: 200, agents: 20, kinds: KINDS.into(), mutant: None }
-    }
-}
-
-impl Setup {
-    /// The next smaller worlds.
-    pub fn smaller(&self) -> Vec<Self> {
-        let mut all = Vec::new();
-        if self.items > 8 {
-            all.push(Self { items: self.items / 2, ..self.clone() });
-        }
-        if self.agents > 1 {
-            all.push(Self { agents: self.agents / 2, ..self.clone() });
-        }
-        for kind in &self.kinds {
-            let mut kinds = self.kinds.clone();
-            kinds.remove(kind);
-            all.push(Self { kinds, ..self.clone() });
-        }
-        all
-    }
-}
-
-/// What was found; all but the last lines must be zero.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    pub lost: u64,
-    pub doubled: u64,
-    pub stuck: u64,
-    pub misassigned: u64,
-    pub killed: u64,
-    pub unowned: u64,
-    /// Two processes of one item at once, or a second start of what may start once.
-    pub overlap: u64,
-    /// More processes than slots, or company for what wants to be alone.
-    pub crowded: u64,
-    /// Answered, and not in the ledger afterwards.
-    pub forgotten: u64,
-    /// Success accepted for an attempt that no process of it earned.
-    pub unearned: u64,
-    pub crashes: u64,
-    pub reboots: u64,
-    pub cuts: u64,
-    pub again: u64,
-    pub story: Vec<String>,
-}
-
-impl Counts {
-    pub fn bad(&self) -> u64 {
-        [self.lost, self.doubled, self.stuck, self.misassigned, self.killed, self.unowned].iter().sum::<u64>()
-            + self.overlap
-            + self.crowded
-            + self.forgotten
-            + self.unearned
-    }
-    pub fn add(&mut self, other: &Self) {
-        self.lost += other.lost;
-        self.doubled += other.doubled;
-        self.stuck += other.stuck;
-        self.misassigned += other.misassigned;
-        self.killed += other.killed;
-        self.unowned += other.unowned;
-        self.overlap += other.overlap;
-        self.crowded += other.crowded;
-        self.forgotten += other.forgotten;
-        self.unearned += other.unearned;
-        self.crashes += other.crashes;
-        self.reboots += other.reboots;
-        self.cuts += other.cuts;
-        self.again += other.again;
-    }
-}
 
 /// What is under way.
 #[derive(Debug)]
@@ -137,6 +41,8 @@ enum Coming {
     Dial(usize),
     /// A client that has no answer yet asks again.
     Client(usize),
+    /// A person answers what asks.
+    Person,
     Fault,
 }
 
@@ -215,6 +121,7 @@ impl World {
             world.submit(n, 50 + 4_000 * n as u64);
         }
         world.later(500, Coming::Fault);
+        world.later(3_000, Coming::Person);
         world
     }
 
@@ -294,9 +201,14 @@ impl World {
         if !turn.is_empty() {
             if self.has("commit") && self.dice.chance(2) {
                 // The commit fails: nothing leaves, and the core is loaded anew.
-                let stored = self.ledger.as_mut().unwrap().load().unwrap();
-                self.core = Some(Core::new(Snapshot::load(stored), Self::settings(), self.now));
-                (0..self.machines.len()).for_each(|n| self.disconnect(n));
+                let mut snapshot = Snapshot::load(self.ledger.as_mut().unwrap().load().unwrap());
+                let before = self.core.take().unwrap();
+                for id in before.snapshot().instances.keys() {
+                    snapshot.set_live(id, before.snapshot().live(id));
+                }
+                self.core = Some(Core::reloaded(snapshot, Self::settings(), self.now));
+                let engine = self.engine;
+                self.later(1, Coming::EngineTick(engine));
                 return;
             }
             let row =
@@ -338,22 +250,22 @@ impl World {
                 let Place::Instance(id) = &order.attempt.place else { return };
                 let (attempt, generation) = (order.attempt.key, order.attempt.generation);
                 let body = OrderBody::Inline(Box::new(start_order(&order)));
-                self.to_agent(&id.to_string(), ToAgent::Start { attempt, generation, order: body });
+                self.send(&id.to_string(), ToAgent::Start { attempt, generation, order: body });
             }
             Output::Cancel { attempt, generation, place: Place::Instance(id), moving } => {
-                self.to_agent(&id.to_string(), ToAgent::Cancel { attempt, generation, moving });
+                self.send(&id.to_string(), ToAgent::Cancel { attempt, generation, moving });
             }
             Output::Recall { attempt, generation, instance } => {
-                self.to_agent(&instance.to_string(), ToAgent::Recall { attempt, generation });
+                self.send(&instance.to_string(), ToAgent::Recall { attempt, generation });
             }
             Output::Recorded { instance, attempts } => {
-                self.to_agent(&instance.to_string(), ToAgent::Recorded { attempts });
+                self.send(&instance.to_string(), ToAgent::Recorded { attempts });
             }
             Output::Lease { instance, heartbeat } => {
                 let lease = ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms: HEARTBEAT_MS };
-                self.to_agent(&instance.to_string(), lease);
+                self.send(&instance.to_string(), lease);
             }
-            Output::DrainAgent { instance, why } => self.to_agent(&instance.to_string(), ToAgent::Drain { why }),
+            Output::DrainAgent { instance, why } => self.send(&instance.to_string(), ToAgent::Drain { why }),
             Output::StartInGateway { order, resume } => self.invoke(&order, resume),
             _ => {}
         }
@@ -377,7 +289,7 @@ impl World {
     }
 
     /// On a connection what is sent arrives in order, or the connection breaks.
-    fn to_agent(&mut self, id: &str, message: ToAgent) {
+    fn send(&mut self, id: &str, message: ToAgent) {
         let Some(n) = self.machines.iter().position(|m| m.id.as_str() == id) else { return };
         let connection = self.machines[n].connection;
         if let Some(when) = self.arrival(n, connection, false) {
@@ -407,9 +319,9 @@ impl World {
         let Place::Gateway(solution) = order.attempt.place.clone() else { return };
         let order_ref = AttemptRef { attempt: key, generation };
         let (engine, now) = (self.engine, self.now);
-        let send = |event| Input::FromGateway { solution: solution.clone(), order: order_ref, event };
+        let news = |event| Input::FromGateway { solution: solution.clone(), order: order_ref, event };
         if !resume && self.has("gateway") && self.dice.chance(30) {
-            self.later(5, Coming::Engine(engine, None, send(GatewayEvent::NotTaken("full".into()))));
+            self.later(5, Coming::Engine(engine, None, news(GatewayEvent::NotTaken("full".into()))));
             return;
         }
         let known = self.invoked.contains_key(&key);
@@ -420,10 +332,10 @@ impl World {
             self.earned.insert(key);
         }
         let end = || GatewayEvent::Ended(Box::new(AttemptEnd::bare(EndCause::Succeeded)));
-        self.later(2, Coming::Engine(engine, None, send(GatewayEvent::Started)));
-        self.at(ends, Coming::Engine(engine, None, send(end())));
+        self.later(2, Coming::Engine(engine, None, news(GatewayEvent::Started)));
+        self.at(ends, Coming::Engine(engine, None, news(end())));
         if self.has("gateway") && self.dice.chance(100) {
-            self.at(ends.after_ms(700), Coming::Engine(engine, None, send(end())));
+            self.at(ends.after_ms(700), Coming::Engine(engine, None, news(end())));
         }
     }
 
@@ -435,6 +347,9 @@ impl World {
         if *runs > 1 {
             self.counts.again += 1;
             self.counts.overlap += u64::from(once);
+            if once {
+                self.books.blame(attempt.item, format!("{attempt} is a second start of what may start once"));
+            }
         }
     }
 
@@ -511,9 +426,15 @@ impl World {
             Coming::EngineTick(engine) => {
                 let due = self.core.as_ref().and_then(Core::next_wake).is_some_and(|wake| wake <= self.now);
                 if engine == self.engine && due {
-                    let answers = self.asking().into_iter().map(|item| Input::Answer { reply: 0, item, again: true });
-                    let answers = answers.collect();
-                    self.turn(answers);
+                    self.turn(Vec::new());
+                }
+            }
+            Coming::Person => {
+                self.later(3_000, Coming::Person);
+                let items = self.asking();
+                let answer = |item| Input::Answer { reply: 0, item, again: true };
+                if !items.is_empty() {
+                    self.turn(items.into_iter().map(answer).collect());
                 }
             }
             Coming::Dial(n) => self.dial(n),
@@ -634,8 +555,13 @@ impl World {
     }
 
     fn spawn(&mut self, n: usize, slot: usize, launch: u64, attempt: AttemptKey) {
-        let alive = self.machines.iter().flat_map(|m| m.processes.values());
-        self.counts.overlap += alive.filter(|p| p.attempt.item == attempt.item).count() as u64;
+        let of_item = |p: &&Process| p.attempt.item == attempt.item;
+        let alive: Vec<_> = self.machines.iter().flat_map(|m| m.processes.values()).filter(of_item).cloned().collect();
+        self.counts.overlap += alive.len() as u64;
+        if !alive.is_empty() {
+            let at = self.now;
+            self.books.blame(attempt.item, format!("{at:?}: {attempt} starts on a{n:02} while there is {alive:?}"));
+        }
         let invoked = self.invoked.iter().any(|(key, (ends, _))| key.item == attempt.item && *ends > self.now);
         self.counts.overlap += u64::from(invoked);
         self.ran(attempt);
@@ -711,11 +637,9 @@ impl World {
                 self.machines[n].reboot(self.now);
                 self.machines[n].up = false;
             }
-            30..=34 => {
-                if !self.machines[n].up {
-                    self.machines[n].up = true;
-                    self.later(5, Coming::Dial(n));
-                }
+            30..=34 if !self.machines[n].up => {
+                self.machines[n].up = true;
+                self.later(5, Coming::Dial(n));
             }
             35..=44 if self.has("control") => self.control(n),
             _ => {}
@@ -763,82 +687,8 @@ impl World {
         let rebuilt = Snapshot::load(stored);
         self.counts.forgotten += u64::from(rebuilt != *self.core.as_ref().unwrap().snapshot());
         if self.counts.bad() > 0 {
-            let from = self.books.story.len().saturating_sub(12);
-            self.counts.story = self.books.story.split_off(from);
+            self.counts.story = self.books.tell();
         }
         self.counts
     }
-}
-
-fn start_order(order: &OrderTo) -> StartOrder {
-    let node = &order.spec.thread.nodes[order.attempt.key.item.node.node as usize];
-    StartOrder {
-        engine: "sim".parse().unwrap(),
-        attempt: order.attempt.key,
-        generation: order.attempt.generation,
-        node: node.name.to_string(),
-        run: node.task.run.clone(),
-        env: BTreeMap::new(),
-        secret_env: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        cpu: node.task.needs.cpu.into(),
-        memory_mb: node.task.needs.memory_mb,
-        limit_ms: order.attempt.limit_ms,
-        grace_ms: node.task.grace_ms,
-        proprietary: None,
-    }
-}
-
-fn solutions() -> Vec<Solution> {
-    let own = Dedicated { price_per_hour: NanoUsd(1000), slots_max: None, timeout_ms: 86_400_000 };
-    let price = SharedPrice { per_request: NanoUsd(10), per_gb_s: NanoUsd(10), granularity_ms: 1, min_billed_ms: 1 };
-    let shared = |id: &str, concurrency| Solution {
-        id: id.parse().unwrap(),
-        kind: SolutionKind::Shared(Shared {
-            url: "http://127.0.0.1:1".into(),
-            timeout_ms: 900_000,
-            concurrency,
-            memory_mb_max: 2048,
-            price: price.clone(),
-            cold_start_ms: 100,
-            min_warm: 0,
-            os: "linux".into(),
-            arch: "x86_64".into(),
-        }),
-    };
-    vec![
-        Solution { id: "own".parse().unwrap(), kind: SolutionKind::Dedicated(own) },
-        shared("fn-a", 3),
-        shared("fn-b", 2),
-    ]
-}
-
-/// Three sessions that hold about `items` items of every kind.
-fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
-    let many = |percent: u32| (items * percent / 100).max(1);
-    let limits = serde_json::json!({"lost": 100_000, "refused": 100_000, "timed_out": 3});
-    let mixed = serde_json::json!({"name": "mixed", "tasks": {
-        "plain": {"command": ["x"], "array": many(30), "retries": 3, "retry": limits, "running_mode": "dedicated"},
-        "once": {"command": ["x"], "array": many(10), "on_lost": "fail", "running_mode": "dedicated"},
-        "asks": {"command": ["x"], "array": many(3), "on_lost": "ask", "running_mode": "dedicated"},
-        "move": {"command": ["x"], "array": many(7), "movable": true, "retry": limits, "running_mode": "dedicated"},
-        "then": {"command": ["x"], "array": many(5), "retry": limits, "after": [{"task": "plain", "when": "end"}]},
-        "last": {"command": ["x"], "retry": limits, "after": [{"task": "then", "when": "end"}, {"task": "once", "when": "end"}]},
-    }});
-    let heavy = serde_json::json!({"name": "heavy", "tasks": {
-        "alone": {"command": ["x"], "array": many(4), "cpu": 100, "retry": limits, "running_mode": "dedicated"},
-        "share": {"command": ["x"], "array": many(15), "cpu": 40, "retry": limits, "running_mode": "dedicated"},
-    }});
-    let hybrid = serde_json::json!({"name": "hybrid", "tasks": {
-        "any": {"command": ["x"], "array": many(25), "longest_run_s": 60, "expected_run_s": 1, "retry": limits,
-                "running_mode": "hybrid", "allowed_wait_s": 1},
-    }});
-    [mixed, heavy, hybrid].into_iter().map(|document| Arc::new(spec_of(document))).collect()
-}
-
-fn spec_of(document: serde_json::Value) -> SessionSpec {
-    let settled = skein_engine::config::Config::default().settle().unwrap();
-    let request = skein_api::StartRequest::default();
-    skein_engine::settle_document(document, &request, None, &"sim".parse().unwrap(), &settled).unwrap()
 }

@@ -22,6 +22,15 @@ impl Core {
             self.refuse(of, &why);
             return;
         }
+        // Also what is refused below: the engine may send it again before it hears of the refusal, and
+        // will then have given it to another.
+        self.remember(of);
+        if !self.lease.holds(now) {
+            // It was sent before the engine gave this instance up, perhaps. Kept for the next lease, it
+            // would start with the welcome, before the engine can say that it runs elsewhere by now.
+            self.refuse(of, "the agent's lease is over: nothing that was ordered before the next one starts");
+            return;
+        }
         if self.draining() {
             self.refuse(of, "the agent drains and takes nothing new");
             return;
@@ -30,7 +39,6 @@ impl Core {
             self.refuse(of, &format!("the agent already holds {HELD_MAX} attempts"));
             return;
         }
-        self.remember(of);
         self.supersede(now, of);
         if self.held.get(&of.attempt).is_some_and(|held| !matches!(held.phase, Phase::Ended { .. })) {
             self.refuse(of, "an older generation of the same attempt is still being stopped");

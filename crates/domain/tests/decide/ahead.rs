@@ -131,7 +131,9 @@ fn an_item_that_wants_an_instance_alone_does_not_starve() {
     let mut scene = scene(&["a", "b"], 2);
     let stream = scene.start_task(on_own(1_000));
     let placed = scene.pass().assignments;
-    placed.iter().for_each(|p| start(&mut scene, p.item.attempt(1)));
+    for p in &placed {
+        start(&mut scene, p.item.attempt(1));
+    }
     let alone = key(scene.start_task(with_cpu(CpuSetting::Exclusive, 1)), 0, 0);
     for round in 0.. {
         assert!(round < 20, "it never got an instance: {:?}", waits(&scene, alone));

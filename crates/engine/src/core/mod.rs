@@ -100,6 +100,12 @@ impl Core {
         }
     }
 
+    /// A core over what the ledger has open, after a turn that could not be written: whoever waits for
+    /// a gateway's answer still does, so nothing is taken up again.
+    pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp) -> Self {
+        Self { resume: false, ..Self::new(snapshot, settings, now) }
+    }
+
     /// What the planner sees.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
