@@ -256,7 +256,7 @@ impl Thread {
         if !turn.is_empty() {
             let row = Turn { turn: turn.turn, at: now, events: &turn.events, changes: &turn.changes, side: &turn.side };
             if let Err(error) = self.ledger.commit(&row) {
-                return self.recover(&turn, &error);
+                return self.recover(turn, &error);
             }
         }
         self.let_out(&mut turn);
@@ -281,7 +281,7 @@ impl Thread {
     }
 
     /// The turn is not in the ledger: nobody may act on it. Start again from what the ledger has.
-    fn recover(&mut self, turn: &TurnResult, error: &StoreError) {
+    fn recover(&mut self, turn: TurnResult, error: &StoreError) {
         tracing::error!(%error, "a turn could not be written; starting again from the ledger");
         for output in &turn.outputs {
             if let Output::Reply { reply, .. } = output {
@@ -298,7 +298,7 @@ impl Thread {
                 for (id, known) in live {
                     snapshot.set_live(&id, known);
                 }
-                self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now());
+                self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now(), turn.owed);
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read either; the engine stops");
@@ -320,6 +320,7 @@ fn merge(mut first: TurnResult, second: TurnResult) -> TurnResult {
     first.changes.extend(second.changes);
     first.side.extend(second.side);
     first.outputs.extend(second.outputs);
+    first.owed.extend(second.owed);
     first.lazy = second.lazy;
     first
 }

@@ -206,9 +206,9 @@ impl World {
                 for id in before.snapshot().instances.keys() {
                     snapshot.set_live(id, before.snapshot().live(id));
                 }
-                self.core = Some(Core::reloaded(snapshot, Self::settings(), self.now));
+                self.core = Some(Core::reloaded(snapshot, Self::settings(), self.now, turn.owed));
                 let engine = self.engine;
-                self.later(1, Coming::EngineTick(engine));
+                self.later(501, Coming::EngineTick(engine));
                 return;
             }
             let row =

@@ -135,8 +135,25 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// A copy, if nobody would say this again.
+    pub(super) fn said_once(&self) -> Option<Self> {
+        match self {
+            Self::Configure { settings, solutions } => {
+                Some(Self::Configure { settings: settings.clone(), solutions: solutions.clone() })
+            }
+            Self::FromGateway { event: GatewayEvent::Started, .. } => None,
+            Self::FromGateway { solution, order, event } => {
+                Some(Self::FromGateway { solution: solution.clone(), order: *order, event: event.clone() })
+            }
+            Self::OrderFailed { order, why } => Some(Self::OrderFailed { order: *order, why: why.clone() }),
+            _ => None,
+        }
+    }
+}
+
 /// News of an invocation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum GatewayEvent {
     /// The request is under way.
     Started,

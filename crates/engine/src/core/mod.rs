@@ -34,6 +34,8 @@ pub use output::{Answer, OrderTo, Output, Refusal, RefusalKind};
 
 /// Client keys remembered in memory; older ones are in the ledger, where the rim looks first.
 const RECENT_KEYS_MAX: usize = 100_000;
+/// After a turn that could not be written, the next is tried after this, ms, if nothing comes in.
+const OWED_MS: u64 = 500;
 
 /// What a turn produced: to be committed, then let out.
 #[derive(Debug, Default)]
@@ -50,6 +52,9 @@ pub struct TurnResult {
     pub outputs: Vec<Output>,
     /// Nobody waits for this turn's rows: it may be written with a later one.
     pub lazy: bool,
+    /// Inputs that nobody says a second time: if the turn cannot be written, the next core takes them
+    /// again ([`Core::reloaded`]). Clients are told and ask again; agents repeat what is not recorded.
+    pub owed: Vec<Input>,
 }
 
 impl TurnResult {
@@ -71,6 +76,8 @@ pub struct Core {
     next_wake: Option<Timestamp>,
     /// Orders to gateways that must be taken up again after a restart.
     resume: bool,
+    /// Taken by a turn that could not be written.
+    owed: Vec<Input>,
     /// Applied but not yet written (lazy turns), carried into the next turn.
     turn: TurnResult,
     now: Timestamp,
@@ -94,6 +101,7 @@ impl Core {
             repeated: BTreeMap::new(),
             next_wake: Some(now),
             resume: true,
+            owed: Vec::new(),
             turn: TurnResult::default(),
             now,
             ordinal: 0,
@@ -101,9 +109,11 @@ impl Core {
     }
 
     /// A core over what the ledger has open, after a turn that could not be written: whoever waits for
-    /// a gateway's answer still does, so nothing is taken up again.
-    pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp) -> Self {
-        Self { resume: false, ..Self::new(snapshot, settings, now) }
+    /// a gateway's answer still does, so nothing is taken up again. What the failed turn `owed` is taken
+    /// with the next input, or after [`OWED_MS`].
+    pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp, owed: Vec<Input>) -> Self {
+        let fresh = Self::new(snapshot, settings, now);
+        Self { resume: false, owed, next_wake: Some(now.after_ms(OWED_MS)), ..fresh }
     }
 
     /// What the planner sees.
@@ -130,7 +140,8 @@ impl Core {
         if std::mem::take(&mut self.resume) {
             self.resume_gateways();
         }
-        for input in inputs {
+        for input in std::mem::take(&mut self.owed).into_iter().chain(inputs) {
+            self.turn.owed.extend(input.said_once());
             self.take(input);
         }
         self.expire_leases();
