@@ -41,6 +41,29 @@ pub enum Event {
         /// Which.
         solution: SolutionId,
     },
+    /// A machine is to be made; the cloud hears its name after this is written.
+    InstanceWanted {
+        /// Its name.
+        instance: InstanceId,
+        /// Where.
+        solution: SolutionId,
+        /// What it will offer.
+        facts: InstanceFacts,
+        /// What for.
+        why: String,
+    },
+    /// The cloud was asked to make it.
+    InstanceRequested {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The cloud makes it.
+    InstanceBooting {
+        /// Which.
+        instance: InstanceId,
+        /// The cloud's name for it.
+        cloud_id: String,
+    },
     /// An agent said hello: its instance can take work.
     InstanceReady {
         /// Its name.
@@ -58,6 +81,29 @@ pub enum Event {
         instance: InstanceId,
         /// Why.
         why: String,
+    },
+    /// Nothing is on it: the cloud is asked to end it after this is written.
+    InstanceEnding {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// A cloud has a machine that bears our engine's identifier and that the ledger does not own.
+    OrphanFound {
+        /// Where.
+        solution: SolutionId,
+        /// Our name on it.
+        instance: InstanceId,
+        /// The cloud's.
+        cloud_id: String,
+        /// It is on the do-not-terminate list: it is left alone.
+        protected: bool,
+    },
+    /// It has been gone for so long that it is no longer listed.
+    InstanceForgotten {
+        /// Which.
+        instance: InstanceId,
     },
     /// It is not there any more.
     InstanceGone {
@@ -182,9 +228,15 @@ impl Event {
         match self {
             Self::SolutionSet { .. } => "solution_set",
             Self::SolutionRemoved { .. } => "solution_removed",
+            Self::InstanceWanted { .. } => "instance_wanted",
+            Self::InstanceRequested { .. } => "instance_requested",
+            Self::InstanceBooting { .. } => "instance_booting",
             Self::InstanceReady { .. } => "instance_ready",
             Self::InstanceDraining { .. } => "instance_draining",
+            Self::InstanceEnding { .. } => "instance_ending",
             Self::InstanceGone { .. } => "instance_gone",
+            Self::InstanceForgotten { .. } => "instance_forgotten",
+            Self::OrphanFound { .. } => "orphan_found",
             Self::SessionStarted { .. } => "session_started",
             Self::SessionStopping { .. } => "session_stopping",
             Self::SessionPaused { .. } => "session_paused",
@@ -225,9 +277,15 @@ impl Event {
             Self::Answered { item, .. } => item.session(),
             Self::SolutionSet { .. }
             | Self::SolutionRemoved { .. }
+            | Self::InstanceWanted { .. }
+            | Self::InstanceRequested { .. }
+            | Self::InstanceBooting { .. }
             | Self::InstanceReady { .. }
             | Self::InstanceDraining { .. }
-            | Self::InstanceGone { .. } => return None,
+            | Self::InstanceEnding { .. }
+            | Self::InstanceGone { .. }
+            | Self::InstanceForgotten { .. }
+            | Self::OrphanFound { .. } => return None,
         })
     }
 }

@@ -5,10 +5,12 @@
 //!                                     ^                             |
 //!                                     +---- hello (own server) -----+
 //! ```
-//! Own servers enter at `ready` when their agent joins and says hello; the earlier states wait for
-//! the cloud drivers. Failure paths: a lease that ends without a heartbeat takes any state to
-//! `gone` and every attempt there to `lost`; a hello with another boot id does the same for the
-//! attempts of the earlier boot, since the agent's children end with it.
+//! Own servers enter at `ready` when their agent joins and says hello, and go from `draining` to `gone`
+//! when it leaves. Machines (what a cloud makes for us) begin at `wanted`; docs/decisions/0008 has their
+//! whole life. Failure paths: a lease that ends without a heartbeat takes an own server to `gone` and a
+//! machine to `ending`, and every attempt there to `lost`; a hello with another boot id does the same
+//! for the attempts of the earlier boot, since the agent's children end with it. A machine that never
+//! says hello is ended; a hello of one that is ending or gone changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, SessionId, SolutionId};
+use crate::quantity::Timestamp;
 
 /// Where in its life an instance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,12 +89,30 @@ pub struct Instance {
     pub generation: u64,
     /// Sessions that hold it; free when empty [0064].
     pub held_by: std::collections::BTreeSet<SessionId>,
+    /// When its state, or whether it is free, last changed.
+    #[serde(default)]
+    pub since: Timestamp,
+    /// What the cloud knows of it, when we had it made.
+    #[serde(default)]
+    pub machine: Option<Machine>,
+}
+
+/// An instance that a cloud makes for us and ends for us.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The cloud's own name for it, once it is known. Ours is what it is asked by.
+    pub cloud_id: Option<String>,
 }
 
 impl Instance {
     /// Held by no session, and able to take work: a free agent.
     pub fn is_free(&self) -> bool {
         self.state == InstanceState::Ready && self.held_by.is_empty()
+    }
+
+    /// Was it asked for, and has no agent said hello from it yet?
+    pub fn is_coming(&self) -> bool {
+        self.state < InstanceState::Ready
     }
 }
 

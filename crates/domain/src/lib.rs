@@ -22,10 +22,10 @@ pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place
 
 pub use event::Event;
 pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
-pub use instance::{Instance, InstanceFacts, InstanceState, Live};
+pub use instance::{Instance, InstanceFacts, InstanceState, Live, Machine};
 pub use needs::{CpuSetting, Needs};
 pub use quantity::{Digest, NanoUsd, Timestamp};
 pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState, Tries};
-pub use solution::{Dedicated, Shared, SharedPrice, Solution, SolutionKind};
+pub use solution::{Dedicated, Machines, Shared, SharedPrice, Solution, SolutionKind};
 pub use task::{Balance, EnvValue, OnLost, RetryLimits, RunSpec, RunningMode, TaskSpec};
 pub use thread::{Link, NodeSpec, ThreadSpec, When};

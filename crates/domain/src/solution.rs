@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::SolutionId;
+use crate::instance::InstanceFacts;
 use crate::quantity::NanoUsd;
 
 /// One solution.
@@ -33,6 +34,28 @@ pub struct Dedicated {
     pub slots_max: Option<u32>,
     /// Longest run time when a task states none, ms.
     pub timeout_ms: u64,
+    /// The machines that may be made there; none when only people add instances.
+    #[serde(default)]
+    pub machines: Option<Machines>,
+}
+
+/// Machines of a solution: how many, and what each offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machines {
+    /// Kept even when nothing waits.
+    pub min: u32,
+    /// Most at a time, those that are being ended included.
+    pub max: u32,
+    /// One that no session has held for so long is ended, ms.
+    pub idle_ms: u64,
+    /// One whose agent has not said hello by then is ended, ms.
+    pub boot_ms: u64,
+    /// After the cloud made none, it is not asked for another for so long, ms.
+    pub avoid_ms: u64,
+    /// Interval at which what the cloud has is compared with the ledger, ms.
+    pub list_ms: u64,
+    /// What its agent is expected to offer; what it says when it comes holds from then on.
+    pub facts: InstanceFacts,
 }
 
 /// Facts of a shared solution.

@@ -40,6 +40,8 @@ pub(crate) struct App {
     pub connections: Connections,
     /// Invocations under way.
     pub gateways: Gateways,
+    /// Requests to clouds under way.
+    pub machines: crate::machines::Machines,
     /// API tokens.
     pub tokens: Tokens,
     /// Where the engine is reached.
@@ -73,6 +75,14 @@ impl App {
         let settled = self.settled();
         let advertised = settled.config.addresses.get("engine").cloned();
         advertised.unwrap_or_else(|| self.url.get().cloned().unwrap_or_default())
+    }
+
+    /// Where agents are to connect.
+    pub(crate) fn agents_url(&self) -> String {
+        let settled = self.settled();
+        let config = &settled.config;
+        let broker = config.addresses.get("broker").or(config.broker.url.as_ref()).cloned();
+        broker.unwrap_or_else(|| self.url())
     }
 
     /// A secret's value.

@@ -54,6 +54,9 @@ fn carry_out(app: &Arc<App>, output: Output) {
             let (lease_ms, heartbeat_ms) = (settled.settings.lease_ms, settled.heartbeat_ms);
             send(app, &instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
         }
+        Output::MakeMachine { solution, instance } => crate::machines::make(app, solution, instance),
+        Output::EndMachine { solution, instance } => crate::machines::end(app, solution, instance),
+        Output::ListMachines { solution } => crate::machines::list(app, solution),
         Output::Scale { solution, min_warm } => crate::gateway::scale(app, solution, min_warm),
         // The writer answers these itself.
         Output::Reply { .. } => {}

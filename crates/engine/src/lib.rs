@@ -20,6 +20,7 @@ mod http;
 mod keys;
 pub mod logging;
 mod logs;
+mod machines;
 mod maintain;
 mod metrics;
 mod order;
@@ -189,6 +190,7 @@ fn open_app(
         config: Arc::new(RwLock::new(Arc::new(settled))),
         connections: broker::Connections::default(),
         gateways: gateway::Gateways::new(http),
+        machines: machines::Machines::default(),
         tokens: tokens::Tokens::default(),
         url: OnceLock::new(),
         authority,

@@ -35,8 +35,8 @@ fn main() {
         all.add(&counts);
     }
     println!(
-        "engine crashes {}, agents started anew {}, cuts {}, honest re-executions {}",
-        all.crashes, all.reboots, all.cuts, all.again
+        "engine crashes {}, agents started anew {}, cuts {}, honest re-executions {}, machines made {}, orphans found {}",
+        all.crashes, all.reboots, all.cuts, all.again, all.made, all.orphans
     );
     println!(
         "overlaps {}, crowded {}, answered and forgotten {}, unearned {}",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skein_agent::core::{Core, CoreConfig, Input, Output};
 use skein_agent::spawner::{Exit, StopSignal};
-use skein_domain::{AttemptKey, InstanceFacts, InstanceId, Timestamp};
+use skein_domain::{AttemptKey, InstanceId, Timestamp};
 use skein_wire::message::AttemptRef;
 use skein_wire::{FromAgent, Hello};
 
@@ -21,6 +21,7 @@ pub struct Process {
 
 pub struct Machine {
     pub id: InstanceId,
+    pub solution: &'static str,
     pub boot: u32,
     pub slots: usize,
     pub up: bool,
@@ -40,9 +41,14 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(n: usize, slots: usize, skew: i64) -> Self {
-        let id = InstanceId::new(&format!("a{n:02}")).unwrap();
+        Self::named(InstanceId::new(&format!("a{n:02}")).unwrap(), "own", slots, skew)
+    }
+
+    /// One of a solution, with a name of its own.
+    pub fn named(id: InstanceId, solution: &'static str, slots: usize, skew: i64) -> Self {
         let mut machine = Self {
             id,
+            solution,
             boot: 1,
             slots,
             up: true,
@@ -136,19 +142,7 @@ impl Machine {
             engine: "sim".parse().unwrap(),
             instance: self.id.clone(),
             boot: self.boot.to_string(),
-            facts: InstanceFacts {
-                cpus: 4,
-                memory_mb: 4096,
-                storage_mb: 10_000,
-                os: "linux".into(),
-                arch: "x86_64".into(),
-                slots: u32::try_from(self.slots).unwrap(),
-                instance_type: None,
-                role: None,
-                image: None,
-                resources: BTreeMap::new(),
-                container: false,
-            },
+            facts: crate::things::facts(self.slots),
             holding: self.core.holding(),
             signature: String::new(),
             draining: self.core.draining(),

@@ -29,6 +29,11 @@ impl Books {
         self.culprit.get_or_insert(item);
     }
 
+    /// Something is wrong with no item.
+    pub fn say(&mut self, what: String) {
+        self.story.push(what);
+    }
+
     /// What happened to the item that is to blame and to the instances it was on; else the last events.
     pub fn tell(&mut self) -> Vec<String> {
         const LAST: usize = 20;
@@ -50,10 +55,13 @@ impl Books {
                 self.stopping.insert(*session);
             }
             Event::SessionEnded { .. } => self.sessions_ended += 1,
+            Event::OrphanFound { .. } => counts.orphans += 1,
             Event::InstanceReady { instance, .. } => {
                 self.going.remove(instance);
             }
-            Event::InstanceDraining { instance, .. } | Event::InstanceGone { instance, .. } => {
+            Event::InstanceDraining { instance, .. }
+            | Event::InstanceEnding { instance, .. }
+            | Event::InstanceGone { instance, .. } => {
                 self.going.insert(instance.clone());
             }
             Event::Assigned { attempt } => {

@@ -17,6 +17,7 @@
 #![allow(missing_docs, reason = "a test tool: names say it")]
 
 pub mod agents;
+mod cloud;
 pub mod dice;
 pub mod ledger;
 pub mod setup;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Kinds of fault, each of which can be left out.
-pub const KINDS: [&str; 8] = ["crash", "commit", "network", "cut", "reboot", "gateway", "control", "clock"];
+pub const KINDS: [&str; 9] = ["crash", "commit", "network", "cut", "reboot", "gateway", "control", "clock", "cloud"];
 
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -70,6 +70,9 @@ pub struct Counts {
     pub reboots: u64,
     pub cuts: u64,
     pub again: u64,
+    /// Machines that clouds made, and those that the ledger had to find by itself.
+    pub made: u64,
+    pub orphans: u64,
     pub story: Vec<String>,
 }
 
@@ -96,5 +99,7 @@ impl Counts {
         self.reboots += other.reboots;
         self.cuts += other.cuts;
         self.again += other.again;
+        self.made += other.made;
+        self.orphans += other.orphans;
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skein_domain::{Dedicated, NanoUsd, SessionSpec, Shared, SharedPrice, Solution, SolutionKind};
+use skein_domain::{
+    Dedicated, InstanceFacts, Machines, NanoUsd, SessionSpec, Shared, SharedPrice, Solution, SolutionKind,
+};
 use skein_engine::core::OrderTo;
 use skein_wire::StartOrder;
 
@@ -27,8 +29,40 @@ pub(crate) fn start_order(order: &OrderTo) -> StartOrder {
     }
 }
 
+/// The solution whose machines are made.
+pub(crate) const CLOUD: &str = "cloud";
+/// Slots of each of its machines.
+pub(crate) const CLOUD_SLOTS: usize = 2;
+
+/// What every machine offers.
+pub(crate) fn facts(slots: usize) -> InstanceFacts {
+    InstanceFacts {
+        cpus: 4,
+        memory_mb: 4096,
+        storage_mb: 10_000,
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        slots: u32::try_from(slots).unwrap(),
+        instance_type: None,
+        role: None,
+        image: None,
+        resources: BTreeMap::new(),
+        container: false,
+    }
+}
+
 pub(crate) fn solutions() -> Vec<Solution> {
-    let own = Dedicated { price_per_hour: NanoUsd(1000), slots_max: None, timeout_ms: 86_400_000 };
+    let own = Dedicated { price_per_hour: NanoUsd(1000), slots_max: None, timeout_ms: 86_400_000, machines: None };
+    let machines = Machines {
+        min: 1,
+        max: 6,
+        idle_ms: 5_000,
+        boot_ms: 40_000,
+        avoid_ms: 3_000,
+        list_ms: 7_000,
+        facts: facts(CLOUD_SLOTS),
+    };
+    let cloud = Dedicated { machines: Some(machines), ..own.clone() };
     let price = SharedPrice { per_request: NanoUsd(10), per_gb_s: NanoUsd(10), granularity_ms: 1, min_billed_ms: 1 };
     let shared = |id: &str, concurrency| Solution {
         id: id.parse().unwrap(),
@@ -46,6 +80,7 @@ pub(crate) fn solutions() -> Vec<Solution> {
     };
     vec![
         Solution { id: "own".parse().unwrap(), kind: SolutionKind::Dedicated(own) },
+        Solution { id: CLOUD.parse().unwrap(), kind: SolutionKind::Dedicated(cloud) },
         shared("fn-a", 3),
         shared("fn-b", 2),
     ]

@@ -8,23 +8,27 @@ use skein_agent::spawner::StopSignal;
 use skein_domain::decide::{Policy, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::{
-    AttemptEnd, AttemptKey, CpuSetting, EndCause, ItemKey, ItemState, OnLost, Place, SessionSpec, Timestamp,
+    AttemptEnd, AttemptKey, CpuSetting, EndCause, InstanceId, InstanceState, ItemKey, ItemState, OnLost, Place,
+    SessionSpec, Timestamp,
 };
-use skein_engine::core::{Core, GatewayEvent, Input, OrderTo, Output, Settings};
+use skein_engine::core::{CloudEvent, Core, GatewayEvent, Input, OrderTo, Output, Settings};
 use skein_store::{Ledger as _, SqliteLedger, Turn};
 use skein_wire::message::AttemptRef;
 use skein_wire::{FromAgent, OrderBody, ToAgent};
 
 use crate::agents::{Machine, Process};
+use crate::cloud::Cloud;
 use crate::dice::Dice;
 use crate::ledger::Books;
 use crate::setup::{Counts, Mutant, Setup};
-use crate::things::{solutions, specs, start_order};
+use crate::things::{CLOUD, CLOUD_SLOTS, solutions, specs, start_order};
 
 const LEASE_MS: u64 = 10_000;
 const HEARTBEAT_MS: u64 = 2_000;
 /// Faults happen for this long, ms; then everything must come to its end.
 const FAULTS_MS: u64 = 60_000;
+/// After the last session, machines come and go for this long, ms.
+const REST_MS: u64 = 180_000;
 /// And within this, ms.
 const QUIET_MS: u64 = 900_000;
 
@@ -43,6 +47,12 @@ enum Coming {
     Client(usize),
     /// A person answers what asks.
     Person,
+    /// The cloud is asked, and does it.
+    Make(u64, InstanceId),
+    End(u64, InstanceId),
+    List(u64),
+    /// A machine of a name appears: perhaps long after it was asked for.
+    Appear(InstanceId),
     Fault,
 }
 
@@ -69,7 +79,10 @@ pub struct World {
     runs: BTreeMap<ItemKey, u32>,
     earned: BTreeSet<AttemptKey>,
     invoked: BTreeMap<AttemptKey, (Timestamp, bool)>,
+    cloud: Cloud,
     faults: bool,
+    /// When the last session had ended.
+    over: Option<Timestamp>,
 }
 
 /// Plays the world of `seed` to its end.
@@ -111,7 +124,9 @@ impl World {
             runs: BTreeMap::new(),
             earned: BTreeSet::new(),
             invoked: BTreeMap::new(),
+            cloud: Cloud::default(),
             faults: true,
+            over: None,
         };
         world.start_engine();
         for n in 0..world.machines.len() {
@@ -267,8 +282,102 @@ impl World {
             }
             Output::DrainAgent { instance, why } => self.send(&instance.to_string(), ToAgent::Drain { why }),
             Output::StartInGateway { order, resume } => self.invoke(&order, resume),
+            Output::MakeMachine { instance, .. } => {
+                let ms = self.cloud_ms();
+                self.later(ms, Coming::Make(self.engine, instance));
+            }
+            Output::EndMachine { instance, .. } => {
+                let ms = self.cloud_ms();
+                self.later(ms, Coming::End(self.engine, instance));
+            }
+            Output::ListMachines { .. } => {
+                let ms = self.cloud_ms();
+                self.later(ms, Coming::List(self.engine));
+            }
             _ => {}
         }
+    }
+
+    /// How long a cloud takes to hear, ms.
+    fn cloud_ms(&mut self) -> u64 {
+        if self.has("cloud") && self.dice.chance(100) { self.dice.below(20_000) } else { 20 + self.dice.below(300) }
+    }
+
+    /// The driver of the engine's process that asked hears the answer, if it comes.
+    fn cloud_says(&mut self, engine: u64, event: CloudEvent) {
+        if self.has("cloud") && self.dice.chance(100) {
+            return;
+        }
+        let ms = self.cloud_ms();
+        let input = Input::FromCloud { solution: CLOUD.parse().unwrap(), event };
+        self.later(ms, Coming::Engine(engine, None, input));
+    }
+
+    /// The cloud is asked for a machine. What a dead engine asked for still comes.
+    fn make(&mut self, engine: u64, name: InstanceId) {
+        if engine == self.engine {
+            let event = CloudEvent::Asked(name.clone());
+            self.turn(vec![Input::FromCloud { solution: CLOUD.parse().unwrap(), event }]);
+        }
+        if self.cloud.ask(&name) {
+            if self.has("cloud") && self.dice.chance(80) {
+                let why = "no capacity".to_owned();
+                return self.cloud_says(engine, CloudEvent::NotMade { instance: name, why });
+            }
+            let never = self.has("cloud") && self.dice.chance(60);
+            let twice = self.has("cloud") && self.dice.chance(60);
+            for _ in 0..u32::from(!never) + u32::from(twice) {
+                let late = self.has("cloud") && self.dice.chance(100);
+                let ms = if late { self.dice.below(60_000) } else { 100 };
+                self.later(ms, Coming::Appear(name.clone()));
+            }
+        }
+        let cloud_id = self.cloud.id_of(&name).unwrap_or_else(|| "i-unknown".into());
+        self.cloud_says(engine, CloudEvent::Made { instance: name, cloud_id });
+    }
+
+    fn appear(&mut self, name: InstanceId) {
+        let skew = i64::try_from(self.dice.below(21)).unwrap() - 10;
+        let n = self.machines.len();
+        self.machines.push(Machine::named(name.clone(), CLOUD, CLOUD_SLOTS, skew));
+        self.cloud.make(name.clone(), n);
+        self.counts.made += 1;
+        // The join token is good for one of them: the other never gets in.
+        let first = self.machines.iter().filter(|m| m.id == name).count() == 1;
+        let boots = !self.has("cloud") || self.dice.chance(900);
+        if first && boots {
+            let ms = 2_000 + self.dice.below(8_000);
+            self.later(ms, Coming::Dial(n));
+        } else {
+            self.machines[n].up = false;
+        }
+    }
+
+    /// The cloud ends every machine of a name, and whatever runs there with it.
+    fn end_machines(&mut self, engine: u64, name: InstanceId) {
+        for n in self.cloud.end(&name) {
+            let open: Vec<_> = self.machines[n].processes.values().map(|p| p.attempt).collect();
+            let snapshot = self.core.as_ref().unwrap().snapshot();
+            let killed: Vec<_> = open.into_iter().filter(|key| snapshot.attempts.contains_key(key)).collect();
+            self.counts.killed += killed.len() as u64;
+            for key in killed {
+                self.books.blame(key.item, format!("{key} runs on {name}, which the cloud was asked to end"));
+            }
+            self.vanish(n);
+        }
+        self.cloud_says(engine, CloudEvent::Ended(name));
+    }
+
+    /// A machine is no more.
+    fn vanish(&mut self, n: usize) {
+        self.disconnect(n);
+        self.machines[n].reboot(self.now);
+        (self.machines[n].up, self.machines[n].left) = (false, true);
+    }
+
+    fn list_machines(&mut self, engine: u64) {
+        let event = CloudEvent::Listed { asked_at: self.now, machines: self.cloud.list() };
+        self.cloud_says(engine, event);
     }
 
     fn answered(&mut self, reply: u64, answer: Result<skein_engine::core::Answer, skein_engine::core::Refusal>) {
@@ -290,7 +399,7 @@ impl World {
 
     /// On a connection what is sent arrives in order, or the connection breaks.
     fn send(&mut self, id: &str, message: ToAgent) {
-        let Some(n) = self.machines.iter().position(|m| m.id.as_str() == id) else { return };
+        let Some(n) = self.machines.iter().position(|m| m.id.as_str() == id && m.connection != 0) else { return };
         let connection = self.machines[n].connection;
         if let Some(when) = self.arrival(n, connection, false) {
             self.at(when, Coming::Agent(n, connection, message));
@@ -373,7 +482,11 @@ impl World {
             self.happen(coming);
             let over = self.books.sessions_ended >= self.specs.len();
             if !self.faults && over && self.machines.iter().all(|m| m.processes.is_empty()) {
-                return;
+                // The clouds are to come to rest too: nothing but the minimum is left.
+                let since = *self.over.get_or_insert(self.now);
+                if self.now.ms_since(since) > REST_MS {
+                    return;
+                }
             }
             if self.now > end {
                 let open = self.core.as_ref().map_or(1, |core| core.snapshot().sessions.len());
@@ -389,7 +502,8 @@ impl World {
         self.faults = false;
         for n in 0..self.machines.len() {
             self.machines[n].cut_until = Timestamp(0);
-            if !self.machines[n].up || self.machines[n].left || self.machines[n].core.draining() {
+            let made = self.machines[n].solution == CLOUD;
+            if !made && (!self.machines[n].up || self.machines[n].left || self.machines[n].core.draining()) {
                 self.disconnect(n);
                 self.machines[n].reboot(self.now);
                 self.later(10, Coming::Dial(n));
@@ -443,6 +557,10 @@ impl World {
                     self.submit(n, 0);
                 }
             }
+            Coming::Make(engine, name) => self.make(engine, name),
+            Coming::End(engine, name) => self.end_machines(engine, name),
+            Coming::List(engine) => self.list_machines(engine),
+            Coming::Appear(name) => self.appear(name),
             Coming::Fault => self.fault(),
         }
     }
@@ -522,7 +640,7 @@ impl World {
         let lease_ms = if self.setup.mutant == Some(Mutant::NoLeaseCheck) { 3_600_000 } else { LEASE_MS };
         let welcome = ToAgent::Welcome { lease_ms, heartbeat_ms: HEARTBEAT_MS, lane_token: String::new() };
         self.later(2, Coming::Agent(n, connection, welcome));
-        let solution = "own".parse().unwrap();
+        let solution = self.machines[n].solution.parse().unwrap();
         self.later(2, Coming::Engine(engine, Some((n, connection)), Input::Hello { hello, solution }));
         self.last_on.insert((connection, true), self.now.after_ms(2));
         self.last_on.insert((connection, false), self.now.after_ms(2));
@@ -625,11 +743,16 @@ impl World {
                     self.disconnect(n);
                 }
             }
-            15..=24 if self.has("reboot") => {
+            15..=24 if self.has("reboot") && self.machines[n].up => {
                 self.counts.reboots += 1;
                 self.disconnect(n);
                 self.machines[n].reboot(self.now);
                 self.later(50, Coming::Dial(n));
+            }
+            25..=29 if self.has("cloud") && self.machines[n].solution == CLOUD => {
+                // The cloud loses it.
+                self.cloud.lose(n);
+                self.vanish(n);
             }
             25..=29 if self.has("reboot") => {
                 // It vanishes; another of that name may come much later.
@@ -637,6 +760,7 @@ impl World {
                 self.machines[n].reboot(self.now);
                 self.machines[n].up = false;
             }
+            25..=34 if self.machines[n].solution == CLOUD => {}
             30..=34 if !self.machines[n].up => {
                 self.machines[n].up = true;
                 self.later(5, Coming::Dial(n));
@@ -671,6 +795,23 @@ impl World {
         self.later(1, Coming::Engine(engine, None, input));
     }
 
+    /// Machines that the cloud has and the ledger does not, and the other way round; and more than are wanted.
+    fn without_owner(&mut self) -> u64 {
+        let snapshot = self.core.as_ref().unwrap().snapshot();
+        let solution = CLOUD.parse().unwrap();
+        let owned: BTreeSet<&InstanceId> =
+            snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Ending).collect();
+        let there: BTreeSet<&InstanceId> = self.cloud.names().collect();
+        let mut wrong: Vec<String> = owned.symmetric_difference(&there).map(ToString::to_string).collect();
+        if there.len() != 1 {
+            wrong.push(format!("{} machines, 1 wanted", there.len()));
+        }
+        for name in &wrong {
+            self.books.say(format!("!! {name} is without owner: ledger {owned:?}, cloud {there:?}"));
+        }
+        wrong.len() as u64
+    }
+
     fn finish(mut self) -> Counts {
         let core = self.core.as_ref().unwrap();
         let reader = self.ledger.as_ref().unwrap().reader().unwrap();
@@ -683,6 +824,7 @@ impl World {
         } else {
             0
         };
+        self.counts.unowned += self.without_owner();
         let stored = self.ledger.as_mut().unwrap().load().unwrap();
         let rebuilt = Snapshot::load(stored);
         self.counts.forgotten += u64::from(rebuilt != *self.core.as_ref().unwrap().snapshot());

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place, Withdrawal};
 use crate::event::{Event, Then};
-use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
-use crate::instance::{Instance, InstanceState};
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
+use crate::instance::{Instance, InstanceFacts, InstanceState, Machine};
 use crate::quantity::Timestamp;
 use crate::session::{Hold, ItemEnd, ItemState, Node, Session, SessionSpec, SessionState, Tally, Tries};
 use crate::thread::When;
@@ -28,33 +28,22 @@ impl Snapshot {
                 self.touched.solutions.insert(solution.clone());
                 self.solutions.remove(solution);
             }
-            Event::InstanceReady { instance, solution, facts, boot } => {
-                let held_by = self.instances.get(instance).map(|i| i.held_by.clone()).unwrap_or_default();
-                let known = Instance {
-                    id: instance.clone(),
-                    solution: solution.clone(),
-                    state: InstanceState::Ready,
-                    facts: facts.clone(),
-                    boot: boot.clone(),
-                    generation: turn,
-                    held_by,
-                };
-                self.instances.insert(instance.clone(), known);
-                self.instance_changed(instance);
-            }
-            Event::InstanceDraining { instance, .. } => {
-                if self.instances.get(instance).is_some_and(|i| i.state < InstanceState::Draining) {
-                    self.set_instance_state(turn, instance, InstanceState::Draining);
-                }
-            }
-            Event::InstanceGone { instance, .. } => self.set_instance_state(turn, instance, InstanceState::Gone),
+            Event::InstanceWanted { .. }
+            | Event::InstanceRequested { .. }
+            | Event::InstanceBooting { .. }
+            | Event::InstanceReady { .. }
+            | Event::InstanceDraining { .. }
+            | Event::InstanceEnding { .. }
+            | Event::InstanceGone { .. }
+            | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
+            Event::OrphanFound { .. } => {}
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
             Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),
             Event::SessionResumed { session, .. } => self.set_session_state(*session, SessionState::Running),
             Event::SessionEnded { session, outcome } => self.end_session(at, *session, SessionState::Ended(*outcome)),
             Event::InstanceHeld { instance, session } => self.hold(at, instance, *session),
-            Event::InstanceReleased { instance, session, .. } => self.release(instance, *session),
+            Event::InstanceReleased { instance, session, .. } => self.release(at, instance, *session),
             Event::NodeCancelled { node, .. } => self.cancel_node(at, *node),
             Event::Assigned { attempt } => self.assign(attempt),
             Event::Sent { attempt } => self.set_attempt(*attempt, |a| {
@@ -79,12 +68,62 @@ impl Snapshot {
         self.index_instance_anew(instance);
     }
 
-    fn set_instance_state(&mut self, turn: u64, id: &InstanceId, state: InstanceState) {
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.state = state;
-            instance.generation = turn;
+    fn apply_to_instance(&mut self, turn: u64, at: Timestamp, event: &Event) {
+        let only_to = |from: fn(InstanceState) -> bool, to| (from, to);
+        let (id, (from, to)) = match event {
+            Event::InstanceWanted { instance, solution, facts, .. } => {
+                let machine = Some(Machine::default());
+                return self.put_instance((turn, at), InstanceState::Wanted, instance, solution, facts, "", machine);
+            }
+            Event::InstanceReady { instance, solution, facts, boot } => {
+                let machine = self.instances.get(instance).and_then(|i| i.machine.clone());
+                return self.put_instance((turn, at), InstanceState::Ready, instance, solution, facts, boot, machine);
+            }
+            Event::InstanceForgotten { instance } => {
+                self.instances.remove(instance);
+                self.live.remove(instance);
+                return self.instance_changed(instance);
+            }
+            Event::InstanceRequested { instance } => {
+                (instance, only_to(|state| state == InstanceState::Wanted, InstanceState::Requested))
+            }
+            Event::InstanceBooting { instance, cloud_id } => {
+                if let Some(known) = self.instances.get_mut(instance) {
+                    known.machine = Some(Machine { cloud_id: Some(cloud_id.clone()) });
+                }
+                (instance, only_to(|state| state < InstanceState::Booting, InstanceState::Booting))
+            }
+            Event::InstanceDraining { instance, .. } => {
+                (instance, only_to(|state| state < InstanceState::Draining, InstanceState::Draining))
+            }
+            Event::InstanceEnding { instance, .. } => {
+                (instance, only_to(|state| state < InstanceState::Ending, InstanceState::Ending))
+            }
+            Event::InstanceGone { instance, .. } => (instance, only_to(|_| true, InstanceState::Gone)),
+            _ => return,
+        };
+        if let Some(instance) = self.instances.get_mut(id).filter(|i| from(i.state)) {
+            (instance.state, instance.generation, instance.since) = (to, turn, at);
             self.instance_changed(id);
         }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one row")]
+    fn put_instance(
+        &mut self,
+        (generation, since): (u64, Timestamp),
+        state: InstanceState,
+        id: &InstanceId,
+        solution: &SolutionId,
+        facts: &InstanceFacts,
+        boot: &str,
+        machine: Option<Machine>,
+    ) {
+        let held_by = self.instances.get(id).map(|i| i.held_by.clone()).unwrap_or_default();
+        let (id, solution, facts, boot) = (id.clone(), solution.clone(), facts.clone(), boot.to_owned());
+        let known = Instance { id: id.clone(), solution, state, facts, boot, generation, held_by, since, machine };
+        self.instances.insert(id.clone(), known);
+        self.instance_changed(&id);
     }
 
     fn set_session_state(&mut self, id: SessionId, state: SessionState) {
@@ -138,6 +177,7 @@ impl Snapshot {
             self.index.idle.remove(&(hold.idle_since, id, instance.clone()));
             if let Some(held) = self.instances.get_mut(instance) {
                 held.held_by.remove(&id);
+                held.since = at;
                 self.touched.instances.insert(instance.clone());
                 self.index_instance(instance);
             }
@@ -162,9 +202,10 @@ impl Snapshot {
         self.index_instance(id);
     }
 
-    fn release(&mut self, id: &InstanceId, session_id: SessionId) {
+    fn release(&mut self, at: Timestamp, id: &InstanceId, session_id: SessionId) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.held_by.remove(&session_id);
+            instance.since = at;
             self.touched.instances.insert(id.clone());
             self.index_instance(id);
         }

@@ -21,6 +21,8 @@ pub enum Change {
     SolutionGone(SolutionId),
     /// An instance.
     Instance(Instance),
+    /// An instance that is no longer listed.
+    InstanceForgotten(InstanceId),
     /// A session, as it is now (its spec is written once, when `new`).
     Session {
         /// The session.
@@ -109,7 +111,10 @@ impl Snapshot {
                 None => Change::SolutionGone(id),
             });
         }
-        changes.extend(touched.instances.iter().filter_map(|id| self.instances.get(id).cloned()).map(Change::Instance));
+        changes.extend(touched.instances.into_iter().map(|id| match self.instances.get(&id) {
+            Some(instance) => Change::Instance(instance.clone()),
+            None => Change::InstanceForgotten(id),
+        }));
         for id in &touched.sessions {
             if let Some(session) = self.sessions.get(id) {
                 let new = touched.new_sessions.contains(id);

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn an_instance_charges_the_share_it_sets_aside() {
-        let dedicated = Dedicated { price_per_hour: NanoUsd(36_000_000), slots_max: None, timeout_ms: 0 };
+        let dedicated =
+            Dedicated { price_per_hour: NanoUsd(36_000_000), slots_max: None, timeout_ms: 0, machines: None };
         let cost = |cpu| on_instance(&dedicated, 4, cpu, 1000);
         assert_eq!(cost(CpuSetting::Exclusive), NanoUsd(10_000));
         assert_eq!(cost(CpuSetting::AtLeast(40)), NanoUsd(4_000));

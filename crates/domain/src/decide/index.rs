@@ -8,6 +8,7 @@ use super::rooms::Rooms;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
+use crate::instance::{Instance, InstanceState};
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Timestamp;
 use crate::session::{Node, SessionSpec, SessionState};
@@ -117,6 +118,16 @@ fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: 
 }
 
 /// The indices.
+/// Where a machine, or what is gone, stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Life {
+    solution: SolutionId,
+    state: InstanceState,
+    since: Timestamp,
+    free: bool,
+}
+
+/// Everything derived.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Nodes of running sessions with items to place, by class, by when the first of them could be.
@@ -139,6 +150,14 @@ pub struct Index {
     pub(super) rooms: Rooms,
     /// Instances with more attempts than slots: the rest waits there for a slot.
     pub over: BTreeSet<InstanceId>,
+    /// Machines that are not gone, by solution and state.
+    pub(super) machines: BTreeMap<SolutionId, BTreeMap<InstanceState, BTreeSet<InstanceId>>>,
+    /// Free machines, by since when.
+    pub(super) free_machines: BTreeSet<(Timestamp, InstanceId)>,
+    /// What is gone, by since when.
+    pub(super) gone: BTreeSet<(Timestamp, InstanceId)>,
+    /// Where each stands in the three above.
+    lives: BTreeMap<InstanceId, Life>,
     /// Draining instances.
     pub draining: BTreeSet<InstanceId>,
     /// Paused sessions.
@@ -163,6 +182,10 @@ impl PartialEq for Index {
             && self.items_open == other.items_open
             && self.over == other.over
             && self.draining == other.draining
+            && self.lives == other.lives
+            && self.machines == other.machines
+            && self.free_machines == other.free_machines
+            && self.gone == other.gone
             && self.paused == other.paused
             && self.idle == other.idle
     }
@@ -200,6 +223,38 @@ impl Index {
     pub fn load_of(&self, instance: &InstanceId) -> &Load {
         static NOTHING: LazyLock<Load> = LazyLock::new(Load::default);
         self.loads.get(instance).unwrap_or(&NOTHING)
+    }
+
+    /// Puts an instance where its state and its being free say.
+    pub(super) fn set_life(&mut self, id: &InstanceId, instance: Option<&Instance>) {
+        let life = instance.filter(|i| i.machine.is_some() || i.state == InstanceState::Gone).map(|i| Life {
+            solution: i.solution.clone(),
+            state: i.state,
+            since: i.since,
+            free: i.is_free(),
+        });
+        if self.lives.get(id) == life.as_ref() {
+            return;
+        }
+        if let Some(before) = self.lives.remove(id) {
+            self.free_machines.remove(&(before.since, id.clone()));
+            self.gone.remove(&(before.since, id.clone()));
+            let by_state = self.machines.entry(before.solution.clone()).or_default();
+            by_state.entry(before.state).or_default().remove(id);
+            by_state.retain(|_, ids| !ids.is_empty());
+            self.machines.retain(|_, by_state| !by_state.is_empty());
+        }
+        let Some(life) = life else { return };
+        if life.state == InstanceState::Gone {
+            self.gone.insert((life.since, id.clone()));
+        } else {
+            let by_state = self.machines.entry(life.solution.clone()).or_default();
+            by_state.entry(life.state).or_default().insert(id.clone());
+            if life.free {
+                self.free_machines.insert((life.since, id.clone()));
+            }
+        }
+        self.lives.insert(id.clone(), life);
     }
 
     pub(super) fn more_items(&mut self, user: &UserName, count: u64) {

@@ -24,6 +24,7 @@ pub mod reason;
 pub mod retry;
 mod rooms;
 pub mod running_mode;
+pub mod scale;
 pub mod settle;
 pub mod snapshot;
 mod withdraw;

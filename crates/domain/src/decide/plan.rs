@@ -17,7 +17,8 @@ use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
 use crate::attempt::{Place, Withdrawal};
 use crate::event::Event;
-use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, UserName};
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, UserName};
+use crate::instance::InstanceFacts;
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{HoldPolicy, ItemState, Session};
 use crate::task::Profile;
@@ -70,6 +71,17 @@ pub struct Waiting {
     pub of_class: bool,
 }
 
+/// A machine to be made; its name is given when the plan becomes events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMachine {
+    /// Where.
+    pub solution: SolutionId,
+    /// What it will offer.
+    pub facts: InstanceFacts,
+    /// What for.
+    pub why: String,
+}
+
 /// What is to be done. Concrete: whoever carries it out chooses nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -81,6 +93,14 @@ pub struct Plan {
     pub releases: Vec<Release>,
     /// Attempts asked back.
     pub withdrawn: Vec<Withdrawn>,
+    /// Machines to be made.
+    pub wanted: Vec<NewMachine>,
+    /// Free machines to be marked as going, and why.
+    pub drained: Vec<(InstanceId, String)>,
+    /// Machines that the cloud is to end, and why.
+    pub ended: Vec<(InstanceId, String)>,
+    /// What has been gone for long.
+    pub forgotten: Vec<InstanceId>,
     /// Classes that found no place.
     pub waiting: Vec<Waiting>,
     /// When time alone would change the answer.
@@ -106,6 +126,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
     };
     pass.place();
     pass.release();
+    super::scale::scale(&mut pass);
     super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
     if let Some(at) = pass.overlay.kept_next {
         pass.plan.wake_at(at);
@@ -120,7 +141,13 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
 impl Plan {
     /// Is there anything to carry out?
     pub fn is_idle(&self) -> bool {
-        self.assignments.is_empty() && self.releases.is_empty() && self.withdrawn.is_empty()
+        self.assignments.is_empty()
+            && self.releases.is_empty()
+            && self.withdrawn.is_empty()
+            && self.wanted.is_empty()
+            && self.drained.is_empty()
+            && self.ended.is_empty()
+            && self.forgotten.is_empty()
     }
 
     /// Why the items of a node that is ready found no place, as far as this plan says.
@@ -137,10 +164,10 @@ impl Plan {
     }
 }
 
-struct Pass<'a> {
-    overlay: Overlay<'a>,
-    now: Timestamp,
-    plan: Plan,
+pub(super) struct Pass<'a> {
+    pub(super) overlay: Overlay<'a>,
+    pub(super) now: Timestamp,
+    pub(super) plan: Plan,
     /// Items of a node given out by this pass.
     taken: BTreeMap<NodeKey, Taken>,
     /// First nodes of `together` sets looked at in this pass.
@@ -315,6 +342,22 @@ impl<'a> Pass<'a> {
         })
     }
 
+    /// Items of a node that could start now and that this pass has not given out.
+    pub(super) fn left(&self, key: NodeKey) -> u32 {
+        let Some(node) = self.overlay.snapshot.node(key) else { return 0 };
+        let taken = self.taken.get(&key).copied().unwrap_or_default();
+        let due = node.retry.iter().take_while(|(at, _)| *at <= self.now).count();
+        let retries = u32::try_from(due).unwrap_or(u32::MAX).saturating_sub(taken.retries);
+        node.untouched().saturating_sub(taken.untouched).saturating_add(retries)
+    }
+
+    /// The same of a class.
+    pub(super) fn left_of(&self, class: &Class) -> u32 {
+        let nodes = self.overlay.snapshot.index.ready.get(class).into_iter().flatten();
+        let left = nodes.filter(|(since, _)| *since <= self.now).map(|(_, node)| self.left(*node));
+        left.fold(0, u32::saturating_add)
+    }
+
     fn count_taken(&mut self, next: NextItem) {
         let taken = self.taken.entry(next.item.node).or_default();
         if next.number > 1 { taken.retries += 1 } else { taken.untouched += 1 }
@@ -487,7 +530,12 @@ impl<'a> Pass<'a> {
         let snapshot = self.overlay.snapshot;
         for (since, session_id, instance) in &snapshot.index.idle {
             let Some(session) = snapshot.sessions.get(session_id) else { continue };
-            let HoldPolicy::IdleMs(idle_ms) = session.spec.thread.hold else { continue };
+            // What is going is given back at once.
+            let idle_ms = match session.spec.thread.hold {
+                _ if snapshot.index.draining.contains(instance) => 0,
+                HoldPolicy::IdleMs(idle_ms) => idle_ms,
+                HoldPolicy::SessionEnd => continue,
+            };
             let used = |a: &Assignment| a.item.session() == *session_id && a.place == Place::Instance(instance.clone());
             if self.plan.assignments.iter().any(used) {
                 continue;
@@ -526,6 +574,14 @@ impl Plan {
             instance: r.instance,
             session: r.session,
             why: "idle for as long as the session keeps it".to_owned(),
+        }));
+        events.extend(self.drained.into_iter().map(|(instance, why)| Event::InstanceDraining { instance, why }));
+        events.extend(self.ended.into_iter().map(|(instance, why)| Event::InstanceEnding { instance, why }));
+        events.extend(self.forgotten.into_iter().map(|instance| Event::InstanceForgotten { instance }));
+        events.extend(self.wanted.into_iter().enumerate().filter_map(|(ordinal, machine)| {
+            let NewMachine { solution, facts, why } = machine;
+            let instance = Self::name(&solution, generation, ordinal)?;
+            Some(Event::InstanceWanted { instance, solution, facts, why })
         }));
         events
     }

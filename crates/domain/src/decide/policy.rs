@@ -36,6 +36,8 @@ pub struct Policy {
     pub user_items_max: Option<u64>,
     /// Most items of all users that have not ended.
     pub items_max: Option<u64>,
+    /// What is gone is no longer listed after this, ms.
+    pub forget_gone_ms: u64,
     /// Instances that are never ended, whatever their load.
     pub do_not_terminate: BTreeSet<InstanceId>,
 }
@@ -68,6 +70,7 @@ impl Default for Policy {
             weights: BTreeMap::new(),
             user_items_max: None,
             items_max: None,
+            forget_gone_ms: 24 * 3_600_000,
             do_not_terminate: BTreeSet::new(),
         }
     }

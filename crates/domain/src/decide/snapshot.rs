@@ -9,6 +9,7 @@ use super::rooms::{Holder, Kind, Room};
 use crate::attempt::Attempt;
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::{Instance, InstanceState, Live};
+use crate::quantity::Timestamp;
 use crate::session::Session;
 use crate::solution::Solution;
 
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub attempts: BTreeMap<AttemptKey, Attempt>,
     /// Connections and measurements.
     pub(super) live: BTreeMap<InstanceId, Live>,
+    /// Solutions that made no machine when asked, and until when they are not asked again.
+    pub(super) avoided: BTreeMap<SolutionId, Timestamp>,
     /// Derived from the above; rebuilt on load.
     pub(super) index: Index,
     /// Changed since [`Snapshot::take_changes`].
@@ -92,6 +95,20 @@ impl Snapshot {
         self.index_instance(instance);
     }
 
+    /// Asks a solution for no machine until then. Not an event: it is gone after a restart.
+    pub fn avoid(&mut self, solution: &SolutionId, until: Timestamp) {
+        self.avoided.insert(solution.clone(), until);
+    }
+
+    /// Machines of a solution in these states.
+    pub fn machines_in(
+        &self,
+        solution: &SolutionId,
+        states: std::ops::RangeInclusive<InstanceState>,
+    ) -> impl Iterator<Item = &InstanceId> {
+        self.index.machines.get(solution).into_iter().flat_map(move |by| by.range(states.clone())).flat_map(|(_, m)| m)
+    }
+
     /// Open attempts on an instance.
     pub fn attempts_on(&self, instance: &InstanceId) -> impl Iterator<Item = &Attempt> {
         self.index.on_instance.get(instance).into_iter().flatten().filter_map(|key| self.attempts.get(key))
@@ -139,8 +156,10 @@ impl Snapshot {
         let live = self.live(id);
         let Some(instance) = self.instances.get(id) else {
             self.index.rooms.set_member(id, None);
+            self.index.set_life(id, None);
             return;
         };
+        self.index.set_life(id, Some(instance));
         let load = self.index.load_of(id);
         let usable = instance.state == InstanceState::Ready && live.connected;
         let holder = Holder::of(instance.held_by.iter().copied());

@@ -103,7 +103,7 @@ pub fn facts(slots: u32) -> InstanceFacts {
 
 /// A dedicated solution; `price` in nano-USD per hour.
 pub fn dedicated(id: &str, price: i64) -> Solution {
-    let kind = Dedicated { price_per_hour: NanoUsd(price), slots_max: None, timeout_ms: 3_600_000 };
+    let kind = Dedicated { price_per_hour: NanoUsd(price), slots_max: None, timeout_ms: 3_600_000, machines: None };
     Solution { id: name(id), kind: SolutionKind::Dedicated(kind) }
 }
 

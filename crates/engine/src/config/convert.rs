@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use skein_domain::decide::{Algorithm, Policy};
 use skein_domain::draft::TaskDefaults;
 use skein_domain::{
-    Balance, CpuSetting, Dedicated, EngineId, HoldPolicy, NanoUsd, RunningMode, Shared, SharedPrice, Solution,
-    SolutionId, SolutionKind,
+    Balance, CpuSetting, Dedicated, EngineId, HoldPolicy, InstanceFacts, Machines, NanoUsd, RunningMode, Shared,
+    SharedPrice, Solution, SolutionId, SolutionKind,
 };
 use skein_store::Limits;
 
-use super::{BadConfig, Config, SharedConfig, SolutionConfig};
+use super::{BadConfig, Config, MachinesConfig, SharedConfig, SolutionConfig};
 use crate::core::Settings;
 
 /// The solution that is always there.
@@ -195,6 +195,7 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             user_items_max: b.user_items_max,
             items_max: b.items_max,
+            forget_gone_ms: ms("retention.gone_hours", self.retention.gone_hours.map(|h| h * 3600.0), DAY_S)?,
             do_not_terminate: protect,
         })
     }
@@ -242,7 +243,8 @@ impl Config {
     fn solutions(&self) -> Result<Vec<Solution>, BadConfig> {
         let mut all = Vec::new();
         if !self.solutions.contains_key(OWN) {
-            let own = SolutionConfig::Dedicated { price_per_hour_usd: 0.0, slots_max: None, timeout_s: None };
+            let own =
+                SolutionConfig::Dedicated { price_per_hour_usd: 0.0, slots_max: None, timeout_s: None, machines: None };
             all.push(self.solution(OWN, &own)?);
         }
         for (id, solution) in &self.solutions {
@@ -254,11 +256,12 @@ impl Config {
     fn solution(&self, id: &str, config: &SolutionConfig) -> Result<Solution, BadConfig> {
         let key = format!("solutions.{id}");
         let kind = match config {
-            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s } => {
+            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s, machines } => {
                 SolutionKind::Dedicated(Dedicated {
                     price_per_hour: usd(&format!("{key}.price_per_hour_usd"), *price_per_hour_usd)?,
                     slots_max: self.vm_slots(id)?.or(*slots_max),
                     timeout_ms: ms(&format!("{key}.timeout_s"), *timeout_s, DAY_S)?,
+                    machines: machines.as_deref().map(|m| machine_facts(&format!("{key}.machines"), m)).transpose()?,
                 })
             }
             SolutionConfig::Shared(shared) => SolutionKind::Shared(shared_facts(&key, shared)?),
@@ -286,6 +289,41 @@ struct VmConfig {
     /// The user's own additions.
     #[serde(rename = "custom")]
     _custom: serde_json::Value,
+}
+
+fn machine_facts(key: &str, config: &MachinesConfig) -> Result<Machines, BadConfig> {
+    for (name, command) in [("create", &config.create), ("end", &config.end), ("list", &config.list)] {
+        if command.first().is_none_or(String::is_empty) {
+            return Err(wrong(format!("{key}.{name}"), "give a program and its arguments"));
+        }
+    }
+    if config.min > config.max {
+        return Err(wrong(format!("{key}.min"), format!("it is over max ({})", config.max)));
+    }
+    ms(&format!("{key}.command_s"), config.command_s, 120.0)?;
+    let cpus = config.cpus.unwrap_or(1).max(1);
+    let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    Ok(Machines {
+        min: config.min,
+        max: config.max,
+        idle_ms: ms(&format!("{key}.idle_s"), config.idle_s, 300.0)?,
+        boot_ms: ms(&format!("{key}.boot_s"), config.boot_s, 600.0)?,
+        avoid_ms: ms(&format!("{key}.avoid_s"), config.avoid_s, 30.0)?,
+        list_ms: ms(&format!("{key}.list_s"), config.list_s, 60.0)?.max(1000),
+        facts: InstanceFacts {
+            cpus,
+            memory_mb: config.memory_mb.unwrap_or(1024),
+            storage_mb: config.storage_mb.unwrap_or(10_240),
+            os: config.os.as_deref().unwrap_or("linux").into(),
+            arch: config.arch.as_deref().unwrap_or(std::env::consts::ARCH).into(),
+            slots: config.slots.unwrap_or(cpus).max(1),
+            instance_type: text(&config.instance_type),
+            role: text(&config.role),
+            image: text(&config.image),
+            resources: config.resources.iter().map(|(name, n)| (Arc::from(name.as_str()), *n)).collect(),
+            container: config.container,
+        },
+    })
 }
 
 fn shared_facts(key: &str, shared: &SharedConfig) -> Result<Shared, BadConfig> {

@@ -142,9 +142,81 @@ pub enum SolutionConfig {
         /// Longest run time of tasks that state none, s (default one day).
         #[serde(default)]
         timeout_s: Option<f64>,
+        /// Machines that are made and ended as work comes and goes.
+        #[serde(default)]
+        machines: Option<Box<MachinesConfig>>,
     },
     /// A gateway.
     Shared(SharedConfig),
+}
+
+/// Machines of a solution, made and ended by commands of yours.
+///
+/// Each command gets `SKEIN_ENGINE` (this engine's identifier: put it on the machine as a tag),
+/// `SKEIN_SOLUTION` and, but for `list`, `SKEIN_NAME` (the machine's name, a tag too).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MachinesConfig {
+    /// Makes a machine of this name, unless there is one, whose agent joins with `SKEIN_URL` and
+    /// `SKEIN_JOIN`; prints the cloud's name for it. Ending with 75 says: no capacity now.
+    pub create: Vec<String>,
+    /// Ends every machine of this name; none is fine.
+    pub end: Vec<String>,
+    /// Prints a line `NAME CLOUD_NAME` for each machine with this engine's identifier.
+    pub list: Vec<String>,
+    /// Longest run of one command, s (default 120).
+    #[serde(default)]
+    pub command_s: Option<f64>,
+    /// Kept even when nothing waits (default 0).
+    #[serde(default)]
+    pub min: u32,
+    /// Most at a time.
+    pub max: u32,
+    /// One that no session has held for so long is ended, s (default 300).
+    #[serde(default)]
+    pub idle_s: Option<f64>,
+    /// One whose agent has not joined by then is ended, s (default 600).
+    #[serde(default)]
+    pub boot_s: Option<f64>,
+    /// After a command has made none, the next is tried after this, s (default 30).
+    #[serde(default)]
+    pub avoid_s: Option<f64>,
+    /// How often what there is is compared with what there should be, s (default 60).
+    #[serde(default)]
+    pub list_s: Option<f64>,
+    /// Attempts at a time (default: `cpus`).
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// Logical CPUs (default 1).
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    /// MiB (default 1024).
+    #[serde(default)]
+    pub memory_mb: Option<u32>,
+    /// MiB (default 10240).
+    #[serde(default)]
+    pub storage_mb: Option<u32>,
+    /// Operating system (default `linux`).
+    #[serde(default)]
+    pub os: Option<String>,
+    /// Architecture (default: this machine's).
+    #[serde(default)]
+    pub arch: Option<String>,
+    /// The cloud's instance type.
+    #[serde(default)]
+    pub instance_type: Option<String>,
+    /// Role that tasks may ask for.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The VM image it runs.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Counted resources.
+    #[serde(default)]
+    pub resources: BTreeMap<String, u64>,
+    /// Containers run there (default false).
+    #[serde(default)]
+    pub container: bool,
 }
 
 /// A shared solution.
@@ -276,6 +348,8 @@ pub struct Balancing {
 pub struct Retention {
     /// Ended sessions with their items, attempts, logs and files, hours (default 720 = 30 days).
     pub sessions_hours: Option<f64>,
+    /// Instances that are gone, hours (default 24).
+    pub gone_hours: Option<f64>,
     /// Events, hours (default 168 = 7 days).
     pub events_hours: Option<f64>,
     /// Most events (default 10 million).

@@ -19,6 +19,12 @@ impl Core {
         let id = hello.instance.clone();
         self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
         let known = self.snapshot.instances.get(&id);
+        if known.is_some_and(|i| i.machine.is_some() && i.state >= InstanceState::Ending) {
+            // It is being ended: nothing it holds is open, and nothing will be given to it.
+            self.leases.remove(&id);
+            let why = "the machine is being ended".to_owned();
+            return self.turn.outputs.push(Output::DrainAgent { instance: id, why });
+        }
         let same_boot = known.is_some_and(|i| i.boot == hello.boot && i.state != InstanceState::Gone);
         let unchanged = same_boot && known.is_some_and(|i| i.facts == hello.facts && i.solution == solution);
         if !same_boot {
@@ -84,7 +90,7 @@ impl Core {
 
     pub(super) fn take_from_agent(&mut self, id: &InstanceId, boot: &str, messages: Vec<FromAgent>) {
         let Some(instance) = self.snapshot.instances.get(id) else { return };
-        if instance.boot != boot || instance.state == InstanceState::Gone {
+        if instance.boot != boot || instance.state >= InstanceState::Ending {
             return;
         }
         let mut recorded = Vec::new();
@@ -231,7 +237,7 @@ impl Core {
     fn gone(&mut self, id: &InstanceId, why: &str) {
         self.leases.remove(id);
         self.snapshot.set_live(id, Live::default());
-        if self.snapshot.instances.get(id).is_none_or(|i| i.state == InstanceState::Gone) {
+        if self.snapshot.instances.get(id).is_none_or(|i| i.state >= InstanceState::Ending) {
             return;
         }
         self.lose_attempts(id, why);
@@ -243,7 +249,13 @@ impl Core {
                 why: why.to_owned(),
             }));
         }
-        events.push(Event::InstanceGone { instance: id.clone(), why: why.to_owned() });
+        let (instance, why) = (id.clone(), why.to_owned());
+        let machine = self.snapshot.instances.get(id).is_some_and(|i| i.machine.is_some());
+        // A machine is there, and paid for, until its cloud says that it is not.
+        events.push(match machine && !self.settings.policy.do_not_terminate.contains(id) {
+            true => Event::InstanceEnding { instance, why },
+            false => Event::InstanceGone { instance, why },
+        });
         self.happen(events);
     }
 

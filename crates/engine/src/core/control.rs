@@ -6,7 +6,7 @@ use skein_domain::{
 };
 
 use super::input::ReplyId;
-use super::{Answer, Core, Output, Refusal, RefusalKind};
+use super::{Answer, Core, Refusal, RefusalKind};
 
 impl Core {
     /// Nothing new starts. What runs finishes; or, with `stop_running`, saves its state and ends, and is
@@ -82,8 +82,7 @@ impl Core {
             return self.answer(reply, Err(Refusal { kind: RefusalKind::Protected, why }));
         }
         if state == InstanceState::Ready {
-            self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why: why.clone() }]);
-            self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why });
+            self.happen(vec![Event::InstanceDraining { instance: instance.clone(), why }]);
         }
         self.answer(reply, Ok(Answer::Done));
     }

@@ -126,6 +126,13 @@ pub enum Input {
         /// What.
         event: GatewayEvent,
     },
+    /// What a cloud says of machines.
+    FromCloud {
+        /// The dedicated solution.
+        solution: SolutionId,
+        /// What.
+        event: CloudEvent,
+    },
     /// An order could not be made (a secret or a file is missing).
     OrderFailed {
         /// Which.
@@ -146,10 +153,52 @@ impl Input {
             Self::FromGateway { solution, order, event } => {
                 Some(Self::FromGateway { solution: solution.clone(), order: *order, event: event.clone() })
             }
+            Self::FromCloud { solution, event } => {
+                Some(Self::FromCloud { solution: solution.clone(), event: event.clone() })
+            }
             Self::OrderFailed { order, why } => Some(Self::OrderFailed { order: *order, why: why.clone() }),
             _ => None,
         }
     }
+}
+
+/// What a cloud says of machines.
+#[derive(Debug, Clone)]
+pub enum CloudEvent {
+    /// It is being asked to make one.
+    Asked(InstanceId),
+    /// It makes one.
+    Made {
+        /// Our name.
+        instance: InstanceId,
+        /// The cloud's.
+        cloud_id: String,
+    },
+    /// It makes none: no capacity, over a quota, a bad request.
+    NotMade {
+        /// Our name.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// Every machine of that name is ended.
+    Ended(InstanceId),
+    /// What it has under our engine's identifier.
+    Listed {
+        /// When it was asked.
+        asked_at: skein_domain::Timestamp,
+        /// What it has.
+        machines: Vec<Listed>,
+    },
+}
+
+/// A machine that a cloud lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Our name, from its tag.
+    pub instance: InstanceId,
+    /// The cloud's name.
+    pub cloud_id: String,
 }
 
 /// News of an invocation.

@@ -15,9 +15,10 @@ mod agents;
 mod control;
 mod ends;
 mod input;
+mod machines;
 mod output;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skein_domain::decide::{Policy, Snapshot, decide};
@@ -29,7 +30,7 @@ use skein_domain::{
 };
 use skein_store::Side;
 
-pub use input::{GatewayEvent, Input, ReplyId, Settings};
+pub use input::{CloudEvent, GatewayEvent, Input, Listed, ReplyId, Settings};
 pub use output::{Answer, OrderTo, Output, Refusal, RefusalKind};
 
 /// Client keys remembered in memory; older ones are in the ledger, where the rim looks first.
@@ -76,6 +77,10 @@ pub struct Core {
     next_wake: Option<Timestamp>,
     /// Orders to gateways that must be taken up again after a restart.
     resume: bool,
+    /// When each cloud is asked next what it has.
+    list_at: BTreeMap<SolutionId, Timestamp>,
+    /// Machines that no one owned and that were said to be so.
+    orphans: BTreeSet<(SolutionId, InstanceId)>,
     /// Taken by a turn that could not be written.
     owed: Vec<Input>,
     /// Applied but not yet written (lazy turns), carried into the next turn.
@@ -101,6 +106,8 @@ impl Core {
             repeated: BTreeMap::new(),
             next_wake: Some(now),
             resume: true,
+            list_at: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             owed: Vec::new(),
             turn: TurnResult::default(),
             now,
@@ -129,7 +136,8 @@ impl Core {
     /// When to call [`Core::turn`] even without input.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let lease = self.leases.values().min().copied();
-        [self.next_wake, lease].into_iter().flatten().min()
+        let list = self.list_at.values().min().copied();
+        [self.next_wake, lease, list].into_iter().flatten().min()
     }
 
     /// One turn over what came in.
@@ -139,12 +147,14 @@ impl Core {
         self.turn = TurnResult { turn: self.snapshot.turn + 1, lazy: true, ..TurnResult::default() };
         if std::mem::take(&mut self.resume) {
             self.resume_gateways();
+            self.resume_machines();
         }
         for input in std::mem::take(&mut self.owed).into_iter().chain(inputs) {
             self.turn.owed.extend(input.said_once());
             self.take(input);
         }
         self.expire_leases();
+        self.list_machines();
         self.place();
         self.turn.changes = self.snapshot.take_changes();
         std::mem::take(&mut self.turn)
@@ -167,6 +177,7 @@ impl Core {
             Input::Disconnected { instance, boot } => self.disconnected(&instance, &boot),
             Input::FromAgent { instance, boot, messages } => self.take_from_agent(&instance, &boot, messages),
             Input::FromGateway { solution, order, event } => self.take_from_gateway(&solution, order, event),
+            Input::FromCloud { solution, event } => self.take_from_cloud(&solution, event),
             Input::OrderFailed { order, why } => self.order_failed(order, why),
         }
     }
@@ -186,6 +197,15 @@ impl Core {
                     let refer =
                         |output: &skein_domain::OutputFile| Side::FileRef { session, digest: output.digest.clone() };
                     self.turn.side.extend(end.outputs.iter().map(refer));
+                }
+                Event::InstanceWanted { instance, solution, .. } => self.order_make(solution, instance),
+                Event::InstanceEnding { instance, .. } => {
+                    if let Some(solution) = self.snapshot.instances.get(instance).map(|i| i.solution.clone()) {
+                        self.order_end(&solution, instance);
+                    }
+                }
+                Event::InstanceDraining { instance, why } => {
+                    self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why: why.clone() });
                 }
                 _ => {}
             }
@@ -281,7 +301,8 @@ impl Core {
             return;
         }
         let ordered: Vec<AttemptKey> = plan.assignments.iter().map(|a| a.item.attempt(a.number)).collect();
-        let events = plan.into_events(&self.snapshot, self.turn.turn, self.now);
+        let mut events = plan.into_events(&self.snapshot, self.turn.turn, self.now);
+        self.deconflict(&mut events);
         self.happen(events);
         for attempt in ordered {
             self.order_start(attempt, false);

@@ -79,6 +79,25 @@ pub enum Output {
         /// The heartbeat that it answers.
         heartbeat: u64,
     },
+    /// Ask a cloud for a machine; the same name again is the same machine.
+    MakeMachine {
+        /// Where.
+        solution: SolutionId,
+        /// Its name.
+        instance: InstanceId,
+    },
+    /// Ask a cloud to end every machine of this name.
+    EndMachine {
+        /// Where.
+        solution: SolutionId,
+        /// Its name.
+        instance: InstanceId,
+    },
+    /// Ask a cloud what it has under our engine's identifier.
+    ListMachines {
+        /// Which.
+        solution: SolutionId,
+    },
     /// Tell a shared solution how many instances to keep warm (scale-up or scale-down message).
     Scale {
         /// Which.

@@ -91,6 +91,7 @@ fn write_change(to: &Connection, change: &Change) -> Result<(), StoreError> {
             "INSERT INTO instances (id, body) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
             params![i.id.as_str(), json(i)?],
         ),
+        Change::InstanceForgotten(id) => run(to, "DELETE FROM instances WHERE id = ?1", [id.as_str()]),
         Change::Session { session, new, ended_at } => write_session(to, session, *new, *ended_at),
         Change::Node(key, row) => run(
             to,
