@@ -149,6 +149,16 @@ impl Input {
             Self::Configure { settings, solutions } => {
                 Some(Self::Configure { settings: settings.clone(), solutions: solutions.clone() })
             }
+            Self::Hello { hello, solution } => Some(Self::Hello { hello: hello.clone(), solution: solution.clone() }),
+            Self::Disconnected { instance, boot } => {
+                Some(Self::Disconnected { instance: instance.clone(), boot: boot.clone() })
+            }
+            Self::FromAgent { instance, boot, messages } => {
+                let once = |m: &&FromAgent| matches!(m, FromAgent::Draining | FromAgent::Leaving);
+                let messages: Vec<FromAgent> = messages.iter().filter(once).cloned().collect();
+                let some = !messages.is_empty();
+                some.then(|| Self::FromAgent { instance: instance.clone(), boot: boot.clone(), messages })
+            }
             Self::FromGateway { event: GatewayEvent::Started, .. } => None,
             Self::FromGateway { solution, order, event } => {
                 Some(Self::FromGateway { solution: solution.clone(), order: *order, event: event.clone() })
