@@ -336,6 +336,12 @@ pub struct InstanceView {
     pub solution: String,
     /// `ready`, `draining`, `gone`, ...
     pub state: String,
+    /// When its state, or whether it is free, last changed, microseconds since the epoch.
+    #[serde(default)]
+    pub since: i64,
+    /// The cloud's name for it, when we had it made and it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_id: Option<String>,
     /// Its agent's control connection is up.
     pub connected: bool,
     /// Held by no session, and able to take work.

@@ -20,6 +20,8 @@ const COMMANDS_MAX: usize = 8;
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 /// Most characters of what a failed command said that are passed on.
 const SAID_CHARS_MAX: usize = 500;
+/// What a command said is waited for so long after its end.
+const PIPES_MAX: Duration = Duration::from_millis(500);
 /// `EX_TEMPFAIL` of sysexits.h: no capacity now.
 const NO_CAPACITY: i32 = 75;
 
@@ -77,12 +79,10 @@ fn ask(app: &Arc<App>, verb: Verb, solution: SolutionId, instance: Option<Instan
 async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<InstanceId>) -> Option<CloudEvent> {
     let Ok(_room) = app.machines.room.acquire().await else { return None };
     let settled = app.settled();
-    let config = match settled.config.solutions.get(solution.as_str()) {
-        Some(SolutionConfig::Dedicated { machines: Some(machines), .. }) => machines.as_ref(),
-        _ => {
-            tracing::warn!(%solution, "machines of this solution are configured no more; what it has stays as it is");
-            return None;
-        }
+    let config = settled.config.solutions.get(solution.as_str());
+    let Some(SolutionConfig::Dedicated { machines: Some(config), .. }) = config else {
+        tracing::warn!(%solution, "machines of this solution are configured no more; what it has stays as it is");
+        return None;
     };
     let asked_at = clock::now();
     match (verb, name) {
@@ -169,9 +169,8 @@ async fn run(
     let whole = async {
         let (out, err) = (tokio::spawn(read(stdout)), tokio::spawn(read(stderr)));
         let status = child.wait().await;
-        const REST: Duration = Duration::from_millis(500);
         let rest =
-            |text| async { tokio::time::timeout(REST, text).await.ok().and_then(Result::ok).unwrap_or_default() };
+            |text| async { tokio::time::timeout(PIPES_MAX, text).await.ok().and_then(Result::ok).unwrap_or_default() };
         (status, rest(out).await, rest(err).await)
     };
     let Ok((status, out, err)) = tokio::time::timeout(Duration::from_secs_f64(seconds), whole).await else {

@@ -20,6 +20,9 @@ pub(crate) struct InstanceArgs {
 enum InstanceCommand {
     /// List instances: state, slots, load, which sessions hold them
     List {
+        /// Those that are gone too
+        #[arg(long)]
+        all: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -35,8 +38,11 @@ enum InstanceCommand {
 pub(crate) async fn run(args: InstanceArgs) -> Ended {
     let client = args.connect.client().await?;
     match args.command {
-        InstanceCommand::List { json: true } => output::json(&client.instances().await?)?,
-        InstanceCommand::List { json: false } => list(&client.instances().await?),
+        InstanceCommand::List { json, all } => {
+            let mut instances = client.instances().await?;
+            instances.retain(|instance| all || instance.state != "gone");
+            if json { output::json(&instances)? } else { list(&instances) }
+        }
         InstanceCommand::Drain { name } => {
             client.drain(&name).await?;
             output::line(&format!("{name} drains: it takes nothing new, and what runs there may finish"));
@@ -53,7 +59,8 @@ fn list(instances: &[skein_api::InstanceView]) {
     let mut table = Table::new(&["instance", "solution", "state", "slots", "cpu", "memory", "machine", "held by"])
         .right(&[3, 4, 5]);
     for instance in instances {
-        let connected = if instance.connected { "" } else { " (not connected)" };
+        let silent = !instance.connected && matches!(instance.state.as_str(), "ready" | "draining");
+        let connected = if silent { " (not connected)" } else { "" };
         let held = if instance.held_by.is_empty() { "-".to_owned() } else { instance.held_by.join(" ") };
         let held = if instance.free { "free".to_owned() } else { held };
         table.row([

@@ -112,7 +112,8 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
     let ever = Ever::of(&overlay, &profile);
     let reason = choose(&overlay, &ever, Asking { session: item.session(), profile: &profile, since, now }).err();
     let of_class = || plan.reason_of(snapshot, item.node).cloned();
-    let reason = reason.or_else(of_class).unwrap_or(Reason::PlanFull);
+    let machine = of_class().filter(|reason| matches!(reason, Reason::Machine { .. }));
+    let reason = machine.or(reason).or_else(of_class).unwrap_or(Reason::PlanFull);
     Explanation::Waiting { reason, candidates }
 }
 

@@ -220,6 +220,15 @@ pub enum Reason {
     SessionPaused,
     /// It is kept free for an item that wants it alone and has waited for long.
     KeptForExclusive,
+    /// It waits for room, and a machine would be it.
+    Machine {
+        /// Of which solution.
+        solution: SolutionId,
+        /// How it stands with its machines.
+        machines: MachinesAre,
+        /// Why nothing that is there takes it.
+        because: Box<Reason>,
+    },
     /// No instance of several takes it; this is the commonest reason, `why` lists all.
     NoInstance {
         /// How many were looked at.
@@ -227,6 +236,18 @@ pub enum Reason {
         /// The commonest reason.
         because: Box<Reason>,
     },
+}
+
+/// How it stands with the machines of a solution.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachinesAre {
+    /// So many are on their way.
+    Coming(u32),
+    /// The cloud made none when it was asked last, and why.
+    NotMade(String),
+    /// There are as many as may be.
+    AtMost(u32),
 }
 
 impl Reason {
@@ -260,6 +281,7 @@ impl Reason {
             Self::SessionStops => "session_stops",
             Self::SessionPaused => "session_paused",
             Self::KeptForExclusive => "kept_for_exclusive",
+            Self::Machine { .. } => "machine",
             Self::NoInstance { .. } => "no_instance",
         }
     }
@@ -293,6 +315,7 @@ impl Reason {
             Self::TooSmall { .. } => "add a larger instance, or lower the need",
             Self::SessionPaused => "'skein session resume SESSION'",
             Self::Unreachable => "see the agent's log; it connects again by itself",
+            Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
             Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => return because.next_step(),
             _ => return None,
         })
@@ -345,6 +368,12 @@ impl fmt::Display for Reason {
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
             Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),
+            Self::Machine { solution, machines, because } => match machines {
+                MachinesAre::Coming(1) => write!(f, "a machine of '{solution}' is on its way ({because})"),
+                MachinesAre::Coming(n) => write!(f, "{n} machines of '{solution}' are on their way ({because})"),
+                MachinesAre::NotMade(why) => write!(f, "'{solution}' made no machine: {why} ({because})"),
+                MachinesAre::AtMost(max) => write!(f, "'{solution}' has its most machines, {max} ({because})"),
+            },
             Self::NoInstance { looked_at: 1, because } => write!(f, "the only instance: {because}"),
             Self::NoInstance { looked_at, because } => write!(f, "none of {looked_at} instances: {because}"),
         }

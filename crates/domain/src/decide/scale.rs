@@ -7,7 +7,7 @@
 use super::index::Class;
 use super::place::{slots, suits_kind};
 use super::plan::{NewMachine, Pass, Plan};
-use super::reason::Reason;
+use super::reason::{MachinesAre, Reason};
 use super::snapshot::Snapshot;
 use crate::id::{InstanceId, SolutionId};
 use crate::instance::{Instance, InstanceState};
@@ -30,6 +30,7 @@ pub(super) fn scale(pass: &mut Pass<'_>) {
     }
     drain_free(pass);
     forget(pass);
+    tell(pass);
 }
 
 /// Draining machines with nothing on them are ended. Holds of sessions that run nothing there end first.
@@ -83,8 +84,8 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 
 fn want(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Machines) {
     let snapshot = pass.overlay.snapshot;
-    if let Some(until) = snapshot.avoided.get(solution).filter(|until| **until > pass.now) {
-        return pass.plan.wake_at(*until);
+    if let Some(until) = snapshot.avoided.get(solution).filter(|(until, _)| *until > pass.now) {
+        return pass.plan.wake_at(until.0);
     }
     let alive = alive(snapshot, solution);
     let serving = count(snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ready));
@@ -173,6 +174,31 @@ fn forget(pass: &mut Pass<'_>) {
         }
         pass.plan.forgotten.push(id.clone());
     }
+}
+
+/// What waits for room hears how it stands with the machines that would be it.
+fn tell(pass: &mut Pass<'_>) {
+    let snapshot = pass.overlay.snapshot;
+    let mut waiting = std::mem::take(&mut pass.plan.waiting);
+    for entry in waiting.iter_mut().filter(|w| is_for_room(&w.reason)) {
+        let Some(node) = snapshot.node(entry.node) else { continue };
+        let suits = |(id, solution): (_, &crate::solution::Solution)| {
+            let machines = solution.dedicated()?.machines.as_ref()?;
+            suits_kind(id, &machines.facts, &node.profile).ok().map(|()| (id.clone(), machines.max))
+        };
+        let Some((solution, max)) = snapshot.solutions.iter().find_map(suits) else { continue };
+        let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))
+            + count(pass.plan.wanted.iter().filter(|w| w.solution == solution));
+        let avoided = snapshot.avoided.get(&solution).filter(|(until, _)| *until > pass.now);
+        let machines = match avoided {
+            _ if coming > 0 => MachinesAre::Coming(coming),
+            Some((_, why)) => MachinesAre::NotMade(why.clone()),
+            None => MachinesAre::AtMost(max),
+        };
+        let because = Box::new(std::mem::replace(&mut entry.reason, Reason::PlanFull));
+        entry.reason = Reason::Machine { solution, machines, because };
+    }
+    pass.plan.waiting = waiting;
 }
 
 impl Plan {

@@ -28,8 +28,8 @@ pub struct Snapshot {
     pub attempts: BTreeMap<AttemptKey, Attempt>,
     /// Connections and measurements.
     pub(super) live: BTreeMap<InstanceId, Live>,
-    /// Solutions that made no machine when asked, and until when they are not asked again.
-    pub(super) avoided: BTreeMap<SolutionId, Timestamp>,
+    /// Solutions that made no machine when asked: until when they are not asked again, and why.
+    pub(super) avoided: BTreeMap<SolutionId, (Timestamp, String)>,
     /// Derived from the above; rebuilt on load.
     pub(super) index: Index,
     /// Changed since [`Snapshot::take_changes`].
@@ -96,8 +96,8 @@ impl Snapshot {
     }
 
     /// Asks a solution for no machine until then. Not an event: it is gone after a restart.
-    pub fn avoid(&mut self, solution: &SolutionId, until: Timestamp) {
-        self.avoided.insert(solution.clone(), until);
+    pub fn avoid(&mut self, solution: &SolutionId, until: Timestamp, why: String) {
+        self.avoided.insert(solution.clone(), (until, why));
     }
 
     /// Machines of a solution in these states.

@@ -252,9 +252,10 @@ impl Core {
         let (instance, why) = (id.clone(), why.to_owned());
         let machine = self.snapshot.instances.get(id).is_some_and(|i| i.machine.is_some());
         // A machine is there, and paid for, until its cloud says that it is not.
-        events.push(match machine && !self.settings.policy.do_not_terminate.contains(id) {
-            true => Event::InstanceEnding { instance, why },
-            false => Event::InstanceGone { instance, why },
+        events.push(if machine && !self.settings.policy.do_not_terminate.contains(id) {
+            Event::InstanceEnding { instance, why }
+        } else {
+            Event::InstanceGone { instance, why }
         });
         self.happen(events);
     }

@@ -45,12 +45,9 @@ impl Core {
     }
 
     fn made(&mut self, instance: &InstanceId, cloud_id: String) {
-        match self.state_of(instance) {
-            Some(InstanceState::Wanted | InstanceState::Requested) => {
-                self.happen(vec![Event::InstanceBooting { instance: instance.clone(), cloud_id }]);
-            }
-            // Its agent was quicker than the cloud's answer; the list says the rest.
-            _ => {}
+        // Else its agent was quicker than the cloud's answer; the list says the rest.
+        if let Some(InstanceState::Wanted | InstanceState::Requested) = self.state_of(instance) {
+            self.happen(vec![Event::InstanceBooting { instance: instance.clone(), cloud_id }]);
         }
     }
 
@@ -61,7 +58,7 @@ impl Core {
         }
         if let Some(machines) = self.machines_of(solution) {
             let until = self.now.after_ms(machines.avoid_ms);
-            self.snapshot.avoid(solution, until);
+            self.snapshot.avoid(solution, until, why.clone());
         }
         self.happen(vec![Event::InstanceGone { instance, why }]);
     }
@@ -116,10 +113,8 @@ impl Core {
             return;
         }
         match known.state {
-            InstanceState::Wanted | InstanceState::Requested => {
-                if asked_at.ms_since(known.since) >= ASK_AGAIN_MS {
-                    self.order_make(solution, instance);
-                }
+            InstanceState::Wanted | InstanceState::Requested if asked_at.ms_since(known.since) >= ASK_AGAIN_MS => {
+                self.order_make(solution, instance);
             }
             InstanceState::Booting | InstanceState::Ending => {
                 let why = "the cloud does not have it".to_owned();
@@ -183,8 +178,12 @@ impl Core {
             let of = |states| self.snapshot.machines_in(&solution, states).cloned().collect::<Vec<_>>();
             let wanted = of(InstanceState::Wanted..=InstanceState::Requested);
             let ending = of(InstanceState::Ending..=InstanceState::Ending);
-            wanted.iter().for_each(|instance| self.order_make(&solution, instance));
-            ending.iter().for_each(|instance| self.order_end(&solution, instance));
+            for instance in wanted {
+                self.order_make(&solution, &instance);
+            }
+            for instance in ending {
+                self.order_end(&solution, &instance);
+            }
         }
     }
 }

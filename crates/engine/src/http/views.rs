@@ -181,6 +181,8 @@ pub(super) fn instance(
         instance: instance.id.to_string(),
         solution: instance.solution.to_string(),
         state: format!("{:?}", instance.state).to_lowercase(),
+        since: instance.since.0,
+        cloud_id: instance.machine.as_ref().and_then(|machine| machine.cloud_id.clone()),
         connected: live.connected,
         free: instance.is_free(),
         held_by: instance.held_by.iter().map(ToString::to_string).collect(),

@@ -1,0 +1,141 @@
+//! Machines made and ended by commands: here each is a process group of its own with a real agent in it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Home, until};
+
+/// Makes a machine of a name, unless there is one; prints the "cloud's" name for it.
+const CREATE: &str = r#"
+cd "$1"
+if [ ! -e "$SKEIN_NAME.pid" ]; then
+  setsid "$2" agent --engine "$SKEIN_URL" --name "$SKEIN_NAME" --solution "$SKEIN_SOLUTION" --slots 2 \
+    --dir "$1/$SKEIN_NAME.dir" --drain-s 5 </dev/null >"$SKEIN_NAME.log" 2>&1 &
+  echo $! >"$SKEIN_NAME.pid"
+  echo "$SKEIN_NAME" >>made
+fi
+cat "$SKEIN_NAME.pid"
+"#;
+const END: &str = r#"
+cd "$1"
+[ -e "$SKEIN_NAME.pid" ] || exit 0
+kill -s KILL -- "-$(cat "$SKEIN_NAME.pid")" 2>/dev/null
+rm -f "$SKEIN_NAME.pid"
+echo "$SKEIN_NAME" >>ended
+"#;
+const LIST: &str = r#"
+cd "$1"
+for f in *.pid; do [ -e "$f" ] && echo "${f%.pid} i-$(cat "$f")"; done
+exit 0
+"#;
+
+fn lab(home: &Home, more: &Value) -> Value {
+    let (cloud, skein) = (home.path("cloud"), env!("CARGO_BIN_EXE_skein"));
+    std::fs::create_dir_all(&cloud).unwrap();
+    let command = |script: &str| serde_json::json!(["sh", "-c", script, "sh", cloud.to_str(), skein]);
+    let mut machines = serde_json::json!({
+        "create": command(CREATE), "end": command(END), "list": command(LIST),
+        "max": 2, "idle_s": 1, "boot_s": 20, "list_s": 1, "avoid_s": 1, "slots": 2, "memory_mb": 512,
+    });
+    machines.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::json!({
+        "resource_time_check_s": 0.2, "lease_s": 2.0,
+        "defaults": {"hold_idle_s": 0.5},
+        "solutions": {"lab": {"kind": "dedicated", "price_per_hour_usd": 0.1, "machines": machines}},
+    })
+}
+
+fn with_lab(more: &Value) -> Home {
+    let home = Home::new();
+    let config = lab(&home, more);
+    home.write("config.json", &config.to_string());
+    Home::with_engine_in(home, &["--config", "config.json"])
+}
+
+fn lines(home: &Home, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(home.path("cloud").join(name)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn there(home: &Home) -> usize {
+    let entries = std::fs::read_dir(home.path("cloud")).unwrap().flatten();
+    entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "pid")).count()
+}
+
+fn states(home: &Home) -> Vec<(String, String)> {
+    let all = home.json(&["instance", "list", "--all"]);
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let lab = all.as_array().unwrap().iter().filter(|row| row["solution"] == "lab");
+    lab.map(|row| (text(row, "instance"), text(row, "state"))).collect()
+}
+
+#[test]
+fn machines_come_with_the_work_and_go_when_it_is_done() {
+    let home = with_lab(&serde_json::json!({}));
+    let work =
+        ["run", "--name", "w", "--array", "12", "--set", "w.solution=lab", "--", "sh", "-c", "sleep 0.2; echo ok"];
+    assert_eq!(home.skein(&work).ok().out.matches("ok").count(), 12);
+    let mut made = lines(&home, "made");
+    made.sort();
+    assert!((1..=2).contains(&made.len()), "{made:?}");
+    until("every machine to be ended", || there(&home) == 0);
+    until("the ledger to know", || states(&home).iter().all(|(_, state)| state == "gone"));
+    let mut ended = lines(&home, "ended");
+    ended.sort();
+    ended.dedup();
+    assert_eq!(ended, made, "each that was made was ended");
+}
+
+#[test]
+fn what_nobody_owns_is_ended_and_what_is_protected_is_not() {
+    let home = with_lab(&serde_json::json!({}));
+    let sleeper = |name: &str| {
+        let child = Command::new("setsid").args(["sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
+        home.write(&format!("cloud/{name}.pid"), &child.id().to_string());
+        child
+    };
+    let mut orphan = sleeper("lab-0-7");
+    until("the orphan to be ended", || there(&home) == 0);
+    assert!(orphan.wait().unwrap().code().is_none(), "it was ended by a signal");
+    let mut config = lab(&home, &serde_json::json!({}));
+    config["do_not_terminate"] = serde_json::json!(["lab-0-8"]);
+    home.write("config.json", &config.to_string());
+    until("the configuration to be in force", || home.skein(&["config", "show"]).out.contains("lab-0-8"));
+    let mut kept = sleeper("lab-0-8");
+    let mut second = sleeper("lab-0-9");
+    until("the other orphan to be ended", || there(&home) == 1);
+    second.wait().unwrap();
+    assert!(kept.try_wait().unwrap().is_none(), "the protected one is still there");
+    Command::new("kill").arg(kept.id().to_string()).status().unwrap();
+    kept.wait().unwrap();
+    std::fs::remove_file(home.path("cloud/lab-0-8.pid")).unwrap();
+}
+
+#[test]
+fn a_machine_that_vanishes_is_replaced_and_its_work_goes_on() {
+    let home = with_lab(&serde_json::json!({"max": 1}));
+    let work = ["run", "--detach", "--name", "w", "--set", "w.solution=lab", "--", "sh", "-c", "sleep 1; echo ok"];
+    let id = home.skein(&work).ok().out.trim().to_owned();
+    until("it to run", || home.json(&["session", "attempts", &id])[0]["state"] == "started");
+    let pid = std::fs::read_to_string(home.path("cloud").join(format!("{}.pid", lines(&home, "made")[0]))).unwrap();
+    Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", pid.trim())]).status().unwrap();
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "succeeded");
+    assert_eq!(lines(&home, "made").len(), 2, "another one was made");
+    until("every machine to be ended", || there(&home) == 0);
+}
+
+#[test]
+fn a_cloud_without_capacity_is_left_in_peace_and_says_why() {
+    let home =
+        with_lab(&serde_json::json!({"create": ["sh", "-c", "echo asked >>cloud/asked; echo full >&2; exit 75"]}));
+    let id = home.skein(&["run", "--detach", "--name", "w", "--set", "w.solution=lab", "--", "true"]).ok().out;
+    until("it to be asked twice", || lines(&home, "asked").len() >= 2);
+    let why = home.skein(&["why", id.trim()]).ok().out;
+    assert!(why.contains("there is no capacity now: full"), "{why}");
+    assert!(Path::new(&home.path("cloud")).is_dir());
+    home.skein(&["session", "stop", id.trim()]).ok();
+}
