@@ -23,6 +23,7 @@ use crate::folder::{Folders, private_dirs};
 use crate::lane::Lane;
 use crate::logs::LOG_POLL_MS;
 use crate::measure::Meter;
+use crate::notice;
 use crate::rim::{Event, Fixed, Over, Rim};
 use crate::spawner::{Programs, prepare_cgroups};
 
@@ -62,6 +63,8 @@ pub struct AgentOptions {
     pub labels: Labels,
     /// How long what runs at a SIGTERM may go on, ms.
     pub drain_ms: u64,
+    /// Where the cloud announces that it takes the instance away: anything but 404 there is an announcement.
+    pub notice_url: Option<String>,
     /// Keep the folders of ended attempts in `<dir>/kept`.
     pub keep_folders: bool,
     /// How our own binary is called; [`Programs::own`] when absent.
@@ -81,6 +84,7 @@ impl AgentOptions {
             dir: dir.into(),
             labels: Labels::default(),
             drain_ms: DRAIN_MS_DEFAULT,
+            notice_url: None,
             keep_folders: false,
             programs: None,
         })
@@ -138,10 +142,14 @@ async fn live(options: AgentOptions, bulk: &Handle) -> Result<(), AgentError> {
             ca_digest: identity.ca_digest.clone(),
             ca_pem: identity.ca_pem.clone(),
         };
+        let notices = options.notice_url.clone().map(|url| bulk.spawn(notice::watch(url, events.clone())));
         let link = tokio::spawn(link::keep(address, events));
         let over = serve(&mut rim, &mut received).await;
         close(rim, &mut received).await;
         link.abort();
+        if let Some(notices) = notices {
+            notices.abort();
+        }
         match (over?, token.take()) {
             (Over::Left, _) => return Ok(()),
             // An identity of another life of the engine (its folder was emptied): the token buys a new one.

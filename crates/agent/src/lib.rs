@@ -22,6 +22,7 @@ mod lane;
 mod launch;
 pub mod logs;
 pub mod measure;
+mod notice;
 mod rim;
 mod room;
 pub mod spawner;

@@ -174,6 +174,11 @@ impl Client {
     pub async fn drain(&self, instance: &str) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/drain"))).await
     }
+
+    /// Says that its cloud takes an instance away.
+    pub async fn notice(&self, instance: &str) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/notice"))).await
+    }
     /// Names of secrets.
     pub async fn secrets(&self) -> Result<Vec<SecretView>, ApiError> {
         self.get("/api/v1/secrets").await

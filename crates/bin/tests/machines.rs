@@ -139,3 +139,59 @@ fn a_cloud_without_capacity_is_left_in_peace_and_says_why() {
     assert!(Path::new(&home.path("cloud")).is_dir());
     home.skein(&["session", "stop", id.trim()]).ok();
 }
+
+/// Answers 404, and once it is told so a notice.
+fn notices() -> (String, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    use std::io::{Read as _, Write as _};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (listener, going) =
+        (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), std::sync::Arc::new(AtomicBool::new(false)));
+    let (url, told) = (format!("http://{}/spot/instance-action", listener.local_addr().unwrap()), going.clone());
+    std::thread::spawn(move || {
+        for mut peer in listener.incoming().flatten() {
+            let mut ask = [0; 2048];
+            let read = peer.read(&mut ask).unwrap_or(0);
+            let is_look = ask[..read].starts_with(b"GET");
+            let body = r#"{"action": "terminate", "time": "2026-01-01T00:00:00Z"}"#;
+            let answer = if is_look && told.load(Ordering::Relaxed) {
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+            } else {
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+            };
+            peer.write_all(answer.as_bytes()).ok();
+        }
+    });
+    (url, going)
+}
+
+#[test]
+fn a_spot_notice_moves_what_may_move_and_what_ends_with_the_machine_was_preempted() {
+    let home = Home::new();
+    home.write("config.json", r#"{"resource_time_check_s": 0.2, "lease_s": 2.0}"#);
+    let home = Home::with_engine_in(home, &["--config", "config.json"]);
+    let (url, going) = notices();
+    let mut command = home.command(&["agent", "--name", "spot", "--role", "spot", "--slots", "2", "--dir", "spot"]);
+    command.args(["--notice-url", &url]).stderr(Stdio::null());
+    let mut spot = command.spawn().unwrap();
+    let start = |name: &str, more: &str, work: &str| {
+        let task = format!("name = \"{name}\"\ncommand = [\"sh\", \"-c\", \"{work}\"]\n{more}");
+        home.write(&format!("{name}.toml"), &task);
+        home.skein(&["run", &format!("{name}.toml"), "--detach"]).ok().out.trim().to_owned()
+    };
+    until("the agent to join", || home.skein(&["instance", "list"]).out.contains("spot"));
+    let moves = start("moves", "movable = true\nrole = \"spot\"", "sleep 30");
+    let stays = start("stays", "role = \"spot\"", "sleep 30");
+    let on = |id: &str| home.json(&["session", "attempts", id]);
+    let ending = |id: &str| on(id)[0]["ending"].as_str().unwrap_or_default().to_owned();
+    until("both to run", || [&moves, &stays].iter().all(|id| on(id)[0]["state"] == "started"));
+    going.store(true, std::sync::atomic::Ordering::Relaxed);
+    until("it to be moved", || ending(&moves).starts_with("moved"));
+    assert!(home.skein(&["instance", "list"]).out.contains("draining"));
+    assert_eq!(on(&stays)[0]["state"], "started", "what may not move goes on");
+    spot.kill().unwrap();
+    spot.wait().unwrap();
+    until("it to be preempted", || ending(&stays).starts_with("preempted"));
+    for id in [&moves, &stays] {
+        home.skein(&["session", "stop", id]).ok();
+    }
+}

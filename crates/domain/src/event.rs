@@ -75,6 +75,13 @@ pub enum Event {
         /// This start of the agent.
         boot: String,
     },
+    /// Its cloud takes it away soon: it takes nothing new, and what ends with it was preempted.
+    InstanceNoticed {
+        /// Which.
+        instance: InstanceId,
+        /// What was said.
+        why: String,
+    },
     /// It takes nothing new.
     InstanceDraining {
         /// Which.
@@ -232,6 +239,7 @@ impl Event {
             Self::InstanceRequested { .. } => "instance_requested",
             Self::InstanceBooting { .. } => "instance_booting",
             Self::InstanceReady { .. } => "instance_ready",
+            Self::InstanceNoticed { .. } => "instance_noticed",
             Self::InstanceDraining { .. } => "instance_draining",
             Self::InstanceEnding { .. } => "instance_ending",
             Self::InstanceGone { .. } => "instance_gone",
@@ -281,6 +289,7 @@ impl Event {
             | Self::InstanceRequested { .. }
             | Self::InstanceBooting { .. }
             | Self::InstanceReady { .. }
+            | Self::InstanceNoticed { .. }
             | Self::InstanceDraining { .. }
             | Self::InstanceEnding { .. }
             | Self::InstanceGone { .. }

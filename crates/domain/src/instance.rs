@@ -92,6 +92,9 @@ pub struct Instance {
     /// When its state, or whether it is free, last changed.
     #[serde(default)]
     pub since: Timestamp,
+    /// Its cloud takes it away, and what it said of that.
+    #[serde(default)]
+    pub notice: Option<String>,
     /// What the cloud knows of it, when we had it made.
     #[serde(default)]
     pub machine: Option<Machine>,

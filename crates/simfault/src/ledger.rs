@@ -60,6 +60,7 @@ impl Books {
                 self.going.remove(instance);
             }
             Event::InstanceDraining { instance, .. }
+            | Event::InstanceNoticed { instance, .. }
             | Event::InstanceEnding { instance, .. }
             | Event::InstanceGone { instance, .. } => {
                 self.going.insert(instance.clone());

@@ -696,7 +696,8 @@ impl World {
         let session = (!open.is_empty()).then(|| open[usize::try_from(self.dice.below(open.len() as u64)).unwrap()]);
         let stop_running = self.dice.chance(300);
         let input = match (self.dice.below(10), session) {
-            (0..=4, _) => {
+            (0, _) => Input::Notice { reply: 0, instance, why: "a spot notice".to_owned() },
+            (1..=4, _) => {
                 let why = "scale in".to_owned();
                 if self.setup.mutant == Some(Mutant::DrainOutside) {
                     let event = Event::InstanceDraining { instance: instance.clone(), why: why.clone() };

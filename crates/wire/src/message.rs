@@ -228,6 +228,11 @@ pub enum FromAgent {
     },
     /// The agent got a SIGTERM: it takes nothing new and leaves when empty.
     Draining,
+    /// The instance will be taken away soon (a spot notice).
+    Noticed {
+        /// What was said.
+        why: String,
+    },
     /// The agent is empty and leaves now.
     Leaving,
 }

@@ -18,6 +18,8 @@ pub enum Input {
     Message(ToAgent),
     /// The connection is gone.
     Disconnected,
+    /// The instance will be taken away soon, as its cloud says.
+    Noticed(String),
     /// A slot has a spawner that waits.
     SlotReady {
         /// Which slot.

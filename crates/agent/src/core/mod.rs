@@ -137,6 +137,8 @@ pub struct Core {
     launches: u64,
     usage: Usage,
     drain: Drain,
+    /// The cloud said that it takes the instance away.
+    notice: Option<String>,
     /// Not later than the first deadline, kill or repetition of any attempt; looking at every
     /// attempt on every step would cost more than the attempts themselves.
     due_at: u64,
@@ -162,6 +164,7 @@ impl Core {
             launches: 0,
             usage: Usage::default(),
             drain: Drain::No,
+            notice: None,
             due_at: u64::MAX,
             lease_over: false,
             drain_over: false,
@@ -180,6 +183,10 @@ impl Core {
             Input::Disconnected => {
                 self.connected = false;
                 self.lease.disconnected();
+            }
+            Input::Noticed(why) => {
+                self.send(FromAgent::Noticed { why: why.clone() });
+                self.notice = Some(why);
             }
             Input::SlotReady { slot, notes } => self.slot_ready(slot, notes),
             Input::SlotDown { slot } => self.slot_down(now, slot),

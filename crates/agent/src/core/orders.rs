@@ -197,6 +197,9 @@ impl Core {
         if self.draining() {
             self.send(FromAgent::Draining);
         }
+        if let Some(why) = self.notice.clone() {
+            self.send(FromAgent::Noticed { why });
+        }
         for of in self.holding() {
             self.tell(now, of);
         }

@@ -50,6 +50,9 @@ pub(crate) struct AgentArgs {
     /// How long what runs may go on after SIGTERM, s
     #[arg(long, value_name = "S", default_value_t = 30)]
     drain_s: u64,
+    /// Where the cloud announces that it takes this instance away (AWS: http://169.254.169.254/latest/meta-data/spot/instance-action)
+    #[arg(long, value_name = "URL")]
+    notice_url: Option<String>,
     /// Keep the folders of ended attempts
     #[arg(long)]
     keep_folders: bool,
@@ -86,6 +89,7 @@ pub(crate) async fn run(args: AgentArgs) -> Ended {
             resources: args.resource.into_iter().collect(),
         },
         drain_ms: args.drain_s.saturating_mul(1000),
+        notice_url: args.notice_url,
         keep_folders: args.keep_folders,
         ..AgentOptions::new(url, dir)?
     };

@@ -27,6 +27,11 @@ enum InstanceCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say that its cloud takes an instance away soon: what can move moves, what ends with it was preempted
+    Notice {
+        /// The instance
+        name: String,
+    },
     /// Give an instance nothing new; what runs there may finish
     Drain {
         /// The instance
@@ -42,6 +47,10 @@ pub(crate) async fn run(args: InstanceArgs) -> Ended {
             let mut instances = client.instances().await?;
             instances.retain(|instance| all || instance.state != "gone");
             if json { output::json(&instances)? } else { list(&instances) }
+        }
+        InstanceCommand::Notice { name } => {
+            client.notice(&name).await?;
+            output::line(&format!("{name} is going: it takes nothing new, and what says that it may be moved moves"));
         }
         InstanceCommand::Drain { name } => {
             client.drain(&name).await?;

@@ -32,6 +32,7 @@ impl Snapshot {
             | Event::InstanceRequested { .. }
             | Event::InstanceBooting { .. }
             | Event::InstanceReady { .. }
+            | Event::InstanceNoticed { .. }
             | Event::InstanceDraining { .. }
             | Event::InstanceEnding { .. }
             | Event::InstanceGone { .. }
@@ -93,6 +94,13 @@ impl Snapshot {
                 }
                 (instance, only_to(|state| state < InstanceState::Booting, InstanceState::Booting))
             }
+            Event::InstanceNoticed { instance, why } => {
+                if let Some(known) = self.instances.get_mut(instance) {
+                    known.notice = Some(why.clone());
+                    self.touched.instances.insert(instance.clone());
+                }
+                (instance, only_to(|state| state < InstanceState::Draining, InstanceState::Draining))
+            }
             Event::InstanceDraining { instance, .. } => {
                 (instance, only_to(|state| state < InstanceState::Draining, InstanceState::Draining))
             }
@@ -121,7 +129,18 @@ impl Snapshot {
     ) {
         let held_by = self.instances.get(id).map(|i| i.held_by.clone()).unwrap_or_default();
         let (id, solution, facts, boot) = (id.clone(), solution.clone(), facts.clone(), boot.to_owned());
-        let known = Instance { id: id.clone(), solution, state, facts, boot, generation, held_by, since, machine };
+        let known = Instance {
+            id: id.clone(),
+            solution,
+            state,
+            facts,
+            boot,
+            generation,
+            held_by,
+            since,
+            machine,
+            notice: None,
+        };
         self.instances.insert(id.clone(), known);
         self.instance_changed(&id);
     }

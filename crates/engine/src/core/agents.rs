@@ -122,6 +122,7 @@ impl Core {
                     let why = "its agent is stopping".to_owned();
                     self.happen(vec![Event::InstanceDraining { instance: id.clone(), why }]);
                 }
+                FromAgent::Noticed { why } => self.noticed(id, why),
                 FromAgent::Leaving => self.gone(id, "its agent left"),
             }
         }
@@ -260,9 +261,21 @@ impl Core {
         self.happen(events);
     }
 
+    /// Its cloud takes it away: that is a drain that nobody asked for, so no list protects it.
+    pub(super) fn noticed(&mut self, id: &InstanceId, why: String) {
+        if self.snapshot.instances.get(id).is_some_and(|i| i.notice.is_none() && i.state < InstanceState::Ending) {
+            self.happen(vec![Event::InstanceNoticed { instance: id.clone(), why }]);
+        }
+    }
+
     fn lose_attempts(&mut self, id: &InstanceId, why: &str) {
+        let notice = self.snapshot.instances.get(id).and_then(|i| i.notice.clone());
+        let end = || match &notice {
+            Some(why) => AttemptEnd::bare(EndCause::Preempted { why: why.clone() }),
+            None => lost(why),
+        };
         let keys: Vec<AttemptKey> = self.snapshot.attempts_on(id).map(|a| a.key).collect();
-        let events: Vec<Event> = keys.into_iter().map(|key| self.ended(key, lost(why))).collect();
+        let events: Vec<Event> = keys.into_iter().map(|key| self.ended(key, end())).collect();
         if !events.is_empty() {
             self.happen(events);
         }

@@ -72,6 +72,14 @@ impl Core {
         self.answer(reply, Ok(Answer::Done));
     }
 
+    pub(super) fn notice(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {
+        if !self.snapshot.instances.contains_key(instance) {
+            return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));
+        }
+        self.noticed(instance, why);
+        self.answer(reply, Ok(Answer::Done));
+    }
+
     pub(super) fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {
         let Some(state) = self.snapshot.instances.get(instance).map(|i| i.state) else {
             return self.answer(reply, Err(Refusal::not_found(format!("there is no instance '{instance}'"))));

@@ -80,6 +80,15 @@ pub enum Input {
         /// Why.
         why: String,
     },
+    /// Its cloud takes an instance away.
+    Notice {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        instance: InstanceId,
+        /// What was said.
+        why: String,
+    },
     /// Write rows that the planner does not look at.
     Write {
         /// Whom to answer.
@@ -154,7 +163,8 @@ impl Input {
                 Some(Self::Disconnected { instance: instance.clone(), boot: boot.clone() })
             }
             Self::FromAgent { instance, boot, messages } => {
-                let once = |m: &&FromAgent| matches!(m, FromAgent::Draining | FromAgent::Leaving);
+                let once =
+                    |m: &&FromAgent| matches!(m, FromAgent::Draining | FromAgent::Noticed { .. } | FromAgent::Leaving);
                 let messages: Vec<FromAgent> = messages.iter().filter(once).cloned().collect();
                 let some = !messages.is_empty();
                 some.then(|| Self::FromAgent { instance: instance.clone(), boot: boot.clone(), messages })

@@ -168,6 +168,7 @@ impl Core {
             Input::Resume { reply, session, by } => self.resume(reply, session, by),
             Input::Answer { reply, item, again } => self.answer_item(reply, item, again),
             Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
+            Input::Notice { reply, instance, why } => self.notice(reply, &instance, why),
             Input::Write { reply, side } => {
                 self.turn.side.extend(side);
                 self.answer(reply, Ok(Answer::Done));
@@ -204,7 +205,7 @@ impl Core {
                         self.order_end(&solution, instance);
                     }
                 }
-                Event::InstanceDraining { instance, why } => {
+                Event::InstanceDraining { instance, why } | Event::InstanceNoticed { instance, why } => {
                     self.turn.outputs.push(Output::DrainAgent { instance: instance.clone(), why: why.clone() });
                 }
                 _ => {}

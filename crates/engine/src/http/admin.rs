@@ -78,6 +78,17 @@ pub(super) async fn drain(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn notice(
+    User(user): User,
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Fail> {
+    let instance = InstanceId::new(&name)?;
+    let why = format!("{user} says that its cloud takes it away");
+    app.writer.ask(|reply| Input::Notice { reply, instance, why }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn solutions(_: User, State(app): State<Arc<App>>) -> Result<Json<Vec<SolutionView>>, Fail> {
     let look = app.writer.look(|core| {
         let snapshot = core.snapshot();

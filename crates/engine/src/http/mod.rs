@@ -80,6 +80,7 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/solutions", get(admin::solutions))
         .route("/api/v1/instances", get(admin::instances))
         .route("/api/v1/instances/{instance}/drain", post(admin::drain))
+        .route("/api/v1/instances/{instance}/notice", post(admin::notice))
         .route("/api/v1/secrets", get(admin::secrets))
         .route("/api/v1/secrets/{name}", put(admin::set_secret).delete(admin::remove_secret))
         .route("/api/v1/tokens", get(admin::tokens).post(admin::new_token))

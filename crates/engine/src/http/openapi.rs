@@ -72,6 +72,7 @@ const OPERATIONS: &[Operation] = &[
     op("get", "/api/v1/solutions", "Solutions", None, Some("[SolutionView]")),
     op("get", "/api/v1/instances", "Instances", None, Some("[InstanceView]")),
     op("post", "/api/v1/instances/{instance}/drain", "Drain an instance", None, None),
+    op("post", "/api/v1/instances/{instance}/notice", "Say that its cloud takes an instance away", None, None),
     op("get", "/api/v1/secrets", "Names of secrets", None, Some("[SecretView]")),
     op("put", "/api/v1/secrets/{name}", "Set a secret", Some("SecretValue"), None),
     op("delete", "/api/v1/secrets/{name}", "Remove a secret", None, None),
