@@ -2,7 +2,7 @@
 //!
 //! AWS answers 404 at `spot/instance-action` until there is one
 //! (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html>, which says
-//! to look every 5 s), and wants a token of IMDSv2 first. Google's `instance/preempted` answers `FALSE`
+//! to look every 5 s), and wants a token of `IMDSv2` first. Google's `instance/preempted` answers `FALSE`
 //! or `TRUE` (<https://cloud.google.com/compute/docs/instances/create-use-preemptible>).
 
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn look(client: &reqwest::Client, url: &str) -> reqwest::Result<Option<Str
     Ok((!text.is_empty() && !text.eq_ignore_ascii_case("false")).then_some(text))
 }
 
-/// The token that IMDSv2 wants; whoever has no such thing is asked without.
+/// The token that `IMDSv2` wants; whoever has no such thing is asked without.
 async fn token(client: &reqwest::Client, url: &str) -> Option<String> {
     let mut at = reqwest::Url::parse(url).ok()?;
     at.set_path("/latest/api/token");

@@ -2,6 +2,24 @@
 
 use std::path::PathBuf;
 
+fn restore(backup: Option<&std::path::Path>) -> String {
+    match backup {
+        Some(path) => format!("The newest backup is {}: 'skein restore {} --force'", path.display(), path.display()),
+        None => "There is no backup in its folder: restore one with 'skein restore FILE --force'".to_owned(),
+    }
+}
+
+impl StoreError {
+    /// The disk is full: it passes when there is room again.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 /// An error of the ledger: what, why, next step.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -36,6 +54,16 @@ pub enum StoreError {
     Fenced {
         /// Our epoch.
         ours: u64,
+    },
+    /// What was acknowledged is no longer whole.
+    #[error("the ledger {} is damaged: {why}. Nothing was changed. {}", file.display(), restore(backup.as_deref()))]
+    Damaged {
+        /// The database.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+        /// The newest backup that is known.
+        backup: Option<PathBuf>,
     },
     /// A row that cannot be read.
     #[error("the ledger's {table} row {key} cannot be read ({why}): restore a backup, or report this")]

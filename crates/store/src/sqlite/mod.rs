@@ -1,5 +1,6 @@
 //! The ledger in SQLite: WAL, `synchronous = FULL` (an answered turn survives a power cut).
 
+mod check;
 mod commit;
 mod load;
 mod read;
@@ -12,6 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use skein_domain::EngineId;
 
 use crate::StoreError;
+pub use check::{BACKUP_SUFFIX, BACKUPS, adopt_copy, copy_ledger, newest_backup};
 
 const SCHEMA: u32 = 1;
 const FILE: &str = "ledger.sqlite";
@@ -43,11 +45,11 @@ impl SqliteLedger {
         std::fs::create_dir_all(dir).map_err(io("making the folder", dir))?;
         let lock = take_lock(dir, engine)?;
         let path = dir.join(FILE);
-        let connection = Connection::open(&path)?;
-        prepare(&connection)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        migrate(&connection, engine)?;
+        let connection = open_writer(&path, engine).map_err(|error| match error {
+            StoreError::Sqlite(error) => check::of_sqlite(error, dir),
+            other => other,
+        })?;
+        check::check(&connection, dir)?;
         let owner: String = connection.query_row("SELECT engine FROM meta", [], |row| row.get(0))?;
         if owner != engine.as_str() {
             return Err(StoreError::OtherEngine { dir: dir.to_owned(), owner, asked: engine.to_string() });
@@ -81,6 +83,15 @@ impl SqliteReader {
         prepare(&connection)?;
         Ok(Self { connection })
     }
+}
+
+fn open_writer(path: &Path, engine: &EngineId) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    prepare(&connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    migrate(&connection, engine)?;
+    Ok(connection)
 }
 
 fn prepare(connection: &Connection) -> Result<(), StoreError> {

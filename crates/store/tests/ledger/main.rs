@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing has failed")]
 
+mod damage;
 mod kept;
 mod rows;
 mod worlds;
