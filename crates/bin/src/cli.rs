@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::{
-    agent, completions, config, demo, documents, functions, instance, logs, plan, run, secret, session, solution,
-    token, up, why,
+    agent, backup, completions, config, demo, documents, functions, instance, logs, plan, run, secret, session,
+    solution, token, up, why,
 };
 
 /// Runs threads of tasks over machines you own and functions of any cloud, from one binary.
@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
+    /// Write all that the engine needs to go on into one file, also while it is up
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of the engine's folder
+    Restore(backup::RestoreArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the OpenAPI document of the HTTP API

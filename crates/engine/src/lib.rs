@@ -9,6 +9,7 @@
 //! ```
 
 mod app;
+pub mod backup;
 mod broker;
 pub mod clock;
 pub mod config;

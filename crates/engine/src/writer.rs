@@ -30,6 +30,12 @@ const INPUTS_PER_TURN_MAX: usize = 4096;
 const GATHER_MS: u64 = 5;
 /// A turn that nobody waits for is written after this, ms.
 const LAZY_MS: u64 = 50;
+/// After a turn that could not be written the next waits for this, ms, times the failures in a row ...
+const RETRY_MS: u64 = 50;
+/// ... but not longer than this, ms: leases must not end because of it.
+const RETRY_MS_MAX: u64 = 1_000;
+/// How often the ledger is read after that before the engine gives up.
+const LOADS_MAX: u32 = 20;
 
 /// What the writer thread is told.
 enum Command {
@@ -62,6 +68,11 @@ pub enum Failure {
     /// The ledger could not be written.
     #[error("the ledger could not be written ({0}); nothing was changed: try again")]
     Ledger(String),
+    /// Its disk is full.
+    #[error(
+        "the disk of the engine's folder is full: nothing new is taken, and nothing was changed; make room there and try again"
+    )]
+    DiskFull,
     /// The engine is stopping.
     #[error("the engine is stopping")]
     Stopping,
@@ -84,7 +95,8 @@ impl Writer {
         let (announce, committed) = watch::channel(0);
         let core = Core::new(Snapshot::load(ledger.load()?), settings.clone(), clock::now());
         let replies = Arc::new(Replies::default());
-        let thread = Thread { ledger, core, settings, rim, inbox, announce, replies: replies.clone(), held: None };
+        let thread =
+            Thread { ledger, core, settings, rim, inbox, failures: 0, announce, replies: replies.clone(), held: None };
         let handle = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || thread.run())
@@ -142,6 +154,8 @@ struct Thread {
     settings: Settings,
     rim: Box<dyn Rim>,
     inbox: Receiver<Command>,
+    /// Turns in a row that could not be written.
+    failures: u32,
     announce: watch::Sender<u64>,
     replies: Arc<Replies>,
     /// Turns not written yet because nobody waits for them, and until when.
@@ -258,6 +272,7 @@ impl Thread {
             if let Err(error) = self.ledger.commit(&row) {
                 return self.recover(turn, &error);
             }
+            self.failures = 0;
         }
         self.let_out(&mut turn);
         if !turn.events.is_empty() {
@@ -280,15 +295,30 @@ impl Thread {
         }
     }
 
+    /// What the ledger has. A disk that gives no answer now may give one soon.
+    fn load(&mut self) -> Result<skein_domain::decide::snapshot::Stored, StoreError> {
+        for _ in 1..LOADS_MAX {
+            match self.ledger.load() {
+                Ok(stored) => return Ok(stored),
+                Err(error) => tracing::error!(%error, "the ledger cannot be read; trying again"),
+            }
+            std::thread::sleep(Duration::from_millis(RETRY_MS_MAX));
+        }
+        self.ledger.load()
+    }
+
     /// The turn is not in the ledger: nobody may act on it. Start again from what the ledger has.
     fn recover(&mut self, turn: TurnResult, error: &StoreError) {
-        tracing::error!(%error, "a turn could not be written; starting again from the ledger");
+        self.failures += 1;
+        tracing::error!(%error, failures = self.failures, "a turn could not be written; starting again from the ledger");
         for output in &turn.outputs {
             if let Output::Reply { reply, .. } = output {
-                self.reply(*reply, Err(Failure::Ledger(error.to_string())));
+                self.reply(*reply, Err(Failure::of(error)));
             }
         }
-        match self.ledger.load() {
+        // What comes in waits meanwhile: each try reads the whole open state.
+        std::thread::sleep(Duration::from_millis((u64::from(self.failures) * RETRY_MS).min(RETRY_MS_MAX)));
+        match self.load() {
             Ok(stored) => {
                 let mut live = Vec::new();
                 for id in self.core.snapshot().instances.keys() {
@@ -301,11 +331,17 @@ impl Thread {
                 self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now(), turn.owed);
             }
             Err(error) => {
-                tracing::error!(%error, "the ledger cannot be read either; the engine stops");
+                tracing::error!(%error, "the ledger cannot be read either, however often it is tried; the engine stops");
                 self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 std::process::exit(70);
             }
         }
+    }
+}
+
+impl Failure {
+    fn of(error: &StoreError) -> Self {
+        if error.is_full() { Self::DiskFull } else { Self::Ledger(error.to_string()) }
     }
 }
 

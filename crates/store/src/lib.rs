@@ -13,9 +13,7 @@ pub use row::{
     AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Limits, Page, Removed,
     SecretRow, SessionRow, Side, TokenRow, Turn,
 };
-pub use sqlite::{
-    BACKUP_SUFFIX, BACKUPS, SqliteLedger, SqliteReader, adopt_copy, copy_ledger, newest_backup,
-};
+pub use sqlite::{BACKUP_SUFFIX, BACKUPS, SqliteLedger, SqliteReader, adopt_copy, copy_ledger, newest_backup};
 
 use skein_domain::decide::snapshot::Stored;
 use skein_domain::{AttemptKey, Digest, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, Timestamp};

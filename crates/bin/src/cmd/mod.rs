@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub(crate) mod agent;
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -45,6 +46,8 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Secret(args) => wait(secret::run(args)),
         Command::Token(args) => wait(token::run(args)),
         Command::Config(args) => wait(config::run(args)),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Openapi => {
             output::line(&skein_engine::openapi());

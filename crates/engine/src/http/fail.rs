@@ -72,6 +72,7 @@ impl From<Failure> for Fail {
             }
             Failure::Refused(_) | Failure::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, e.to_string(), None)
     }
@@ -83,6 +84,9 @@ impl From<ContentError> for Fail {
             ContentError::Mismatch { .. } | ContentError::BrokenOff(_) => StatusCode::BAD_REQUEST,
             ContentError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
             ContentError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ContentError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             ContentError::Io(_) => return Self::internal(e),
         };
         Self::new(status, e.to_string(), None)

@@ -17,6 +17,7 @@ pub const BACKUP_SUFFIX: &str = ".skein-backup";
 /// Steps of the database's virtual machine between two looks at the clock.
 const STEPS: i32 = 100_000;
 
+#[expect(clippy::disallowed_methods, reason = "a limit of the work; nothing that is kept depends on it")]
 pub(super) fn check(connection: &Connection, dir: &Path) -> Result<(), StoreError> {
     let until = Instant::now() + CHECK_MAX;
     connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
@@ -26,7 +27,10 @@ pub(super) fn check(connection: &Connection, dir: &Path) -> Result<(), StoreErro
         Ok(()) => Ok(()),
         Err(Found::TooLarge) => {
             let limit_s = CHECK_MAX.as_secs();
-            tracing::info!(limit_s, "the ledger is too large to be checked whole at the start; no damage was seen so far");
+            tracing::info!(
+                limit_s,
+                "the ledger is too large to be checked whole at the start; no damage was seen so far"
+            );
             Ok(())
         }
         Err(Found::Damage(why)) => Err(damaged(dir, why)),
