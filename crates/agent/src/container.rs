@@ -247,7 +247,11 @@ impl ContainerEngine {
                 }
                 signal = signals.recv(), if open => {
                     open = signal.is_some();
-                    let signal = if signal == Some(StopSignal::Term) { "SIGTERM" } else { "SIGKILL" };
+                    let signal = match signal {
+                        Some(StopSignal::Term) => "SIGTERM".to_owned(),
+                        Some(StopSignal::Other(number)) => number.to_string(),
+                        Some(StopSignal::Kill) | None => "SIGKILL".to_owned(),
+                    };
                     if let Err(why) = self.call(Method::POST, &format!("/containers/{name}/kill?signal={signal}"), None).await {
                         tracing::warn!(name, why, "a container could not be signalled");
                     }

@@ -48,5 +48,6 @@ pub(crate) fn launch(order: &StartOrder, argv: Vec<String>, id: u64, folder: &Fo
         out: folder.out_log(),
         err: folder.err_log(),
         memory_mb: order.memory_mb,
+        stdin: order.stdin,
     }
 }

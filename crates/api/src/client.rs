@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InstanceView, LogPiece, NewToken,
-    PageQuery, PauseRequest, PlanView, SecretValue, SecretView, SessionDetail, SessionSummary, SolutionView,
-    StartRequest, Started, TokenRequest, TokenView, Why,
+    AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView, LogPiece,
+    NewToken, PageQuery, PauseRequest, PlanView, RerunRequest, SecretValue, SecretView, SessionDetail, SessionSummary,
+    SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -126,6 +126,19 @@ impl Client {
     /// Lets a paused session go on.
     pub async fn resume(&self, id: &str) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/resume"))).await
+    }
+    /// Runs a session's thread again: what did not succeed, or all of it.
+    pub async fn rerun(&self, id: &str, all: bool) -> Result<Started, ApiError> {
+        self.with_body(Method::POST, &format!("/api/v1/sessions/{id}/rerun"), &RerunRequest { all }).await
+    }
+    /// Sends an attempt a signal.
+    pub async fn signal(&self, attempt: &str, signal: &str) -> Result<(), ApiError> {
+        let body = SignalRequest { signal: signal.to_owned() };
+        self.done(self.request(Method::POST, &format!("/api/v1/attempts/{attempt}/signal")).json(&body)).await
+    }
+    /// Gives an attempt's standard input a line, or its end.
+    pub async fn input(&self, attempt: &str, input: &InputRequest) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, &format!("/api/v1/attempts/{attempt}/input")).json(input)).await
     }
     /// A session's attempts.
     pub async fn attempts(&self, id: &str, page: PageQuery) -> Result<Vec<AttemptView>, ApiError> {

@@ -36,9 +36,21 @@ pub struct StartRequest {
     /// Overrides, `TASK.PARAMETER=VALUE`; they stay with the session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,
+    /// Only these tasks of the thread, and what comes before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<String>,
     /// A key of the client's: the same key again is the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<String>,
+}
+
+/// Run a session's thread again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerunRequest {
+    /// All of it; else only what did not succeed, and what comes after that.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// A session was started.
@@ -94,6 +106,12 @@ pub struct SessionDetail {
     /// As in a listing.
     #[serde(flatten)]
     pub summary: SessionSummary,
+    /// What can be done to it as it is now.
+    #[serde(default)]
+    pub actions: Vec<String>,
+    /// The session whose results it takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<String>,
     /// What the thread does.
     pub description: String,
     /// Its nodes.
@@ -170,6 +188,9 @@ pub struct AttemptView {
     pub why: String,
     /// Why it is there, typed.
     pub choice: serde_json::Value,
+    /// What can be done to it as it is now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
     /// How it ended, in words.
     pub ending: Option<String>,
     /// Exit status, when the program ended by itself.
@@ -455,6 +476,24 @@ pub struct Health {
 pub struct PauseRequest {
     /// What runs is stopped, and started again when the session goes on; else it finishes.
     pub stop_running: bool,
+}
+
+/// A signal to an attempt that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Its name, as `USR1` or `SIGUSR1`, or its number.
+    pub signal: String,
+}
+
+/// Something for the standard input of an attempt that runs (its task says `stdin = true`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputRequest {
+    /// A line, without its end.
+    pub line: Option<String>,
+    /// Then the end of the input.
+    pub end: bool,
 }
 
 /// A person's answer about an item whose place was lost (`on_lost = "ask"`).

@@ -211,6 +211,9 @@ pub(crate) struct Launch {
     /// Override a parameter for this session: TASK.PARAMETER=VALUE ('*' for every task)
     #[arg(long, value_name = "T.P=V", value_parser = override_text)]
     pub(crate) set: Vec<String>,
+    /// Only this task and what comes before it; may be given several times
+    #[arg(long, value_name = "TASK")]
+    pub(crate) until: Vec<String>,
     /// Running mode of every task
     #[arg(long, value_name = "MODE", value_parser = ["auto", "dedicated", "serverless", "hybrid"])]
     pub(crate) mode: Option<String>,
@@ -227,7 +230,12 @@ fn override_text(text: &str) -> Result<String, String> {
 impl Launch {
     /// Into a request.
     pub(crate) fn request(&self) -> StartRequest {
-        StartRequest { running_mode: self.mode.clone(), set: self.set.clone(), ..StartRequest::default() }
+        StartRequest {
+            running_mode: self.mode.clone(),
+            set: self.set.clone(),
+            until: self.until.clone(),
+            ..StartRequest::default()
+        }
     }
 }
 

@@ -179,3 +179,92 @@ fn an_agent_killed_in_the_middle_loses_nothing_and_doubles_nothing() {
     assert_eq!(ended("succeeded"), 8, "one accepted end each: {all:?}");
     assert!(ended("lost") >= 1 && all.iter().all(|a| a["state"] != "lost" || a["place"] == "second"), "{all:?}");
 }
+
+#[test]
+fn what_failed_runs_again_with_the_results_of_what_did_not() {
+    let home = Home::with_engine(&[]);
+    home.write(
+        "t.toml",
+        r#"
+        [tasks.a]
+        array = 4
+        command = ["sh", "-c", "echo a{index} >> ran; [ {index} != 2 ] || [ -e $OK ] || exit 3; echo {index} > out"]
+        env = { OK = "OKFILE" }
+        outputs = ["out"]
+        [tasks.side]
+        command = ["sh", "-c", "echo side >> SIDEFILE"]
+        [tasks.sum]
+        after = ["a"]
+        command = ["sh", "-c", "cat in-* > all"]
+        inputs = [{ path = "in-{from_index}", from = "a", output = "out" }]
+        outputs = ["all"]
+        "#,
+    );
+    let text = home.read("t.toml");
+    let at = |name: &str| home.path(name).to_str().unwrap().to_owned();
+    home.write("t.toml", &text.replace("OKFILE", &at("ok")).replace("SIDEFILE", &at("side")));
+    let id = home.skein(&["run", "t.toml", "--detach"]).ok().out.trim().to_owned();
+    let state = |id: &str| home.json(&["session", "show", id])["state"].as_str().unwrap().to_owned();
+    let early = home.skein(&["session", "rerun", &id]);
+    assert!(early.code == 0 || early.err.contains("has not ended"), "{}", early.err);
+    until("the session to fail", || state(&id) == "failed");
+    assert_eq!(home.json(&["session", "show", &id])["actions"], serde_json::json!(["rerun", "rerun --all"]));
+    home.write("ok", "");
+    let again = home.skein(&["session", "rerun", &id]).ok().out.trim().to_owned();
+    until("it to succeed", || state(&again) == "succeeded");
+    let attempts = home.json(&["session", "attempts", &again]);
+    let ran: Vec<String> =
+        attempts.as_array().unwrap().iter().map(|a| format!("{}{}", a["node"], a["index"])).collect();
+    assert_eq!(ran, ["\"a\"2", "\"sum\"0"], "only what failed and what comes after it");
+    assert_eq!(home.read("side"), "side\n");
+    home.skein(&["session", "files", &again, "--download", "got"]).ok();
+    assert_eq!(home.read("got/sum/all"), "0\n1\n2\n3\n");
+    assert_eq!(home.read("got/a/3/out"), "3\n", "what it took over can be fetched from it");
+    let nothing = home.skein(&["session", "rerun", &again]);
+    assert!(nothing.code != 0 && nothing.err.contains("--all"), "{}", nothing.err);
+    let whole = home.skein(&["session", "rerun", &again, "--all"]).ok().out.trim().to_owned();
+    until("all of it to run again", || state(&whole) == "succeeded");
+    assert_eq!(home.json(&["session", "attempts", &whole]).as_array().unwrap().len(), 6);
+    let until_a = home.skein(&["run", "t.toml", "--detach", "--until", "a"]).ok().out.trim().to_owned();
+    until("it to end", || state(&until_a) == "succeeded");
+    assert_eq!(home.json(&["session", "attempts", &until_a]).as_array().unwrap().len(), 4);
+    assert!(home.skein(&["run", "t.toml", "--until", "b"]).err.contains("no such task (there are: a, side, sum)"));
+}
+
+#[test]
+fn what_runs_takes_signals_and_lines() {
+    let home = Home::with_engine(&[]);
+    home.write(
+        "t.toml",
+        r#"
+        [tasks.talk]
+        stdin = true
+        command = ["sh", "-c", "trap 'echo usr1; X=1' USR1; echo ready; read line; echo got $line; while [ -z $X ]; do sleep 0.05; done; cat; echo over"]
+        [tasks.deaf]
+        command = ["sleep", "600"]
+        "#,
+    );
+    let id = home.skein(&["run", "t.toml", "--detach"]).ok().out.trim().to_owned();
+    let (talk, deaf) = (format!("{id}/talk"), format!("{id}/deaf"));
+    let log = || home.skein(&["logs", &talk]).out;
+    until("it to be ready", || log().contains("ready"));
+    let actions = |node: &str| {
+        let open = home.json(&["session", "attempts", &id]);
+        open.as_array().unwrap().iter().find(|a| a["node"] == node).map(|a| a["actions"].clone())
+    };
+    until("its actions", || actions("talk") == Some(serde_json::json!(["signal", "input"])));
+    until("the other's", || actions("deaf") == Some(serde_json::json!(["signal"])));
+    home.skein(&["session", "input", &talk, "one line"]).ok();
+    until("the line to arrive", || log().contains("got one line"));
+    home.skein(&["session", "signal", &talk, "SIGUSR1"]).ok();
+    until("the signal to arrive", || log().contains("usr1"));
+    let no = home.skein(&["session", "input", &deaf, "x"]);
+    assert!(no.code != 0 && no.err.contains("stdin = true"), "{}", no.err);
+    assert!(home.skein(&["session", "signal", &deaf, "NOPE"]).err.contains("is no signal"));
+    home.skein(&["session", "signal", &deaf, "9"]).ok();
+    home.skein(&["session", "input", &talk, "--end"]).ok();
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "failed");
+    assert!(log().ends_with("over\n"), "{}", log());
+    let late = home.skein(&["session", "signal", &talk, "HUP"]);
+    assert!(late.code != 0 && late.err.contains("nothing runs"), "{}", late.err);
+}

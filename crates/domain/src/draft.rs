@@ -83,6 +83,8 @@ pub struct TaskDraft {
     pub allowed_wait_s: Option<f64>,
     /// May be moved.
     pub movable: Option<bool>,
+    /// Its standard input stays open and takes lines while it runs.
+    pub stdin: Option<bool>,
     /// Group.
     pub group: Option<String>,
     /// Running mode.
@@ -345,6 +347,7 @@ impl TaskDraft {
                 .time("allowed_wait_s", self.allowed_wait_s, &mut wrong)
                 .unwrap_or(defaults.allowed_wait_ms),
             movable: self.movable.unwrap_or(false),
+            stdin: self.stdin.unwrap_or(false),
             group: self.group.clone(),
             running_mode: mode,
             balance: self.balance,

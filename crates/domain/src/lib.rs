@@ -3,6 +3,7 @@
 //! Nothing here does IO, reads a clock or draws a random number: time comes in as an
 //! argument, and the same input gives the same bytes out (ARCHITECTURE.md, invariants 1 and 9).
 
+pub mod actions;
 pub mod attempt;
 pub mod decide;
 pub mod draft;

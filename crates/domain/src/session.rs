@@ -50,6 +50,80 @@ pub struct SessionSpec {
     pub overrides: Vec<String>,
     /// Where each node's running mode came from.
     pub mode_sources: Vec<String>,
+    /// What an earlier session of the same thread has done already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
+}
+
+/// What a session takes over from an earlier one of the same thread: it does not run again, and its outputs
+/// are the earlier session's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// The earlier session.
+    pub session: SessionId,
+    /// By node, indices `from..to` that succeeded there, in order.
+    pub done: BTreeMap<u32, Vec<(u32, u32)>>,
+}
+
+impl Earlier {
+    /// Was this index done there?
+    pub fn has(&self, node: u32, index: u32) -> bool {
+        self.done.get(&node).is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..*to).contains(&index)))
+    }
+
+    /// What `before`, the earlier session's spec, and what succeeded in it since leave to be done. A node runs
+    /// again unless all of it, and of every node before it, succeeded; of a node whose links are all done
+    /// only what did not succeed runs again. `succeeded` gives a node's indices, in order.
+    pub fn of<E>(
+        session: SessionId,
+        before: &SessionSpec,
+        tallies: &[Tally],
+        mut succeeded: impl FnMut(u32) -> Result<Vec<u32>, E>,
+    ) -> Result<Self, E> {
+        let mut done = BTreeMap::new();
+        let mut whole: BTreeMap<u32, bool> = BTreeMap::new();
+        // Links may point either way in the list of nodes: go on until a round adds none.
+        loop {
+            let known = whole.len();
+            for (at, node) in before.thread.nodes.iter().enumerate() {
+                let key = u32::try_from(at).unwrap_or(u32::MAX);
+                if whole.contains_key(&key) || !node.after.iter().all(|link| whole.contains_key(&link.node)) {
+                    continue;
+                }
+                let free = node.after.iter().all(|link| whole.get(&link.node) == Some(&true));
+                let tally = tallies.get(at).copied().unwrap_or_default();
+                let all = free && tally.succeeded == node.task.array;
+                whole.insert(key, all);
+                let ranges = match free {
+                    _ if all => vec![(0, node.task.array)],
+                    true if tally.succeeded > 0 => {
+                        let earlier = before.earlier.as_ref().and_then(|e| e.done.get(&key)).into_iter().flatten();
+                        let mut indices = succeeded(key)?;
+                        indices.extend(earlier.flat_map(|(from, to)| *from..*to));
+                        indices.sort_unstable();
+                        as_ranges(indices)
+                    }
+                    _ => continue,
+                };
+                done.insert(key, ranges);
+            }
+            if whole.len() == known {
+                return Ok(Self { session, done });
+            }
+        }
+    }
+}
+
+fn as_ranges(indices: Vec<u32>) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for index in indices {
+        match ranges.last_mut() {
+            Some((_, to)) if *to == index => *to += 1,
+            Some((_, to)) if *to > index => {}
+            _ => ranges.push((index, index + 1)),
+        }
+    }
+    ranges
 }
 
 /// How a session ended.

@@ -203,6 +203,9 @@ pub struct TaskSpec {
     pub allowed_wait_ms: u64,
     /// May be stopped and started elsewhere.
     pub movable: bool,
+    /// Its standard input stays open and takes lines while it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// Related tasks of one group prefer one instance.
     pub group: Option<String>,
     /// Asked running mode.

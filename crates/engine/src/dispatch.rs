@@ -46,6 +46,10 @@ fn carry_out(app: &Arc<App>, output: Output) {
         Output::Recall { attempt, generation, instance } => {
             send(app, &instance, ToAgent::Recall { attempt, generation });
         }
+        Output::Command { order, instance, command } => {
+            let AttemptRef { attempt, generation } = order;
+            send(app, &instance, ToAgent::Command { attempt, generation, command });
+        }
         Output::Recorded { instance, attempts } => send(app, &instance, ToAgent::Recorded { attempts }),
         Output::DrainAgent { instance, why } => send(app, &instance, ToAgent::Drain { why }),
         Output::Lease { instance, heartbeat } => {

@@ -49,6 +49,7 @@ impl OrderMaker<'_> {
             memory_mb: task.needs.memory_mb,
             limit_ms: order.attempt.limit_ms,
             grace_ms: task.grace_ms,
+            stdin: task.stdin,
             proprietary,
         })
     }
@@ -92,7 +93,7 @@ impl OrderMaker<'_> {
                         .ok_or("the giving task is not in the thread")?;
                     let node = NodeKey { session: item.session(), node: u32::try_from(at).unwrap_or(u32::MAX) };
                     let count = spec.thread.nodes[at].task.array;
-                    files.extend(self.outputs_of(input, output, node, count, item.index)?);
+                    files.extend(self.outputs_of(spec, (input, output), node, count, item.index)?);
                 }
             }
         }
@@ -103,8 +104,8 @@ impl OrderMaker<'_> {
     /// item; or of the item with the same index.
     fn outputs_of(
         &self,
-        input: &InputSpec,
-        output: &str,
+        spec: &SessionSpec,
+        (input, output): (&InputSpec, &str),
         node: NodeKey,
         count: u32,
         index: u32,
@@ -118,16 +119,45 @@ impl OrderMaker<'_> {
             Ok(InputFile { path: place(&input.path, from), digest: found.digest.clone(), size: found.size })
         };
         if output.contains("{from_index}") || input.path.contains("{from_index}") {
-            let all = self.reader.outputs(node).map_err(|e| e.to_string())?;
+            let all = self.all_outputs(spec, node)?;
             return all.iter().map(|(from, outputs)| take(*from, outputs)).collect();
         }
         let from = if count == 1 { 0 } else { index };
-        let attempts = self.reader.attempts_at(node.item(from)).map_err(|e| e.to_string())?;
+        let holder = self.holder(spec, node.item(from))?;
+        let attempts = self.reader.attempts_at(holder).map_err(|e| e.to_string())?;
         let good = |end: &AttemptEnd| end.cause == EndCause::Succeeded;
         let end = attempts.iter().filter_map(|a| a.ended.as_ref().map(|(end, _)| end)).find(|end| good(end));
         let end = end
             .ok_or_else(|| format!("the earlier item {} did not succeed, so it left no '{output}'", node.item(from)))?;
         Ok(vec![take(from, &end.outputs)?])
+    }
+
+    /// The item, or the one of an earlier session that did its work.
+    fn holder(&self, spec: &SessionSpec, item: skein_domain::ItemKey) -> Result<skein_domain::ItemKey, String> {
+        let Some(earlier) = spec.earlier.as_ref().filter(|e| e.has(item.node.node, item.index)) else {
+            return Ok(item);
+        };
+        let before = self.spec_of(earlier.session)?;
+        let node = NodeKey { session: earlier.session, node: item.node.node };
+        self.holder(&before, node.item(item.index))
+    }
+
+    fn all_outputs(&self, spec: &SessionSpec, node: NodeKey) -> Result<Vec<(u32, Vec<OutputFile>)>, String> {
+        let mut all = self.reader.outputs(node).map_err(|e| e.to_string())?;
+        if let Some(earlier) = spec.earlier.as_ref().filter(|e| e.done.contains_key(&node.node)) {
+            let before = self.spec_of(earlier.session)?;
+            let theirs = self.all_outputs(&before, NodeKey { session: earlier.session, node: node.node })?;
+            all.extend(theirs.into_iter().filter(|(index, _)| earlier.has(node.node, *index)));
+            all.sort_by_key(|(index, _)| *index);
+        }
+        Ok(all)
+    }
+
+    fn spec_of(&self, session: skein_domain::SessionId) -> Result<SessionSpec, String> {
+        let spec = self.reader.session_spec(session).map_err(|e| e.to_string())?;
+        spec.ok_or_else(|| {
+            format!("session {session}, whose results it takes over, is not kept any more: run all of it again")
+        })
     }
 }
 

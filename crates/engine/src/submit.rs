@@ -43,6 +43,7 @@ pub(crate) fn settle(
     let set_mode = |node: &str| overridden(&request.set, node);
     let launch = request.running_mode.as_deref().map(parse_mode).transpose()?;
     let thread = if document.get("tasks").is_some() { read(document)? } else { as_thread(document)? };
+    let thread = if request.until.is_empty() { thread } else { until(thread, &request.until)? };
     let name = thread.name.clone().unwrap_or_else(|| "thread".to_owned());
     let name = TaskName::new(&name).map_err(|e| BadDraft::from(e.to_string()))?;
     let mut wrong = Vec::new();
@@ -73,13 +74,40 @@ pub(crate) fn settle(
         .map_err(|e| BadDraft::from(e.to_string()))?;
     let digests = digests(assembled.nodes.iter().map(|n| &*n.task));
     let mode_sources = assembled.nodes.iter().map(|n| source_of(&sources, &n.name).to_string()).collect();
-    let spec =
-        SessionSpec { thread: assembled, user: user.clone(), version, overrides: request.set.clone(), mode_sources };
+    let spec = SessionSpec {
+        thread: assembled,
+        user: user.clone(),
+        version,
+        overrides: request.set.clone(),
+        mode_sources,
+        earlier: None,
+    };
     Ok(Submission { spec, digests })
 }
 
 fn source_of(sources: &[(TaskName, ModeSource)], name: &TaskName) -> ModeSource {
     sources.iter().find(|(n, _)| n == name).map_or(ModeSource::Default, |(_, s)| *s)
+}
+
+/// Only these tasks and what comes before them.
+fn until(mut thread: ThreadDraft, until: &[String]) -> Result<ThreadDraft, BadDraft> {
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut open: Vec<String> = until.to_vec();
+    while let Some(name) = open.pop() {
+        let Some(task) = thread.tasks.get(&name) else {
+            let there: Vec<&str> = thread.tasks.keys().map(String::as_str).collect();
+            return Err(format!("until '{name}': the thread has no such task (there are: {})", there.join(", ")).into());
+        };
+        if wanted.insert(name) {
+            open.extend(links(task).into_iter().map(|(before, _)| before));
+        }
+    }
+    thread.tasks.retain(|name, _| wanted.contains(name));
+    for set in &mut thread.together {
+        set.retain(|name| wanted.contains(name));
+    }
+    thread.together.retain(|set| set.len() > 1);
+    Ok(thread)
 }
 
 fn read(document: Value) -> Result<ThreadDraft, BadDraft> {
@@ -138,7 +166,7 @@ fn links(draft: &TaskDraft) -> Vec<(String, skein_domain::When)> {
     draft.after.iter().map(link).collect()
 }
 
-fn digests<'a>(tasks: impl Iterator<Item = &'a TaskSpec>) -> Vec<Digest> {
+pub(crate) fn digests<'a>(tasks: impl Iterator<Item = &'a TaskSpec>) -> Vec<Digest> {
     let of = |task: &'a TaskSpec| {
         task.inputs.iter().filter_map(|input| match &input.source {
             InputSource::Digest(digest) => Some(digest.clone()),

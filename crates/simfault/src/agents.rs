@@ -114,7 +114,7 @@ impl Machine {
                     }
                     Output::FlushLog(of) => more.push(Input::LogFlushed(of, None)),
                     Output::Leave => self.left = true,
-                    Output::FetchOrder(_) | Output::KillGroup(_) | Output::Discard(_) => {}
+                    Output::FetchOrder(_) | Output::KillGroup(_) | Output::Discard(_) | Output::Command { .. } => {}
                 }
             }
         }

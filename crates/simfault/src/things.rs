@@ -25,6 +25,7 @@ pub(crate) fn start_order(order: &OrderTo) -> StartOrder {
         memory_mb: node.task.needs.memory_mb,
         limit_ms: order.attempt.limit_ms,
         grace_ms: node.task.grace_ms,
+        stdin: node.task.stdin,
         proprietary: None,
     }
 }

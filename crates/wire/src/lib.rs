@@ -16,7 +16,8 @@ pub mod message;
 
 pub use frame::{BadFrame, FRAME_BYTES_MAX, decode, encode};
 pub use message::{
-    AttemptRef, FromAgent, Hello, InputFile, Invocation, InvocationResult, ItemUse, OrderBody, StartOrder, ToAgent,
+    AttemptCommand, AttemptRef, FromAgent, Hello, InputFile, Invocation, InvocationResult, ItemUse, OrderBody,
+    StartOrder, ToAgent,
 };
 
 /// Version of the messages. An engine accepts its own and the one before.

@@ -86,6 +86,15 @@ pub enum ToAgent {
         /// Its generation.
         generation: u64,
     },
+    /// A person's word to an attempt that runs. Said once: whoever said it sees in the log what came of it.
+    Command {
+        /// Which.
+        attempt: AttemptKey,
+        /// Its generation.
+        generation: u64,
+        /// What.
+        command: AttemptCommand,
+    },
     /// These ends are in the ledger (or refused for good); forget them.
     Recorded {
         /// Which.
@@ -96,6 +105,18 @@ pub enum ToAgent {
         /// Why.
         why: String,
     },
+}
+
+/// What can be said to an attempt that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptCommand {
+    /// A signal to its process group, by number.
+    Signal(i32),
+    /// A line for its standard input, without its end.
+    Line(String),
+    /// The end of its standard input.
+    EndOfInput,
 }
 
 /// An attempt with its fencing token.
@@ -150,6 +171,9 @@ pub struct StartOrder {
     pub limit_ms: Option<u64>,
     /// From SIGTERM to SIGKILL, ms.
     pub grace_ms: u64,
+    /// Its standard input stays open and takes lines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// Proprietary parameters for the solution it runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proprietary: Option<serde_json::Value>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skein_domain::OutputFile;
 use skein_wire::message::AttemptRef;
-use skein_wire::{FromAgent, StartOrder, ToAgent};
+use skein_wire::{AttemptCommand, FromAgent, StartOrder, ToAgent};
 
 use crate::measure::Usage;
 use crate::spawner::{Exit, StopSignal};
@@ -108,6 +108,15 @@ pub enum Output {
         launch: u64,
         /// What.
         signal: StopSignal,
+    },
+    /// A person's word to what runs in this slot.
+    Command {
+        /// In this slot.
+        slot: usize,
+        /// The launch.
+        launch: u64,
+        /// What.
+        command: AttemptCommand,
     },
     /// Kill a process group whose spawner is gone.
     KillGroup(i32),

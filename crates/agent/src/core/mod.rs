@@ -278,6 +278,15 @@ impl Core {
                 let why = if moving { StopWhy::Moved } else { StopWhy::Cancelled };
                 self.cancel(now, AttemptRef { attempt, generation }, why);
             }
+            ToAgent::Command { attempt, generation, command } => {
+                // What ended meanwhile needs no word any more.
+                if let Some(Held { generation: held, phase: Phase::Running { slot, launch, .. }, .. }) =
+                    self.held.get(&attempt)
+                    && *held == generation
+                {
+                    self.out.push(Output::Command { slot: *slot, launch: *launch, command });
+                }
+            }
             ToAgent::Recall { attempt, generation } => self.recall(now, AttemptRef { attempt, generation }),
             ToAgent::Recorded { attempts } => {
                 for of in attempts {

@@ -100,6 +100,7 @@ fn order(item: u32, generation: u64) -> StartOrder {
         cpu: 0,
         memory_mb: 64,
         limit_ms: None,
+        stdin: false,
         grace_ms: 500,
         proprietary: None,
     }

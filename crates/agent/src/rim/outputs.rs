@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use skein_domain::task::RunSpec;
-use skein_wire::StartOrder;
 use skein_wire::message::AttemptRef;
+use skein_wire::{AttemptCommand, StartOrder};
 use tokio::sync::mpsc;
 
 use super::{Event, Over, Rim, SlotRim};
@@ -30,6 +30,7 @@ impl Rim {
             Output::Prepare(order) => self.prepare(order),
             Output::Spawn { slot, launch, order } => self.spawn(slot, launch, &order),
             Output::Signal { slot, launch, signal } => self.signal(slot, launch, signal),
+            Output::Command { slot, launch, command } => self.command(slot, launch, command),
             Output::KillGroup(pid) => {
                 if let Some(group) = rustix::process::Pid::from_raw(pid) {
                     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
@@ -115,6 +116,17 @@ impl Rim {
             container.send(signal).ok();
         } else if let Some(spawner) = spawner {
             spawner.signal(launch, signal);
+        }
+    }
+
+    fn command(&self, slot: usize, launch: u64, command: AttemptCommand) {
+        let line = match command {
+            AttemptCommand::Signal(number) => return self.signal(slot, launch, StopSignal::Other(number)),
+            AttemptCommand::Line(line) => Some(line),
+            AttemptCommand::EndOfInput => None,
+        };
+        if let Some(spawner) = &self.slots[slot].spawner {
+            spawner.input(launch, line);
         }
     }
 

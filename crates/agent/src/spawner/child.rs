@@ -129,6 +129,7 @@ impl Server {
                     Command::Start(launch) => self.start(*launch),
                     Command::Will { socket, container } => self.will = container.map(|name| (socket, name)),
                     Command::Signal { id, signal } => self.signal(id, signal),
+                    Command::Input { id, line } => self.give_input(id, line),
                 }
             }
             let (commands, ended) = self.wait()?;
@@ -207,10 +208,25 @@ impl Server {
     fn signal(&self, id: u64, signal: StopSignal) {
         if let Some(running) = self.running.as_ref().filter(|running| running.launch.id == id) {
             let signal = match signal {
-                StopSignal::Term => Signal::TERM,
-                StopSignal::Kill => Signal::KILL,
+                StopSignal::Term => Some(Signal::TERM),
+                StopSignal::Kill => Some(Signal::KILL),
+                StopSignal::Other(number) => Signal::from_named_raw(number),
             };
-            kill_process_group(running.pid, signal).ok();
+            if let Some(signal) = signal {
+                kill_process_group(running.pid, signal).ok();
+            }
+        }
+    }
+
+    /// A pipe that is full takes nothing: whoever does not read must not hold up its own end.
+    fn give_input(&mut self, id: u64, line: Option<String>) {
+        let Some(running) = self.running.as_mut().filter(|running| running.launch.id == id) else { return };
+        let (Some(line), Some(stdin)) = (line, running.child.stdin.as_mut()) else {
+            running.child.stdin = None;
+            return;
+        };
+        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()) {
+            running.notes.push(format!("a line for its standard input was not taken: {error}"));
         }
     }
 
@@ -243,6 +259,13 @@ impl Server {
     }
 }
 
+fn never_wait_for_reader(child: &Child) {
+    if let Some(stdin) = &child.stdin {
+        // Else a reader that sleeps would hold up this process; without the flag it merely could.
+        rustix::fs::fcntl_setfl(stdin, rustix::fs::OFlags::NONBLOCK).ok();
+    }
+}
+
 fn has_ended(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     !matches!(waitid(WaitId::Pid(pid), look), Ok(None) | Err(rustix::io::Errno::INTR))
@@ -262,12 +285,13 @@ fn spawn(launch: &Launch) -> Result<Child, String> {
         .env_clear()
         .envs(&launch.env)
         .current_dir(&launch.cwd)
-        .stdin(Stdio::null())
+        .stdin(if launch.stdin { Stdio::piped() } else { Stdio::null() })
         .stdout(log(&launch.out)?)
         .stderr(log(&launch.err)?)
         .process_group(0)
         .spawn()
         .map_err(|e| format!("cannot start '{program}': {e}"))
+        .inspect(never_wait_for_reader)
 }
 
 /// Appending, so that a file that is cut while the attempt runs does not grow back with a hole.

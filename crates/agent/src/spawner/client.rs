@@ -94,6 +94,11 @@ impl Spawner {
         self.send(&Command::Signal { id, signal });
     }
 
+    /// A line for the standard input of launch `id`, or its end.
+    pub fn input(&self, id: u64, line: Option<String>) {
+        self.send(&Command::Input { id, line });
+    }
+
     /// Says which container is to be removed should this agent die.
     pub(crate) fn will(&self, socket: PathBuf, container: Option<String>) {
         self.send(&Command::Will { socket, container });

@@ -69,9 +69,16 @@ pub enum Command {
         /// What.
         signal: StopSignal,
     },
+    /// Something for the child's standard input, if its launch keeps that open.
+    Input {
+        /// Which launch; ignored when it is no longer the current one.
+        id: u64,
+        /// The line; none for the end.
+        line: Option<String>,
+    },
 }
 
-/// The two signals that stop an attempt.
+/// The two signals that stop an attempt, and any other that a person sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopSignal {
@@ -79,6 +86,8 @@ pub enum StopSignal {
     Term,
     /// SIGKILL: ended.
     Kill,
+    /// By number.
+    Other(i32),
 }
 
 /// What to start.
@@ -101,6 +110,9 @@ pub struct Launch {
     pub err: PathBuf,
     /// Memory limit, MiB; 0 for none.
     pub memory_mb: u32,
+    /// Standard input stays open and takes lines; else it is empty.
+    #[serde(default)]
+    pub stdin: bool,
 }
 
 /// Spawner to agent, one JSON object a line.

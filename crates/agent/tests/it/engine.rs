@@ -236,6 +236,7 @@ pub fn order(item: u32, generation: u64, argv: &[&str]) -> StartOrder {
         memory_mb: 256,
         limit_ms: Some(30_000),
         grace_ms: 300,
+        stdin: false,
         proprietary: None,
     }
 }

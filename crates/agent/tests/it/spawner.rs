@@ -43,6 +43,7 @@ impl Slot {
             out: dir.join("out.log"),
             err: dir.join("err.log"),
             memory_mb,
+            stdin: false,
         });
         self.next
     }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use skein_api::{AttemptView, Client, PageQuery, SessionDetail};
+use skein_api::{AttemptView, Client, InputRequest, PageQuery, SessionDetail};
 
 use crate::address::Address;
 use crate::connect::Connect;
@@ -63,6 +63,33 @@ enum SessionCommand {
         /// The session
         id: String,
     },
+    /// Run a session's thread again: what did not succeed, and what comes after that; prints the new session's id
+    Rerun {
+        /// The session
+        id: String,
+        /// All of it
+        #[arg(long)]
+        all: bool,
+    },
+    /// Send what runs for an item a signal
+    Signal {
+        /// The item, or one of its attempts
+        #[arg(value_name = "SESSION/NODE[INDEX]")]
+        item: String,
+        /// As in USR1, or a number
+        signal: String,
+    },
+    /// Give what runs for an item a line on standard input (its task says `stdin = true`)
+    Input {
+        /// The item, or one of its attempts
+        #[arg(value_name = "SESSION/NODE[INDEX]")]
+        item: String,
+        /// The line
+        line: Option<String>,
+        /// Then the end of its input
+        #[arg(long)]
+        end: bool,
+    },
     /// Answer an item whose place was lost and whose task says `on_lost = "ask"`
     Answer {
         /// The item
@@ -112,6 +139,17 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
             client.resume(&id).await?;
             output::line(&format!("session {id} goes on"));
         }
+        SessionCommand::Rerun { id, all } => output::line(&client.rerun(&id, all).await?.session),
+        SessionCommand::Signal { item, signal } => {
+            let attempt = open_attempt(&client, &item).await?;
+            client.signal(&attempt, &signal).await?;
+            output::line(&format!("sent to {attempt}"));
+        }
+        SessionCommand::Input { item, line, end } => {
+            let attempt = open_attempt(&client, &item).await?;
+            client.input(&attempt, &InputRequest { line, end }).await?;
+            output::line(&format!("sent to {attempt}"));
+        }
         SessionCommand::Answer { item, again } => {
             let node = item.node.as_deref().context("name the item: SESSION/NODE or SESSION/NODE[INDEX]")?;
             client.answer(&item.session, node, item.index.unwrap_or(0), again).await?;
@@ -127,6 +165,21 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
         SessionCommand::Files { id, download, json } => files(&client, &id, download, json).await?,
     }
     Ok(OK)
+}
+
+/// The attempt that a person means: named, or the open one of an item.
+async fn open_attempt(client: &Client, text: &str) -> anyhow::Result<String> {
+    if text.parse::<skein_domain::AttemptKey>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let item: Address = text.parse().map_err(anyhow::Error::msg)?;
+    let attempts = results::attempts(client, &item.session).await?;
+    let mut open = attempts.iter().filter(|a| a.ended_at.is_none() && item.covers(&a.node, a.index));
+    match (open.next(), open.next()) {
+        (Some(one), None) => Ok(one.attempt.clone()),
+        (None, _) => bail!("nothing runs for {text} now"),
+        (Some(_), Some(_)) => bail!("several attempts run for {text}: name one item, as in SESSION/NODE[INDEX]"),
+    }
 }
 
 async fn list(client: &Client, page: PageQuery, json: bool) -> anyhow::Result<()> {
@@ -185,6 +238,12 @@ fn show(session: &SessionDetail) {
         }
         table.print();
     }
+    if let Some(earlier) = &session.earlier {
+        output::line(&format!("\ntakes over what succeeded in {earlier}"));
+    }
+    if !session.actions.is_empty() {
+        output::line(&format!("\npossible now: {}", session.actions.join(", ")));
+    }
     let holds = session.holds.iter().map(|hold| format!("{} ({} running)", hold.instance, hold.attempts));
     let holds = holds.collect::<Vec<_>>().join(", ");
     output::line(&format!("\nholds {}", if holds.is_empty() { "no instance" } else { &holds }));
@@ -214,9 +273,23 @@ fn show_attempts(session: &SessionDetail, attempts: &[AttemptView]) {
     attempts_table(session, attempts).print();
 }
 
+/// The session's attempts, and those of the earlier sessions whose results it takes over.
+async fn attempts_and_earlier(client: &Client, session: &SessionDetail) -> anyhow::Result<Vec<AttemptView>> {
+    let mut all = results::attempts(client, &session.summary.session).await?;
+    let mut earlier = session.earlier.clone();
+    while let Some(id) = earlier {
+        let mut theirs = results::attempts(client, &id).await?;
+        // What ran again counts as it ended then.
+        theirs.retain(|a| !all.iter().any(|b| (&a.node, a.index) == (&b.node, b.index)));
+        all.extend(theirs);
+        earlier = client.session(&id).await?.earlier;
+    }
+    Ok(all)
+}
+
 async fn files(client: &Client, id: &str, download: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     let session = client.session(id).await?;
-    let files = results::files(&results::attempts(client, id).await?);
+    let files = results::files(&attempts_and_earlier(client, &session).await?);
     if let Some(dir) = download {
         let one = session.summary.items.total == 1;
         let paths = results::download_all(client, &files, &arrays(&session), one, &dir).await?;

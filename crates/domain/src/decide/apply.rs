@@ -187,6 +187,32 @@ impl Snapshot {
         self.sessions.insert(id, session);
         self.touched.sessions.insert(id);
         self.touched.new_sessions.insert(id);
+        for (node, ranges) in spec.earlier.iter().flat_map(|earlier| &earlier.done) {
+            self.take_over(at, NodeKey { session: id, node: *node }, ranges);
+        }
+    }
+
+    /// Indices of a node that an earlier session has done: only the others run.
+    fn take_over(&mut self, at: Timestamp, key: NodeKey, ranges: &[(u32, u32)]) {
+        let Some(session) = self.sessions.get_mut(&key.session) else { return };
+        let Some(node) = session.nodes.get_mut(key.node as usize) else { return };
+        let done: u32 = ranges.iter().map(|(from, to)| to - from).sum();
+        node.tally.add(ItemEnd::Succeeded, done);
+        self.index.fewer_items(&session.spec.user, done.into());
+        let mut from = 0;
+        for (start, end) in ranges.iter().copied().chain([(node.count, node.count)]) {
+            for index in from..start {
+                let state = ItemState::Ready { not_before: at, attempts: 0, tries: Tries::default() };
+                node.open.insert(index, state);
+                node.retry.insert((at, index));
+                self.touched.items.insert(key.item(index));
+            }
+            from = end;
+        }
+        node.next = node.count;
+        self.index.set_ready(key, &session.spec, session.state, node);
+        self.touched.nodes.insert(key);
+        self.open_links(at, key);
     }
 
     fn end_session(&mut self, at: Timestamp, id: SessionId, state: SessionState) {

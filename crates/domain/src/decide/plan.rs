@@ -199,6 +199,8 @@ const WEIGHT: u32 = 100;
 struct NextItem {
     item: ItemKey,
     number: u32,
+    /// It has left the default state: it was tried before, or an earlier session did others of its array.
+    retry: bool,
     since: Timestamp,
 }
 
@@ -328,7 +330,7 @@ impl<'a> Pass<'a> {
             return None;
         }
         let Some(ItemState::Ready { attempts, .. }) = node.open.get(&index) else { return None };
-        Some(NextItem { item: key.item(index), number: attempts + 1, since: at.max(node.ready_at) })
+        Some(NextItem { item: key.item(index), number: attempts + 1, retry: true, since: at.max(node.ready_at) })
     }
 
     /// The node's next untouched item that this pass has not given out.
@@ -338,6 +340,7 @@ impl<'a> Pass<'a> {
         (taken < node.untouched()).then(|| NextItem {
             item: key.item(node.next + taken),
             number: 1,
+            retry: false,
             since: node.ready_at,
         })
     }
@@ -360,7 +363,7 @@ impl<'a> Pass<'a> {
 
     fn count_taken(&mut self, next: NextItem) {
         let taken = self.taken.entry(next.item.node).or_default();
-        if next.number > 1 { taken.retries += 1 } else { taken.untouched += 1 }
+        if next.retry { taken.retries += 1 } else { taken.untouched += 1 }
     }
 
     fn orders_max(&self) -> usize {

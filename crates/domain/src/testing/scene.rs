@@ -57,6 +57,7 @@ pub fn task(text: &str) -> TaskSpec {
         urgency: 50,
         allowed_wait_ms: 10_000,
         movable: false,
+        stdin: false,
         group: None,
         running_mode: RunningMode::Auto,
         balance: None,
@@ -81,7 +82,14 @@ pub fn loose(task: TaskSpec, after: &[&str]) -> LooseNode {
 /// A session's spec around a thread.
 pub fn spec_of(thread: ThreadSpec) -> Arc<SessionSpec> {
     let mode_sources = vec!["task".to_owned(); thread.nodes.len()];
-    Arc::new(SessionSpec { thread, user: name("tester"), version: None, overrides: Vec::new(), mode_sources })
+    Arc::new(SessionSpec {
+        thread,
+        user: name("tester"),
+        version: None,
+        overrides: Vec::new(),
+        mode_sources,
+        earlier: None,
+    })
 }
 
 /// A plain Linux server with `slots` slots, 4 CPUs and 8 GiB.

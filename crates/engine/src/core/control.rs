@@ -2,11 +2,15 @@
 
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, OnLost, SessionId, SessionState, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, OnLost, Place, SessionId,
+    SessionState, UserName,
 };
 
+use skein_domain::actions::{Action, of_attempt};
+use skein_wire::{AttemptCommand, AttemptRef};
+
 use super::input::ReplyId;
-use super::{Answer, Core, Refusal, RefusalKind};
+use super::{Answer, Core, Output, Refusal, RefusalKind};
 
 impl Core {
     /// Nothing new starts. What runs finishes; or, with `stop_running`, saves its state and ends, and is
@@ -69,6 +73,30 @@ impl Core {
         }
         let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
         self.happen(vec![Event::Answered { item, then }]);
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    /// Passes a person's word on to an attempt that runs.
+    pub(super) fn command(&mut self, reply: ReplyId, key: AttemptKey, command: AttemptCommand) {
+        let Some(attempt) = self.snapshot.attempts.get(&key) else {
+            return self.answer(reply, Err(Refusal::not_found(format!("there is no open attempt {key}"))));
+        };
+        let node = self.snapshot.sessions.get(&key.item.session()).map(|s| s.spec.thread.nodes.as_slice());
+        let task = node.and_then(|nodes| nodes.get(key.item.node.node as usize)).map(|node| node.task.clone());
+        let needs = if matches!(command, AttemptCommand::Signal(_)) { Action::Signal } else { Action::Input };
+        let possible = task.map(|task| of_attempt(attempt, &task)).unwrap_or_default();
+        let (Place::Instance(instance), true) = (attempt.place.clone(), possible.contains(&needs)) else {
+            let why = format!(
+                "{key} takes no {needs} now: it must run on an instance{}",
+                match needs {
+                    Action::Input => ", and its task must say stdin = true",
+                    _ => "",
+                }
+            );
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+        };
+        let order = AttemptRef { attempt: key, generation: attempt.generation };
+        self.turn.outputs.push(Output::Command { order, instance, command });
         self.answer(reply, Ok(Answer::Done));
     }
 

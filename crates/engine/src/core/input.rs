@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skein_domain::decide::Policy;
 use skein_domain::{AttemptEnd, Digest, InstanceId, SessionId, SessionSpec, Solution, SolutionId, UserName};
 use skein_store::Side;
-use skein_wire::{AttemptRef, FromAgent, Hello};
+use skein_wire::{AttemptCommand, AttemptRef, FromAgent, Hello};
 
 /// Whom to answer: the rim knows.
 pub type ReplyId = u64;
@@ -70,6 +70,15 @@ pub enum Input {
         item: skein_domain::ItemKey,
         /// Try it again; else it ends as lost.
         again: bool,
+    },
+    /// Say something to an attempt that runs.
+    Command {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which.
+        attempt: skein_domain::AttemptKey,
+        /// What.
+        command: AttemptCommand,
     },
     /// Drain an instance.
     Drain {

@@ -49,6 +49,15 @@ pub enum Output {
         /// It goes on elsewhere.
         moving: bool,
     },
+    /// Pass a person's word on to an attempt.
+    Command {
+        /// Which, and its generation.
+        order: AttemptRef,
+        /// Where.
+        instance: InstanceId,
+        /// What.
+        command: skein_wire::AttemptCommand,
+    },
     /// Ask an agent to give an attempt back unless it has started.
     Recall {
         /// Which.

@@ -35,6 +35,13 @@ const OPERATIONS: &[Operation] = &[
     op("post", "/api/v1/sessions/{session}/stop", "Stop a session", None, None),
     op("post", "/api/v1/sessions/{session}/pause", "Start nothing new in a session", Some("PauseRequest"), None),
     op("post", "/api/v1/sessions/{session}/resume", "Let a paused session go on", None, None),
+    op(
+        "post",
+        "/api/v1/sessions/{session}/rerun",
+        "Run a session's thread again",
+        Some("RerunRequest"),
+        Some("Started"),
+    ),
     op("get", "/api/v1/sessions/{session}/attempts", "A session's attempts", None, Some("[AttemptView]")),
     op(
         "get",
@@ -60,6 +67,14 @@ const OPERATIONS: &[Operation] = &[
     op("post", "/api/v1/plan", "What a session would do", Some("StartRequest"), Some("PlanView")),
     op("get", "/api/v1/events", "The change stream", None, Some("text/event-stream")),
     op("get", "/api/v1/attempts/{attempt}", "One attempt", None, Some("AttemptView")),
+    op("post", "/api/v1/attempts/{attempt}/signal", "Send an attempt a signal", Some("SignalRequest"), None),
+    op(
+        "post",
+        "/api/v1/attempts/{attempt}/input",
+        "Give an attempt's standard input a line",
+        Some("InputRequest"),
+        None,
+    ),
     op("get", "/api/v1/attempts/{attempt}/log/{stream}", "An attempt's log", None, Some("application/octet-stream")),
     op("get", "/api/v1/tasks", "Tasks of the repository", None, Some("[DocumentView]")),
     op("get", "/api/v1/tasks/{name}", "One task", None, Some("DocumentView")),
@@ -120,6 +135,9 @@ const OPERATIONS: &[Operation] = &[
         skein_api::NewToken,
         skein_api::AnswerRequest,
         skein_api::PauseRequest,
+        skein_api::RerunRequest,
+        skein_api::SignalRequest,
+        skein_api::InputRequest,
         skein_api::LogPiece,
         skein_api::EventView,
         skein_api::Health

@@ -7,14 +7,17 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AttemptView, HoldView, PageQuery, PauseRequest, PlaceCount, PlanView, PlannedItem, SessionDetail,
-    SessionSummary, StartRequest, Started, StuckView, Why,
+    AnswerRequest, AttemptView, HoldView, InputRequest, PageQuery, PauseRequest, PlaceCount, PlanView, PlannedItem,
+    RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest, Started, StuckView, Why,
 };
+use skein_domain::actions::{Action, of_session};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
 use skein_domain::decide::project::project;
 use skein_domain::event::Event;
+use skein_domain::session::Earlier;
 use skein_domain::{AttemptKey, ItemKey, NodeKey, SessionId, SessionSpec, UserName};
 use skein_store::{AttemptRow, DocumentKind, Page, Reader as _};
+use skein_wire::AttemptCommand;
 
 use super::User;
 use super::documents::find_task;
@@ -171,6 +174,8 @@ pub(super) async fn show(
     }
     Ok(Json(SessionDetail {
         summary: views::summary(&row, &running),
+        actions: of_session(row.state).iter().map(ToString::to_string).collect(),
+        earlier: spec.earlier.as_ref().map(|earlier| earlier.session.to_string()),
         description: spec.thread.description.clone(),
         nodes: views::nodes(&row, &spec, &running),
         holds: holds.into_iter().map(|(instance, attempts)| HoldView { instance, attempts }).collect(),
@@ -230,6 +235,130 @@ pub(super) async fn stop(
         app.writer.ask(|reply| Input::Stop { reply, session, by }).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /sessions/{id}/rerun`: a new session of the same thread.
+pub(super) async fn rerun(
+    User(user): User,
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: axum::extract::Request,
+) -> Result<Json<Started>, Fail> {
+    let before: SessionId = id.parse()?;
+    let RerunRequest { all } = typed_body(request).await?;
+    let (row, mut spec) = {
+        let reader = app.readers.get()?;
+        let row = reader.session(before)?.ok_or_else(|| unknown(before))?;
+        (row, reader.session_spec(before)?.ok_or_else(|| unknown(before))?)
+    };
+    let wanted = if all { Action::RerunAll } else { Action::Rerun };
+    if !of_session(row.state).contains(&wanted) {
+        let why = match row.ended_at {
+            None => format!("session {before} has not ended: wait for it, or stop it"),
+            Some(_) => format!("everything in session {before} succeeded: run all of it again with --all"),
+        };
+        return Err(Fail::new(StatusCode::CONFLICT, why, None));
+    }
+    let mut digests = submit::digests(spec.thread.nodes.iter().map(|node| &*node.task));
+    spec.earlier = if all { None } else { Some(earlier(&app, &row, &spec, &mut digests)?) };
+    spec.user = user;
+    known_secrets(&app, &spec)?;
+    let spec = Arc::new(spec);
+    match app.writer.ask(|reply| Input::Submit { reply, spec, client_key: None, digests }).await? {
+        Answer::Session { session, new } => Ok(Json(Started { session: session.to_string(), new })),
+        Answer::Done => Err(Fail::internal("the engine started no session")),
+    }
+}
+
+/// What the new session takes over; the files of that are its own too, so that they are kept with it.
+fn earlier(
+    app: &App,
+    row: &skein_store::SessionRow,
+    spec: &SessionSpec,
+    digests: &mut Vec<skein_domain::Digest>,
+) -> Result<Earlier, Fail> {
+    let reader = app.readers.get()?;
+    let tallies: Vec<_> = row.nodes.iter().map(|node| node.tally).collect();
+    let earlier = Earlier::of(row.id, spec, &tallies, |node| {
+        let rows = reader.items(NodeKey { session: row.id, node }, Page::ALL)?;
+        let good = rows.iter().filter(|row| matches!(row.ended, Some((skein_domain::ItemEnd::Succeeded, _))));
+        Ok::<_, skein_store::StoreError>(good.map(|row| row.key.index).collect())
+    })?;
+    for node in earlier.done.keys() {
+        let outputs = reader.outputs(NodeKey { session: row.id, node: *node })?;
+        digests.extend(outputs.into_iter().flat_map(|(_, files)| files).map(|file| file.digest));
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    Ok(earlier)
+}
+
+/// `POST /attempts/{attempt}/signal`.
+pub(super) async fn signal(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(key): Path<String>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let SignalRequest { signal } = typed_body(request).await?;
+    let number = signal_number(&signal).ok_or_else(|| {
+        Fail::bad(format!(
+            "'{signal}' is no signal: give {} or a number from 1 to 31",
+            SIGNALS.map(|(n, _)| n).join(", ")
+        ))
+    })?;
+    command(&app, &key, AttemptCommand::Signal(number)).await
+}
+
+/// `POST /attempts/{attempt}/input`.
+pub(super) async fn input(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(key): Path<String>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let InputRequest { line, end } = typed_body(request).await?;
+    if line.as_ref().is_some_and(|line| line.len() > INPUT_BYTES_MAX || line.contains('\n')) {
+        return Err(Fail::bad(format!("line: give one line of at most {INPUT_BYTES_MAX} bytes")));
+    }
+    if let Some(line) = line {
+        command(&app, &key, AttemptCommand::Line(line)).await?;
+    }
+    if end {
+        command(&app, &key, AttemptCommand::EndOfInput).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn command(app: &App, key: &str, command: AttemptCommand) -> Result<StatusCode, Fail> {
+    let attempt: AttemptKey = key.parse()?;
+    app.writer.ask(|reply| Input::Command { reply, attempt, command }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Longest line for an attempt's standard input, bytes.
+const INPUT_BYTES_MAX: usize = 4096;
+/// Signals by name, as Linux numbers them on the architectures that agents run on.
+const SIGNALS: [(&str, i32); 12] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("WINCH", 28),
+];
+
+fn signal_number(text: &str) -> Option<i32> {
+    let name = text.trim().to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    named.or_else(|| name.parse().ok().filter(|number| (1..=31).contains(number)))
 }
 
 pub(super) async fn pause(

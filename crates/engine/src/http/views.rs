@@ -1,6 +1,7 @@
 //! From rows and snapshots to the API's types.
 
 use skein_api::{AttemptView, CandidateView, Counts, FileView, InstanceView, NodeView, SessionSummary};
+use skein_domain::actions::of_attempt;
 use skein_domain::decide::explain::Candidate;
 use skein_domain::decide::{Snapshot, cost, place};
 use skein_domain::task::RunSpec;
@@ -138,6 +139,10 @@ pub(super) fn attempt(row: &AttemptRow, spec: Option<&SessionSpec>, cost: Option
         state: end.map_or(open, |(end, _)| end.cause.word()).to_owned(),
         why: a.choice.to_string(),
         choice: serde_json::to_value(&a.choice).unwrap_or_default(),
+        actions: match (&row.ended, node) {
+            (None, Some(node)) => of_attempt(a, &node.task).iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        },
         ending: end.map(|(end, _)| end.cause.to_string()),
         exit_code: end.and_then(|(end, _)| match end.cause {
             EndCause::Succeeded => Some(0),
