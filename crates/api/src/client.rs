@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::types::{
     AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView, LogPiece,
-    NewToken, PageQuery, PauseRequest, PlanView, RerunRequest, SecretValue, SecretView, SessionDetail, SessionSummary,
-    SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
+    NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue, SecretView, SessionDetail,
+    SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -188,6 +188,10 @@ impl Client {
         self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/drain"))).await
     }
 
+    /// The secret that webhooks are signed with.
+    pub async fn reply_secret(&self) -> Result<ReplySecret, ApiError> {
+        self.get("/api/v1/reply-secret").await
+    }
     /// Says that its cloud takes an instance away.
     pub async fn notice(&self, instance: &str) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/notice"))).await

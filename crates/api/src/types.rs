@@ -496,6 +496,13 @@ pub struct InputRequest {
     pub end: bool,
 }
 
+/// What webhooks are signed with, as the Standard Webhooks specification writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplySecret {
+    /// `whsec_` and base64.
+    pub secret: String,
+}
+
 /// A person's answer about an item whose place was lost (`on_lost = "ask"`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -13,8 +13,8 @@ use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Digest;
 use crate::session::HoldPolicy;
 use crate::task::{
-    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, RetryLimits, RunSpec, RunningMode, ServiceLevel,
-    TaskSpec, check_path,
+    ARRAY_MAX, Balance, EnvValue, InputSource, InputSpec, OnLost, ReplyOn, ReplyTo, RetryLimits, RunSpec, RunningMode,
+    ServiceLevel, TaskSpec, check_path,
 };
 use crate::thread::When;
 
@@ -101,8 +101,10 @@ pub struct TaskDraft {
     pub on_lost: Option<OnLost>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Receiver of status.
-    pub reply_to: Option<String>,
+    /// Receiver of status: `https://...`, `file:NAME` or `command:PROGRAM ARGS`.
+    pub reply_to: Option<ReplyTo>,
+    /// `ends` or `changes`.
+    pub reply_on: Option<ReplyOn>,
     /// Parameters for one solution.
     pub proprietary: BTreeMap<SolutionId, Value>,
     /// The user's own additions.
@@ -360,6 +362,7 @@ impl TaskDraft {
             on_lost: self.on_lost.unwrap_or(defaults.on_lost),
             labels: self.labels.clone(),
             reply_to: self.reply_to.clone(),
+            reply_on: self.reply_on.unwrap_or_default(),
             proprietary: self.proprietary.clone(),
             custom: self.custom.clone(),
             defaulted,

@@ -28,5 +28,5 @@ pub use needs::{CpuSetting, Needs};
 pub use quantity::{Digest, NanoUsd, Timestamp};
 pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState, Tries};
 pub use solution::{Dedicated, Machines, Shared, SharedPrice, Solution, SolutionKind};
-pub use task::{Balance, EnvValue, OnLost, RetryLimits, RunSpec, RunningMode, TaskSpec};
+pub use task::{Balance, EnvValue, OnLost, ReplyOn, ReplyTo, RetryLimits, RunSpec, RunningMode, TaskSpec};
 pub use thread::{Link, NodeSpec, ThreadSpec, When};

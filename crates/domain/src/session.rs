@@ -376,6 +376,12 @@ pub struct Hold {
 
 impl Session {
     /// Followers of each node, from the thread's links.
+    /// Does any task of it tell a receiver?
+    pub fn replies(spec: &SessionSpec) -> bool {
+        spec.thread.nodes.iter().any(|node| node.task.reply_to.is_some())
+    }
+
+    /// The nodes that follow each node.
     pub fn followers_of(thread: &ThreadSpec) -> Vec<Vec<u32>> {
         let mut followers = vec![BTreeSet::new(); thread.nodes.len()];
         for (at, node) in thread.nodes.iter().enumerate() {

@@ -224,13 +224,64 @@ pub struct TaskSpec {
     /// Free labels.
     pub labels: BTreeMap<String, String>,
     /// Receiver of status.
-    pub reply_to: Option<String>,
+    pub reply_to: Option<ReplyTo>,
+    /// Which status it gets.
+    #[serde(default)]
+    pub reply_on: ReplyOn,
     /// Parameters for one solution only, handed on as they are.
     pub proprietary: BTreeMap<SolutionId, serde_json::Value>,
     /// The user's own additions, kept.
     pub custom: serde_json::Map<String, serde_json::Value>,
     /// Fields that nobody stated: shown as defaults.
     pub defaulted: BTreeSet<String>,
+}
+
+/// Who is told of an item's status [0089].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ReplyTo {
+    /// A webhook: a POST to this URL.
+    Webhook(String),
+    /// A line in a file of this name, below the folder that the engine has for them.
+    File(String),
+    /// A program and its arguments, run by the engine with the status on standard input.
+    Command(String),
+}
+
+impl TryFrom<String> for ReplyTo {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.starts_with("https://") || text.starts_with("http://") {
+            return Ok(Self::Webhook(text));
+        }
+        match text.split_once(':') {
+            Some(("file", name)) => check_path(name).map(|()| Self::File(name.to_owned())),
+            Some(("command", line)) if !line.trim().is_empty() => Ok(Self::Command(line.trim().to_owned())),
+            _ => Err(format!("reply_to '{text}': give https://..., file:NAME or command:PROGRAM ARGS")),
+        }
+    }
+}
+
+impl From<ReplyTo> for String {
+    fn from(to: ReplyTo) -> Self {
+        match to {
+            ReplyTo::Webhook(url) => url,
+            ReplyTo::File(name) => format!("file:{name}"),
+            ReplyTo::Command(line) => format!("command:{line}"),
+        }
+    }
+}
+
+/// Which status a receiver gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyOn {
+    /// How each item ended.
+    #[default]
+    Ends,
+    /// Every change.
+    Changes,
 }
 
 /// From this urgency on, the price decides only between places that have room now.

@@ -18,6 +18,7 @@ use crate::clock;
 pub(crate) struct Keys {
     lane: [u8; 32],
     seal: LessSafeKey,
+    reply: [u8; 32],
 }
 
 /// Whom a lane token is for.
@@ -47,7 +48,21 @@ impl Keys {
         };
         let seal = blake3::derive_key("skein 2026 secrets", &key);
         let seal = UnboundKey::new(&CHACHA20_POLY1305, &seal).ok().context("sealing key")?;
-        Ok(Self { lane: blake3::derive_key("skein 2026 lane tokens", &key), seal: LessSafeKey::new(seal) })
+        Ok(Self {
+            lane: blake3::derive_key("skein 2026 lane tokens", &key),
+            seal: LessSafeKey::new(seal),
+            reply: blake3::derive_key("skein 2026 replies", &key),
+        })
+    }
+
+    /// Signs what receivers are told.
+    pub(crate) fn reply_key(&self) -> [u8; 32] {
+        self.reply
+    }
+
+    /// The same as a receiver wants it: `whsec_` and base64.
+    pub(crate) fn reply_secret(&self) -> String {
+        format!("whsec_{}", STANDARD.encode(self.reply))
     }
 
     /// A lane token for an agent or an attempt.

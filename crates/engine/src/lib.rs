@@ -25,6 +25,7 @@ mod machines;
 mod maintain;
 mod metrics;
 mod order;
+mod replies;
 mod serve;
 mod submit;
 mod tls;
@@ -127,6 +128,7 @@ impl Engine {
             http::router(app.clone()),
             app.authority.as_ref().map(|a| a.server.clone()),
         )));
+        tasks.push(tokio::spawn(replies::run(app.clone())));
         tasks.extend(maintain::start(&app, options.config.clone()).await?);
         write_whereabouts(&app)?;
         Ok(Self { app, local_token, writer_thread: Some(writer_thread), tasks })

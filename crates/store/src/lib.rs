@@ -11,7 +11,7 @@ mod sqlite;
 pub use error::StoreError;
 pub use row::{
     AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Limits, Page, Removed,
-    SecretRow, SessionRow, Side, TokenRow, Turn,
+    ReplyRow, SecretRow, SessionRow, Side, TokenRow, Turn,
 };
 pub use sqlite::{BACKUP_SUFFIX, BACKUPS, SqliteLedger, SqliteReader, adopt_copy, copy_ledger, newest_backup};
 
@@ -70,6 +70,10 @@ pub trait Reader: Send {
     fn secrets(&self) -> Result<Vec<SecretRow>, StoreError>;
     /// The session that a client key stands for.
     fn client_key(&self, user: &str, key: &str) -> Result<Option<SessionId>, StoreError>;
+    /// Receivers that something is to be told to.
+    fn receivers(&self) -> Result<Vec<String>, StoreError>;
+    /// What is to be told to one, oldest first.
+    fn replies(&self, receiver: &str, limit: u32) -> Result<Vec<ReplyRow>, StoreError>;
     /// Digests that sessions or documents refer to.
     fn referenced(&self) -> Result<std::collections::BTreeSet<Digest>, StoreError>;
 }

@@ -55,6 +55,17 @@ pub enum Side {
     },
     /// The engine's identifier from now on.
     Identifier(EngineId),
+    /// Something to tell a receiver.
+    Reply {
+        /// Whom, in the form of a task's `reply_to`.
+        to: String,
+        /// When it happened.
+        at: Timestamp,
+        /// The status, JSON.
+        body: String,
+    },
+    /// These were told, or given up.
+    RepliesDone(Vec<u64>),
     /// A session refers to content.
     FileRef {
         /// The session.
@@ -144,6 +155,17 @@ pub struct SecretRow {
     pub sealed: String,
     /// When it was set.
     pub at: Timestamp,
+}
+
+/// Something to tell a receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyRow {
+    /// Counts up: the delivery's id.
+    pub id: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The status, JSON.
+    pub body: String,
 }
 
 /// A session, open or ended.

@@ -36,6 +36,8 @@ enum TokenCommand {
     },
     /// Make a join token: it lets one agent in, once
     Join,
+    /// Print the secret that webhooks (a task's reply_to) are signed with
+    Reply,
 }
 
 /// Carries it out.
@@ -55,6 +57,7 @@ pub(crate) async fn run(args: TokenArgs) -> Ended {
             }
             table.print();
         }
+        TokenCommand::Reply => output::line(&client.reply_secret().await?.secret),
         TokenCommand::Revoke { id } => {
             client.revoke_token(&id).await?;
             output::note(&format!("token {id} is revoked"));

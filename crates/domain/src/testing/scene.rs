@@ -67,6 +67,7 @@ pub fn task(text: &str) -> TaskSpec {
         on_lost: OnLost::Retry,
         labels: BTreeMap::new(),
         reply_to: None,
+        reply_on: crate::task::ReplyOn::default(),
         proprietary: BTreeMap::new(),
         custom: serde_json::Map::new(),
         defaulted: BTreeSet::new(),

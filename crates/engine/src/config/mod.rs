@@ -71,6 +71,8 @@ pub struct Config {
     pub contexts: Vec<ContextRule>,
     /// Balancing.
     pub balancing: Balancing,
+    /// Telling receivers (`reply_to`).
+    pub replies: Replies,
     /// How long things are kept.
     pub retention: Retention,
     /// Limits of the content folder.
@@ -340,6 +342,16 @@ pub struct Balancing {
     pub user_items_max: Option<u64>,
     /// Most items of all users that have not ended; more are refused.
     pub items_max: Option<u64>,
+}
+
+/// Telling receivers of tasks' status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replies {
+    /// Folder of `file:NAME` (default: `replies` in the engine's folder).
+    pub directory: Option<PathBuf>,
+    /// `command:PROGRAM ARGS` may be used: it runs as the engine (default false).
+    pub commands: bool,
 }
 
 /// How long things are kept.

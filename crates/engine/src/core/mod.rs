@@ -17,6 +17,7 @@ mod ends;
 mod input;
 mod machines;
 mod output;
+mod replies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, Place, SessionId, SolutionId, SolutionKind, Timestamp,
-    UserName, Withdrawal,
+    AttemptKey, AttemptState, InstanceId, InstanceState, Place, Session, SessionId, SolutionId, SolutionKind,
+    Timestamp, UserName, Withdrawal,
 };
 use skein_store::Side;
 
@@ -77,6 +78,8 @@ pub struct Core {
     next_wake: Option<Timestamp>,
     /// Orders to gateways that must be taken up again after a restart.
     resume: bool,
+    /// Sessions that tell a receiver.
+    tells: BTreeSet<SessionId>,
     /// When each cloud is asked next what it has.
     list_at: BTreeMap<SolutionId, Timestamp>,
     /// Machines that no one owned and that were said to be so.
@@ -98,7 +101,10 @@ impl Core {
                 leases.insert(instance.id.clone(), now.after_ms(settings.lease_ms));
             }
         }
+        let telling = |s: &&Session| Session::replies(&s.spec);
+        let tells = snapshot.sessions.values().filter(telling).map(|s| s.id).collect();
         Self {
+            tells,
             snapshot,
             settings,
             leases,
@@ -187,7 +193,10 @@ impl Core {
     /// Applies events, and what follows from them, to the snapshot and this turn.
     fn happen(&mut self, events: Vec<Event>) {
         let lazy = |event: &Event| matches!(event, Event::Sent { .. } | Event::Started { .. });
+        self.learn_telling(&events);
+        let telling = self.telling(&events);
         let all = self.snapshot.apply_all(self.turn.turn, self.now, events);
+        self.tell(&telling, &all);
         self.turn.lazy &= all.iter().all(lazy);
         for event in &all {
             match event {

@@ -32,6 +32,11 @@ impl Gateways {
         Self { http, open: Mutex::default() }
     }
 
+    /// The client for calls to others.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// Marks an invocation as under way; false when it already is.
     fn begin(&self, order: AttemptRef) -> bool {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(order)

@@ -78,6 +78,10 @@ pub(super) async fn drain(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn reply_secret(_: User, State(app): State<Arc<App>>) -> Json<skein_api::ReplySecret> {
+    Json(skein_api::ReplySecret { secret: app.keys.reply_secret() })
+}
+
 pub(super) async fn notice(
     User(user): User,
     State(app): State<Arc<App>>,

@@ -89,6 +89,7 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/tokens", get(admin::tokens).post(admin::new_token))
         .route("/api/v1/tokens/{id}", delete(admin::revoke_token))
         .route("/api/v1/join-tokens", post(admin::join_token))
+        .route("/api/v1/reply-secret", get(admin::reply_secret))
         .route("/api/v1/config", get(admin::config))
         .route("/api/v1/openapi.json", get(|| async { openapi() }))
         .route("/api/v1/files/{digest}", get(files::get_file).put(files::put_file))

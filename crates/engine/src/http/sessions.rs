@@ -47,6 +47,7 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
     }
     known_solutions(&submission.spec, &settled)?;
     known_secrets(app, &submission.spec)?;
+    known_receivers(&submission.spec, &settled)?;
     let spec = submission.spec.clone();
     let now = crate::clock::now();
     let refused = app.writer.look(move |core| {
@@ -75,6 +76,23 @@ fn known_solutions(spec: &SessionSpec, settled: &crate::config::Settled) -> Resu
         }
     }
     Ok(())
+}
+
+/// What nobody allowed is refused at once, not a day later.
+fn known_receivers(spec: &SessionSpec, settled: &crate::config::Settled) -> Result<(), Fail> {
+    let command =
+        |node: &&skein_domain::NodeSpec| matches!(node.task.reply_to, Some(skein_domain::ReplyTo::Command(_)));
+    match spec.thread.nodes.iter().find(command) {
+        Some(node) if !settled.config.replies.commands => {
+            let why = format!("task '{}' tells a command, which this engine does not allow", node.name);
+            Err(Fail::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                why,
+                Some("set replies.commands in its configuration, or give a URL or file:NAME"),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn known_secrets(app: &App, spec: &SessionSpec) -> Result<(), Fail> {

@@ -212,6 +212,12 @@ fn write_side(to: &Connection, side: &Side) -> Result<(), StoreError> {
             params![user.as_str(), key, int(session.0)],
         ),
         Side::Identifier(engine) => run(to, "UPDATE meta SET engine = ?1", [engine.as_str()]),
+        Side::Reply { to: receiver, at, body } => {
+            run(to, "INSERT INTO replies (receiver, at, body) VALUES (?1, ?2, ?3)", params![receiver, at.0, body])
+        }
+        Side::RepliesDone(ids) => {
+            ids.iter().try_for_each(|id| run(to, "DELETE FROM replies WHERE id = ?1", [int(*id)]))
+        }
         Side::FileRef { session, digest } => run(
             to,
             "INSERT INTO file_refs (session, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",

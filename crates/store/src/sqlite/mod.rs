@@ -15,7 +15,9 @@ use skein_domain::EngineId;
 use crate::StoreError;
 pub use check::{BACKUP_SUFFIX, BACKUPS, adopt_copy, copy_ledger, newest_backup};
 
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
+/// What each later schema adds to the one before it.
+const STEPS: [&str; 1] = [include_str!("schema_2.sql")];
 const FILE: &str = "ledger.sqlite";
 const LOCK: &str = "ledger.lock";
 
@@ -134,7 +136,13 @@ fn migrate(connection: &Connection, engine: &EngineId) -> Result<(), StoreError>
         let transaction = connection.unchecked_transaction()?;
         transaction.execute_batch(include_str!("schema.sql"))?;
         transaction.execute("INSERT INTO meta (one, engine, epoch, turn) VALUES (1, ?1, 0, 0)", [engine.as_str()])?;
-        transaction.pragma_update(None, "user_version", SCHEMA)?;
+        transaction.pragma_update(None, "user_version", 1)?;
+        transaction.commit()?;
+    }
+    for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step >= found.max(1)) {
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step + 1)?;
         transaction.commit()?;
     }
     Ok(())

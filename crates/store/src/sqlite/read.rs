@@ -11,8 +11,8 @@ use skein_domain::{
 use super::load::parse;
 use super::{SqliteReader, int};
 use crate::row::{
-    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Page, SecretRow, SessionRow,
-    TokenRow,
+    AgentIdentity, AttemptRow, Document, DocumentKind, EventRow, ItemRow, JoinTokenRow, Page, ReplyRow, SecretRow,
+    SessionRow, TokenRow,
 };
 use crate::{Reader, StoreError};
 
@@ -241,6 +241,17 @@ impl Reader for SqliteReader {
     fn secrets(&self) -> Result<Vec<SecretRow>, StoreError> {
         self.list("SELECT name, sealed, at FROM secrets ORDER BY name", [], |row| {
             Ok(SecretRow { name: row.get(0)?, sealed: row.get(1)?, at: Timestamp(row.get(2)?) })
+        })
+    }
+
+    fn receivers(&self) -> Result<Vec<String>, StoreError> {
+        self.list("SELECT DISTINCT receiver FROM replies", [], |row| Ok(row.get(0)?))
+    }
+
+    fn replies(&self, receiver: &str, limit: u32) -> Result<Vec<ReplyRow>, StoreError> {
+        let sql = "SELECT id, at, body FROM replies WHERE receiver = ?1 ORDER BY id LIMIT ?2";
+        self.list(sql, params![receiver, limit], |row| {
+            Ok(ReplyRow { id: row.get::<_, i64>(0)?.unsigned_abs(), at: Timestamp(row.get(1)?), body: row.get(2)? })
         })
     }
 

@@ -1,0 +1,6 @@
+-- Schema 2: what is to be told to receivers (docs/decisions/0009).
+CREATE TABLE replies (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX replies_receiver ON replies (receiver, id);
