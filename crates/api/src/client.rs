@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::types::{
     AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView, LogPiece,
-    NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue, SecretView, SessionDetail,
-    SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
+    LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue, SecretView,
+    SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -247,6 +247,21 @@ impl Client {
         digest: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + use<>, ApiError> {
         Ok(self.send(self.request(Method::GET, &format!("/api/v1/files/{digest}"))).await?.bytes_stream())
+    }
+    /// Lines of a session's logs that hold `text`, or that it matches as a regular expression.
+    pub async fn search_logs(
+        &self,
+        session: &str,
+        text: &str,
+        regex: bool,
+        node: Option<&str>,
+        limit: u32,
+    ) -> Result<LogSearch, ApiError> {
+        let request = self.request(Method::GET, &format!("/api/v1/sessions/{session}/logs/search"));
+        let limit = limit.to_string();
+        let mut query = vec![("text", text), ("regex", if regex { "true" } else { "false" }), ("limit", &limit)];
+        query.extend(node.map(|node| ("node", node)));
+        self.json(request.query(&query)).await
     }
     /// One attempt's log stream (`out` or `err`) as it is now.
     pub async fn log(&self, attempt: &str, stream: &str) -> Result<Bytes, ApiError> {

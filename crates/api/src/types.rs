@@ -503,6 +503,35 @@ pub struct ReplySecret {
     pub secret: String,
 }
 
+/// Lines found in a session's logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogSearch {
+    /// By task, index and attempt.
+    pub hits: Vec<LogHit>,
+    /// Bytes looked through.
+    pub bytes: u64,
+    /// Why not everything was looked through or is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
+}
+
+/// A line that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogHit {
+    /// Whose log.
+    pub attempt: String,
+    /// Its task.
+    pub node: String,
+    /// Its index.
+    pub index: u32,
+    /// `out` or `err`.
+    pub stream: String,
+    /// The line's number, from 1.
+    pub line: u64,
+    /// The line, or its first 500 characters.
+    pub text: String,
+}
+
 /// A person's answer about an item whose place was lost (`on_lost = "ask"`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -19,6 +19,7 @@ mod dispatch;
 mod gateway;
 mod http;
 mod keys;
+mod log_search;
 pub mod logging;
 mod logs;
 mod machines;

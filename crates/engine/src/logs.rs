@@ -125,6 +125,11 @@ impl Logs {
         Ok(removed)
     }
 
+    /// The folder of a session's logs.
+    pub(crate) fn of_session(&self, session: SessionId) -> PathBuf {
+        self.session_dir(session)
+    }
+
     /// Removes a session's logs.
     pub(crate) fn remove(&self, session: SessionId) -> std::io::Result<()> {
         match std::fs::remove_dir_all(self.session_dir(session)) {

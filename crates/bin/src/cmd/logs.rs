@@ -10,7 +10,11 @@ use crate::follow::Follower;
 use crate::log_printer::LogPrinter;
 use crate::output;
 use crate::results;
+use crate::show;
 use crate::signals::Signals;
+
+/// Exit status of a search that found nothing, as `grep` has it.
+const NOT_FOUND: u8 = 1;
 
 /// `skein logs`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +25,15 @@ pub(crate) struct LogsArgs {
     /// Go on until the session ends
     #[arg(long, short)]
     follow: bool,
+    /// Only lines that hold this text, with their attempt and number
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["follow", "stderr"])]
+    search: Option<String>,
+    /// The text is a regular expression
+    #[arg(long, requires = "search")]
+    regex: bool,
+    /// Most lines of a search
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
     /// Standard error only, on standard output
     #[arg(long)]
     stderr: bool,
@@ -35,6 +48,9 @@ pub(crate) async fn run(args: LogsArgs) -> Ended {
         LogAddress::Items(address) => &address.session,
         LogAddress::Attempt { session, .. } => session,
     };
+    if let Some(text) = &args.search {
+        return search(&client, id, text, &args).await;
+    }
     let session = client.session(id).await?;
     if args.follow {
         return follow(&client, &session, &args).await;
@@ -63,6 +79,23 @@ pub(crate) async fn run(args: LogsArgs) -> Ended {
     }
     printer.finish(&client).await?;
     Ok(OK)
+}
+
+async fn search(client: &Client, session: &str, text: &str, args: &LogsArgs) -> Ended {
+    let node = match &args.of {
+        LogAddress::Items(address) => address.node.as_deref(),
+        LogAddress::Attempt { .. } => None,
+    };
+    let found = client.search_logs(session, text, args.regex, node, args.limit).await?;
+    for hit in found.hits.iter().filter(|hit| args.covers(&hit.attempt, &hit.node, hit.index)) {
+        let item = show::item(&hit.node, hit.index, true);
+        output::line(&format!("{item} {} {}:{}: {}", hit.attempt, hit.stream, hit.line, hit.text));
+    }
+    if let Some(cut) = &found.cut {
+        output::note(cut);
+    }
+    // As grep: nothing found is no error of ours, but can be asked for.
+    Ok(if found.hits.is_empty() { NOT_FOUND } else { OK })
 }
 
 impl LogsArgs {

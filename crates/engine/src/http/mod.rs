@@ -66,6 +66,7 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/sessions/{session}/pause", post(sessions::pause))
         .route("/api/v1/sessions/{session}/resume", post(sessions::resume))
         .route("/api/v1/sessions/{session}/attempts", get(sessions::attempts))
+        .route("/api/v1/sessions/{session}/logs/search", get(files::search))
         .route("/api/v1/sessions/{session}/stream", get(stream::session))
         .route("/api/v1/sessions/{session}/nodes/{node}/items/{index}/why", get(sessions::why))
         .route("/api/v1/sessions/{session}/nodes/{node}/items/{index}/answer", post(sessions::answer))

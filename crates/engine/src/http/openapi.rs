@@ -42,6 +42,7 @@ const OPERATIONS: &[Operation] = &[
         Some("RerunRequest"),
         Some("Started"),
     ),
+    op("get", "/api/v1/sessions/{session}/logs/search", "Lines of a session's logs", None, Some("LogSearch")),
     op("get", "/api/v1/sessions/{session}/attempts", "A session's attempts", None, Some("[AttemptView]")),
     op(
         "get",
@@ -137,6 +138,7 @@ const OPERATIONS: &[Operation] = &[
         skein_api::AnswerRequest,
         skein_api::PauseRequest,
         skein_api::RerunRequest,
+        skein_api::LogSearch,
         skein_api::ReplySecret,
         skein_api::SignalRequest,
         skein_api::InputRequest,
