@@ -14,6 +14,7 @@ cargo xtask COMMAND
   test       everything a change must pass: format, clippy, tests, tidy, generated files
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
   bench decide
+  bench ledger [ATTEMPTS]
   sim faults [--seeds N] [--seed S]
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(),
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
+        ["bench", "ledger", rest @ ..] => steps::bench_ledger(rest),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
         ["generate"] => generated::write(),

@@ -51,6 +51,12 @@ pub(crate) fn bench_decide() -> Result<()> {
     cargo(&["run", "--quiet", "--release", "--package", "skein-domain", "--features", "testing", "--example", "decide"])
 }
 
+/// The ledger alone: many ended attempts, and pages of them.
+pub(crate) fn bench_ledger(arguments: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "skein-store", "--example", "ledger", "--"];
+    cargo(&[&run, arguments].concat())
+}
+
 /// Worlds full of faults, from seeds.
 pub(crate) fn sim_faults(arguments: &[&str]) -> Result<()> {
     let run = ["run", "--quiet", "--release", "--package", "skein-simfault", "--example", "faults", "--"];

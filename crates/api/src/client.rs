@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    AnswerRequest, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView, LogPiece,
-    LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue, SecretView,
-    SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
+    AnswerRequest, AttemptQuery, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView,
+    LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue,
+    SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest,
+    TokenView, Why,
 };
 
 /// A call that failed.
@@ -140,9 +141,10 @@ impl Client {
     pub async fn input(&self, attempt: &str, input: &InputRequest) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/attempts/{attempt}/input")).json(input)).await
     }
-    /// A session's attempts.
-    pub async fn attempts(&self, id: &str, page: PageQuery) -> Result<Vec<AttemptView>, ApiError> {
-        self.get(&format!("/api/v1/sessions/{id}/attempts?offset={}&limit={}", page.offset, page.limit)).await
+    /// A session's attempts behind one, or from the first.
+    pub async fn attempts(&self, id: &str, after: Option<&str>, limit: u32) -> Result<Vec<AttemptView>, ApiError> {
+        let query = AttemptQuery { after: after.map(str::to_owned), offset: 0, limit };
+        self.json(self.request(Method::GET, &format!("/api/v1/sessions/{id}/attempts")).query(&query)).await
     }
     /// Why an item is where it is.
     pub async fn why(&self, session: &str, node: &str, index: u32) -> Result<Why, ApiError> {

@@ -124,6 +124,9 @@ pub struct SessionDetail {
     pub cost_nano_usd: i64,
     /// Attempts by place.
     pub places: Vec<PlaceCount>,
+    /// Only the first 100,000 attempts are counted by place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub places_cut: bool,
 }
 
 /// A node of a session.
@@ -550,6 +553,27 @@ pub struct PageQuery {
     /// Most rows, 1 to 1000.
     #[serde(default = "page_limit")]
     pub limit: u32,
+}
+
+/// Part of a session's attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AttemptQuery {
+    /// Behind this attempt: any page is as quick as the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Rows to skip; the more, the slower.
+    #[serde(default)]
+    pub offset: u64,
+    /// Most rows, 1 to 1000.
+    #[serde(default = "page_limit")]
+    pub limit: u32,
+}
+
+impl From<AttemptQuery> for PageQuery {
+    fn from(query: AttemptQuery) -> Self {
+        Self { offset: query.offset, limit: query.limit }
+    }
 }
 
 fn page_limit() -> u32 {

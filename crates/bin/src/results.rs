@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
-use skein_api::{AttemptView, Client, FileView, PageQuery};
+use skein_api::{AttemptView, Client, FileView};
 use tokio::io::AsyncWriteExt as _;
 
 /// Rows asked for at a time.
@@ -12,9 +12,9 @@ const PAGE: u32 = 1000;
 
 /// All attempts of a session.
 pub(crate) async fn attempts(client: &Client, session: &str) -> anyhow::Result<Vec<AttemptView>> {
-    let mut all = Vec::new();
+    let mut all: Vec<AttemptView> = Vec::new();
     loop {
-        let page = client.attempts(session, PageQuery { offset: all.len() as u64, limit: PAGE }).await?;
+        let page = client.attempts(session, all.last().map(|a| a.attempt.as_str()), PAGE).await?;
         let last = page.len() < PAGE as usize;
         all.extend(page);
         if last {

@@ -243,6 +243,9 @@ pub struct Attempt {
     pub choice: Choice,
     /// What it was expected to cost.
     pub cost_estimate: NanoUsd,
+    /// What it cost, by its run time and its place's price at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<NanoUsd>,
 }
 
 impl Attempt {

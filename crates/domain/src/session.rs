@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::EndCause;
 use crate::id::{AttemptKey, InstanceId, SessionId, UserName};
-use crate::quantity::Timestamp;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::Profile;
 use crate::thread::ThreadSpec;
 
@@ -315,6 +315,8 @@ pub struct Node {
     pub ready_at: Timestamp,
     /// Typical run time of its succeeded attempts, ms: about their median. None before the first.
     pub typical_run_ms: Option<u32>,
+    /// What its ended attempts cost.
+    pub cost: NanoUsd,
     /// What the planner sees.
     pub profile: Arc<Profile>,
 }

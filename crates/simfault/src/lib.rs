@@ -9,9 +9,9 @@
 //!                     \----> functions: answer late, twice, or refuse
 //! ```
 //! What is checked after every step, and counted by name: [`setup::Counts`]. Processes are the
-//! simulation's own: two of one item alive at once is an overlap however the books look. Machines of
-//! clouds are not simulated yet; they come with the cloud drivers. So `unowned` counts processes that
-//! still run when every session is over.
+//! simulation's own: two of one item alive at once is an overlap however the books look. A cloud
+//! makes machines late, twice or never and loses answers: `unowned` counts what it has and the ledger does
+//! not (and the other way round) once everything has come to rest, and processes that still run then.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a simulation that cannot go on says so by panicking")]
 #![allow(missing_docs, reason = "a test tool: names say it")]
@@ -21,10 +21,12 @@ mod cloud;
 pub mod dice;
 pub mod ledger;
 pub mod setup;
+pub mod stage;
 mod things;
 pub mod world;
 
 pub use setup::{Counts, Mutant, Setup};
+pub use things::{CLOUD, facts, solutions, spec_of};
 pub use world::run;
 
 /// Smaller worlds that fail like the given one: fewer items, fewer agents, fewer kinds of fault.

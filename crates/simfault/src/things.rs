@@ -31,12 +31,12 @@ pub(crate) fn start_order(order: &OrderTo) -> StartOrder {
 }
 
 /// The solution whose machines are made.
-pub(crate) const CLOUD: &str = "cloud";
+pub const CLOUD: &str = "cloud";
 /// Slots of each of its machines.
 pub(crate) const CLOUD_SLOTS: usize = 2;
 
 /// What every machine offers.
-pub(crate) fn facts(slots: usize) -> InstanceFacts {
+pub fn facts(slots: usize) -> InstanceFacts {
     InstanceFacts {
         cpus: 4,
         memory_mb: 4096,
@@ -52,7 +52,7 @@ pub(crate) fn facts(slots: usize) -> InstanceFacts {
     }
 }
 
-pub(crate) fn solutions() -> Vec<Solution> {
+pub fn solutions() -> Vec<Solution> {
     let own = Dedicated { price_per_hour: NanoUsd(1000), slots_max: None, timeout_ms: 86_400_000, machines: None };
     let machines = Machines {
         min: 1,
@@ -110,7 +110,8 @@ pub(crate) fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
     [mixed, heavy, hybrid].into_iter().map(|document| Arc::new(spec_of(document))).collect()
 }
 
-fn spec_of(document: serde_json::Value) -> SessionSpec {
+/// What a session of a document would be.
+pub fn spec_of(document: serde_json::Value) -> SessionSpec {
     let settled = skein_engine::config::Config::default().settle().unwrap();
     let request = skein_api::StartRequest::default();
     skein_engine::settle_document(document, &request, None, &"sim".parse().unwrap(), &settled).unwrap()

@@ -42,6 +42,15 @@ pub trait Reader: Send {
     fn item(&self, item: ItemKey) -> Result<Option<ItemRow>, StoreError>;
     /// Attempts of a session, oldest first.
     fn attempts(&self, session: SessionId, page: Page) -> Result<Vec<AttemptRow>, StoreError>;
+    /// Attempts of a session behind `after`, in the order of their keys: any page costs what the first does.
+    fn attempts_after(
+        &self,
+        session: SessionId,
+        after: Option<AttemptKey>,
+        limit: u32,
+    ) -> Result<Vec<AttemptRow>, StoreError>;
+    /// How many of a session's first `limit` attempts ran where.
+    fn places(&self, session: SessionId, limit: u32) -> Result<Vec<(String, u64)>, StoreError>;
     /// Attempts at an item.
     fn attempts_at(&self, item: ItemKey) -> Result<Vec<AttemptRow>, StoreError>;
     /// One attempt.

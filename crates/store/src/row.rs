@@ -188,6 +188,10 @@ pub struct SessionRow {
 }
 
 impl SessionRow {
+    /// What its ended attempts cost.
+    pub fn cost(&self) -> skein_domain::NanoUsd {
+        self.nodes.iter().fold(skein_domain::NanoUsd::default(), |sum, node| sum + node.cost)
+    }
     /// Sum of its nodes' ends.
     pub fn tally(&self) -> Tally {
         self.nodes.iter().map(|node| node.tally).sum()

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cost;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place, Withdrawal};
 use crate::event::{Event, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
 use crate::instance::{Instance, InstanceFacts, InstanceState, Machine};
-use crate::quantity::Timestamp;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{Hold, ItemEnd, ItemState, Node, Session, SessionSpec, SessionState, Tally, Tries};
 use crate::thread::When;
 
@@ -332,6 +333,12 @@ impl Snapshot {
             self.index_instance(id);
             self.idle_hold(at, key.item.session(), id);
         }
+        attempt.cost = self.cost_of(&attempt, end);
+        if let (Some(cost), Some(session)) = (attempt.cost, self.sessions.get_mut(&key.item.session()))
+            && let Some(node) = session.nodes.get_mut(key.item.node.node as usize)
+        {
+            node.cost += cost;
+        }
         if end.cause == EndCause::Succeeded
             && let Some(session) = self.sessions.get_mut(&key.item.session())
             && let Some(node) = session.nodes.get_mut(key.item.node.node as usize)
@@ -340,6 +347,23 @@ impl Snapshot {
         }
         self.touched.attempts_ended.push((attempt, end.clone(), at));
         self.change_item(at, key.item, key.number, Some(&end.cause), then);
+    }
+
+    /// What an attempt cost, by the prices of now; nothing when its place is not known any more.
+    fn cost_of(&self, attempt: &Attempt, end: &AttemptEnd) -> Option<NanoUsd> {
+        let needs = &self.node(attempt.key.item.node)?.profile.needs;
+        match &attempt.place {
+            Place::Gateway(id) => {
+                let shared = self.solutions.get(id)?.shared()?;
+                Some(cost::in_gateway(shared, needs.memory_mb, end.run_ms + end.cold_start_ms.unwrap_or(0)))
+            }
+            Place::Instance(id) => {
+                let instance = self.instances.get(id)?;
+                let dedicated = self.solutions.get(&instance.solution)?.dedicated()?;
+                let slots = dedicated.slots_max.map_or(instance.facts.slots, |most| most.min(instance.facts.slots));
+                Some(cost::on_instance(dedicated, slots, needs.cpu, end.run_ms))
+            }
+        }
     }
 
     fn idle_hold(&mut self, at: Timestamp, session_id: SessionId, id: &InstanceId) {
@@ -472,6 +496,7 @@ fn new_node(spec: &crate::thread::NodeSpec, at: Timestamp) -> Node {
         links_open: u32::try_from(spec.after.len()).unwrap_or(u32::MAX),
         ready_at: at,
         typical_run_ms: None,
+        cost: NanoUsd::default(),
         profile: Arc::new(spec.task.profile()),
     }
 }

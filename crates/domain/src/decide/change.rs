@@ -8,7 +8,7 @@ use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
 use crate::instance::Instance;
-use crate::quantity::Timestamp;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{ItemEnd, ItemState, Node, Session, Tally};
 use crate::solution::Solution;
 
@@ -69,6 +69,9 @@ pub struct NodeRow {
     /// Typical run time so far, ms.
     #[serde(default)]
     pub typical_run_ms: Option<u32>,
+    /// What its ended attempts cost.
+    #[serde(default)]
+    pub cost: NanoUsd,
 }
 
 impl From<&Node> for NodeRow {
@@ -80,6 +83,7 @@ impl From<&Node> for NodeRow {
             links_open: node.links_open,
             ready_at: node.ready_at,
             typical_run_ms: node.typical_run_ms,
+            cost: node.cost,
         }
     }
 }

@@ -608,6 +608,7 @@ impl Assignment {
             limit_ms: self.limit_ms,
             choice: self.choice,
             cost_estimate: self.cost,
+            cost: None,
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) fn any_order(record: &Record, world: &World) {
     let (mut live, mut inputs) = (record.live.clone(), record.inputs.clone());
     random.shuffle(&mut live);
     random.shuffle(&mut inputs);
+    // What an attempt cost is settled by the prices of the moment at which it ends.
+    inputs.sort_by_key(|event| matches!(event, skein_domain::Event::Ended { .. }));
     let mut other = record.start.clone();
     apply_live(&mut other, &live);
     other.apply_all(record.turn, record.at, inputs);

@@ -19,7 +19,8 @@ impl Core {
         let id = hello.instance.clone();
         self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
         let known = self.snapshot.instances.get(&id);
-        if known.is_some_and(|i| i.machine.is_some() && i.state >= InstanceState::Ending) {
+        let protected = self.settings.policy.do_not_terminate.contains(&id);
+        if known.is_some_and(|i| i.machine.is_some() && i.state >= InstanceState::Ending) && !protected {
             // It is being ended: nothing it holds is open, and nothing will be given to it.
             self.leases.remove(&id);
             let why = "the machine is being ended".to_owned();

@@ -1,14 +1,13 @@
 //! Sessions: start, look, stop, why, plan.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AttemptView, HoldView, InputRequest, PageQuery, PauseRequest, PlaceCount, PlanView, PlannedItem,
-    RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest, Started, StuckView, Why,
+    AnswerRequest, AttemptQuery, AttemptView, HoldView, InputRequest, PageQuery, PauseRequest, PlaceCount, PlanView,
+    PlannedItem, RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest, Started, StuckView, Why,
 };
 use skein_domain::actions::{Action, of_session};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
@@ -30,6 +29,8 @@ use crate::submit::{self, Submission};
 
 /// Longest client key, bytes.
 const CLIENT_KEY_BYTES_MAX: usize = 256;
+/// Attempts of a session looked at to say where it ran.
+const PLACES_OF_MAX: u32 = 100_000;
 /// Most rows of one page.
 const PAGE_MAX: u32 = 1000;
 
@@ -171,12 +172,20 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<SessionDetail>, Fail> {
     let id: SessionId = id.parse()?;
-    let (row, spec, attempts) = {
+    let (row, spec, places) = {
         let reader = app.readers.get()?;
         let row = reader.session(id)?.ok_or_else(|| unknown(id))?;
         let spec = reader.session_spec(id)?.ok_or_else(|| unknown(id))?;
-        (row, spec, reader.attempts(id, Page::ALL)?)
+        (row, spec, reader.places(id, PLACES_OF_MAX)?)
     };
+    let shared: Vec<String> =
+        app.settled().solutions.iter().filter(|s| s.shared().is_some()).map(|s| s.id.to_string()).collect();
+    let place = |(place, attempts): (String, u64)| {
+        let kind = if shared.contains(&place) { "gateway" } else { "instance" };
+        PlaceCount { place, kind: kind.to_owned(), attempts }
+    };
+    let places: Vec<PlaceCount> = places.into_iter().map(place).collect();
+    let counted: u64 = places.iter().map(|place| place.attempts).sum();
     let (running, holds) = app
         .writer
         .look(move |core| {
@@ -185,11 +194,6 @@ pub(super) async fn show(
             (views::running(core.snapshot(), id), holds.unwrap_or_default())
         })
         .await?;
-    let views = attempt_views(&app, &spec, &attempts).await;
-    let mut places: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for view in &views {
-        *places.entry((view.place.clone(), view.kind.clone())).or_default() += 1;
-    }
     Ok(Json(SessionDetail {
         summary: views::summary(&row, &running),
         actions: of_session(row.state).iter().map(ToString::to_string).collect(),
@@ -198,33 +202,34 @@ pub(super) async fn show(
         nodes: views::nodes(&row, &spec, &running),
         holds: holds.into_iter().map(|(instance, attempts)| HoldView { instance, attempts }).collect(),
         overrides: spec.overrides.clone(),
-        cost_nano_usd: views.iter().filter_map(|v| v.cost_nano_usd).sum(),
-        places: places.into_iter().map(|((place, kind), attempts)| PlaceCount { place, kind, attempts }).collect(),
+        cost_nano_usd: row.cost().0,
+        places_cut: counted >= u64::from(PLACES_OF_MAX),
+        places,
     }))
 }
 
-async fn attempt_views(app: &App, spec: &SessionSpec, rows: &[AttemptRow]) -> Vec<AttemptView> {
-    let (settled, slots) = (app.settled(), views::slots_by_instance(app).await);
-    let view = |row: &AttemptRow| {
-        let task = spec.thread.nodes.get(row.attempt.key.item.node.node as usize).map(|n| &*n.task);
-        let slots = slots.get(&row.attempt.place.to_string()).copied().unwrap_or(1);
-        views::attempt(row, Some(spec), views::cost_of(&settled.solutions, row, task, slots))
-    };
-    rows.iter().map(view).collect()
+fn attempt_views(spec: &SessionSpec, rows: &[AttemptRow]) -> Vec<AttemptView> {
+    rows.iter().map(|row| views::attempt(row, Some(spec))).collect()
 }
 
 pub(super) async fn attempts(
     _: User,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<AttemptQuery>,
 ) -> Result<Json<Vec<AttemptView>>, Fail> {
     let id: SessionId = id.parse()?;
     let (spec, rows) = {
         let reader = app.readers.get()?;
-        (reader.session_spec(id)?.ok_or_else(|| unknown(id))?, reader.attempts(id, page(query))?)
+        let after = query.after.as_deref().map(str::parse).transpose()?;
+        let spec = reader.session_spec(id)?.ok_or_else(|| unknown(id))?;
+        let rows = match after {
+            None if query.offset > 0 => reader.attempts(id, page(query.into()))?,
+            after => reader.attempts_after(id, after, query.limit.clamp(1, PAGE_MAX))?,
+        };
+        (spec, rows)
     };
-    Ok(Json(attempt_views(&app, &spec, &rows).await))
+    Ok(Json(attempt_views(&spec, &rows)))
 }
 
 pub(super) async fn attempt(
@@ -239,7 +244,7 @@ pub(super) async fn attempt(
         let row = reader.attempt(key)?.ok_or_else(unknown)?;
         (reader.session_spec(key.item.session())?.ok_or_else(unknown)?, row)
     };
-    attempt_views(&app, &spec, &[row]).await.pop().map(Json).ok_or_else(unknown)
+    attempt_views(&spec, &[row]).pop().map(Json).ok_or_else(unknown)
 }
 
 pub(super) async fn stop(
@@ -441,7 +446,7 @@ pub(super) async fn why(
         let reader = app.readers.get()?;
         (reader.attempts_at(item)?, reader.item(item)?.and_then(|row| row.ended))
     };
-    let attempts = attempt_views(&app, &spec, &rows).await;
+    let attempts = attempt_views(&spec, &rows);
     let mut why = Why {
         item: item.to_string(),
         node,

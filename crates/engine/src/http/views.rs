@@ -3,14 +3,10 @@
 use skein_api::{AttemptView, CandidateView, Counts, FileView, InstanceView, NodeView, SessionSummary};
 use skein_domain::actions::of_attempt;
 use skein_domain::decide::explain::Candidate;
-use skein_domain::decide::{Snapshot, cost, place};
+use skein_domain::decide::{Snapshot, place};
 use skein_domain::task::RunSpec;
-use skein_domain::{
-    AttemptState, EndCause, Instance, ItemState, NanoUsd, Outcome, Place, SessionSpec, SessionState, Solution, TaskSpec,
-};
+use skein_domain::{AttemptState, EndCause, Instance, ItemState, Outcome, Place, SessionSpec, SessionState};
 use skein_store::{AttemptRow, SessionRow};
-
-use crate::app::App;
 
 pub(super) fn state_word(state: SessionState) -> &'static str {
     match state {
@@ -98,28 +94,7 @@ fn runs(run: &RunSpec) -> String {
     if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).collect::<String>() + "..." }
 }
 
-/// What an ended attempt cost, by its measured run time and its place's present price.
-pub(super) fn cost_of(
-    solutions: &[Solution],
-    row: &AttemptRow,
-    task: Option<&TaskSpec>,
-    slots: u32,
-) -> Option<NanoUsd> {
-    let (end, _) = row.ended.as_ref()?;
-    let needs = &task?.needs;
-    Some(match &row.attempt.place {
-        Place::Gateway(id) => {
-            let shared = solutions.iter().find(|s| s.id == *id)?.shared()?;
-            cost::in_gateway(shared, needs.memory_mb, end.run_ms + end.cold_start_ms.unwrap_or(0))
-        }
-        Place::Instance(_) => {
-            let dedicated = solutions.iter().find_map(|s| s.dedicated())?;
-            cost::on_instance(dedicated, slots, needs.cpu, end.run_ms)
-        }
-    })
-}
-
-pub(super) fn attempt(row: &AttemptRow, spec: Option<&SessionSpec>, cost: Option<NanoUsd>) -> AttemptView {
+pub(super) fn attempt(row: &AttemptRow, spec: Option<&SessionSpec>) -> AttemptView {
     let (a, key) = (&row.attempt, row.attempt.key);
     let node = spec.and_then(|s| s.thread.nodes.get(key.item.node.node as usize));
     let end = row.ended.as_ref();
@@ -157,7 +132,7 @@ pub(super) fn attempt(row: &AttemptRow, spec: Option<&SessionSpec>, cost: Option
         peak_memory_kb: end.and_then(|(end, _)| end.peak_memory_kb),
         cold_start_ms: end.and_then(|(end, _)| end.cold_start_ms),
         cost_estimate_nano_usd: a.cost_estimate.0,
-        cost_nano_usd: cost.map(|c| c.0),
+        cost_nano_usd: a.cost.map(|cost| cost.0),
         outputs: end.map(|(end, _)| end.outputs.iter().map(file).collect()).unwrap_or_default(),
         notes: end.map(|(end, _)| end.notes.clone()).unwrap_or_default(),
     }
@@ -200,13 +175,4 @@ pub(super) fn instance(
         os: instance.facts.os.to_string(),
         arch: instance.facts.arch.to_string(),
     }
-}
-
-/// Slots of each known instance, for prices.
-pub(super) async fn slots_by_instance(app: &App) -> std::collections::HashMap<String, u32> {
-    let look = app.writer.look(|core| {
-        let all = core.snapshot().instances.values();
-        all.map(|i| (i.id.to_string(), place::slots(core.snapshot(), &i.solution, &i.facts, core.policy()))).collect()
-    });
-    look.await.unwrap_or_default()
 }

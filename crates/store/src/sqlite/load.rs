@@ -28,7 +28,7 @@ pub(super) fn load(connection: &Connection) -> Result<Stored, StoreError> {
         attempts: bodies(
             connection,
             "attempts",
-            "SELECT session || '.' || node || '.' || idx || '.' || number, body FROM attempts
+            "SELECT session || '.' || node || '.' || idx || '.' || number, body FROM attempts INDEXED BY attempts_open
              WHERE ending IS NULL AND session IN (SELECT id FROM sessions WHERE ended_at IS NULL)",
         )?,
     })
@@ -99,6 +99,7 @@ fn nodes(connection: &Connection, session: SessionId, spec: &SessionSpec) -> Res
             links_open: row.links_open,
             ready_at: row.ready_at,
             typical_run_ms: row.typical_run_ms,
+            cost: row.cost,
             profile: Arc::new(spec.task.profile()),
         });
     }
@@ -107,7 +108,7 @@ fn nodes(connection: &Connection, session: SessionId, spec: &SessionSpec) -> Res
 }
 
 fn open_items(connection: &Connection, session: SessionId, nodes: &mut [Node]) -> Result<(), StoreError> {
-    let sql = "SELECT node, idx, open FROM items WHERE session = ?1 AND open IS NOT NULL";
+    let sql = "SELECT node, idx, open FROM items INDEXED BY items_open WHERE session = ?1 AND open IS NOT NULL";
     let mut query = connection.prepare_cached(sql)?;
     let mut rows = query.query([int(session.0)])?;
     while let Some(row) = rows.next()? {

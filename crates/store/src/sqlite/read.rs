@@ -141,6 +141,26 @@ impl Reader for SqliteReader {
         self.list(sql, params![int(session.0), page.limit, int(page.offset)], attempt_row)
     }
 
+    fn attempts_after(
+        &self,
+        session: SessionId,
+        after: Option<AttemptKey>,
+        limit: u32,
+    ) -> Result<Vec<AttemptRow>, StoreError> {
+        let sql = "SELECT body, ending, at FROM attempts WHERE session = ?1 AND (node, idx, number) > (?2, ?3, ?4)
+             ORDER BY node, idx, number LIMIT ?5";
+        let (node, index, number) = after.map_or((-1, 0, 0), |key| {
+            (i64::from(key.item.node.node), i64::from(key.item.index), i64::from(key.number))
+        });
+        self.list(sql, params![int(session.0), node, index, number, limit], attempt_row)
+    }
+
+    fn places(&self, session: SessionId, limit: u32) -> Result<Vec<(String, u64)>, StoreError> {
+        let sql = "SELECT place, count(*) FROM (SELECT place FROM attempts WHERE session = ?1 LIMIT ?2)
+             GROUP BY place ORDER BY place";
+        self.list(sql, params![int(session.0), limit], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))
+    }
+
     fn attempts_at(&self, item: ItemKey) -> Result<Vec<AttemptRow>, StoreError> {
         let sql = "SELECT body, ending, at FROM attempts WHERE session = ?1 AND node = ?2 AND idx = ?3 ORDER BY number";
         self.list(sql, params![int(item.session().0), item.node.node, item.index], attempt_row)

@@ -4,3 +4,5 @@ CREATE TABLE replies (
     receiver TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL
 );
 CREATE INDEX replies_receiver ON replies (receiver, id);
+-- Loading the open state must not look through a million ended items.
+CREATE INDEX items_open ON items (session) WHERE open IS NOT NULL;
