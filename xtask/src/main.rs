@@ -15,6 +15,7 @@ cargo xtask COMMAND
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
   bench decide
   bench ledger [ATTEMPTS]
+  bench idle [AGENTS]
   sim faults [--seeds N] [--seed S]
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(),
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
+        ["bench", "idle", rest @ ..] => steps::bench("idle", rest),
         ["bench", "ledger", rest @ ..] => steps::bench_ledger(rest),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
