@@ -268,3 +268,32 @@ fn what_runs_takes_signals_and_lines() {
     let late = home.skein(&["session", "signal", &talk, "HUP"]);
     assert!(late.code != 0 && late.err.contains("nothing runs"), "{}", late.err);
 }
+
+#[test]
+fn a_function_is_called_by_its_name() {
+    let home = Home::new();
+    home.write("greet.sh", "echo \"hello $WHO\"; echo made > out\n");
+    let script = format!("greet=sh {}", home.path("greet.sh").display());
+    let mut command = home.command(&["functions", "--listen", "127.0.0.1:0", "--dir", "fn", "--announce", "address"]);
+    let mut host = command.args(["--function", &script]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the host to listen", || home.path("address").exists());
+    let url = home.read("address");
+    let config =
+        serde_json::json!({"solutions": {"here": {"kind": "shared", "url": format!("http://{}", url.trim())}}});
+    home.write("config.json", &config.to_string());
+    let home = Home::with_engine_in(home, &["--config", "config.json"]);
+    let task = |name: &str| {
+        format!(
+            "name = \"g\"\nfunction = \"{name}\"\nenv = {{ WHO = \"you\" }}\noutputs = [\"out\"]\nlongest_run_s = 30\n"
+        )
+    };
+    home.write("greet.toml", &task("greet"));
+    let said = home.skein(&["run", "greet.toml"]).ok();
+    assert!(said.out.contains("hello you"), "{}", said.out);
+    home.write("none.toml", &(task("none") + "retry = { refused = 0 }\n"));
+    let said = home.skein(&["run", "none.toml"]);
+    let all = said.out.clone() + &said.err;
+    assert!(said.code != 0 && all.contains("there is no function 'none' here (there are: greet)"), "{all}");
+    host.kill().unwrap();
+    host.wait().unwrap();
+}

@@ -18,6 +18,7 @@ mod calls;
 mod pool;
 mod runner;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use skein_domain::task::RunSpec;
 use skein_wire::Invocation;
 use skein_wire::lane::MESSAGES_BYTES_MAX;
 use tokio::net::TcpListener;
@@ -68,6 +70,8 @@ pub struct HostOptions {
     pub idle_ms: u64,
     /// Bearer key that every request must carry.
     pub key: Option<String>,
+    /// What tasks may call by name (`function = "NAME"`): program and arguments.
+    pub functions: BTreeMap<String, Vec<String>>,
     /// The bound address is written here as a line, when the host is ready.
     pub announce_file: Option<PathBuf>,
     /// How our own binary is called; [`Programs::own`] when absent.
@@ -85,6 +89,7 @@ impl HostOptions {
             min_warm: 0,
             idle_ms: 30_000,
             key: None,
+            functions: BTreeMap::new(),
             announce_file: None,
             programs: None,
         }
@@ -137,6 +142,7 @@ pub struct FunctionHost {
 
 struct Shared {
     key: Option<String>,
+    functions: BTreeMap<String, Vec<String>>,
     calls: Calls,
 }
 
@@ -153,7 +159,11 @@ impl FunctionHost {
         let listener = TcpListener::bind(options.listen).await.map_err(|e| unheard(e.to_string()))?;
         let address = listener.local_addr().map_err(|e| unheard(e.to_string()))?;
         let pool = Pool::new(&options)?;
-        let shared = Arc::new(Shared { key: options.key.clone(), calls: Calls::new(pool)? });
+        let shared = Arc::new(Shared {
+            key: options.key.clone(),
+            functions: options.functions.clone(),
+            calls: Calls::new(pool)?,
+        });
         if let Some(file) = &options.announce_file {
             let part = file.with_extension("part");
             let write = std::fs::write(&part, format!("{address}\n")).and_then(|()| std::fs::rename(&part, file));
@@ -231,26 +241,43 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             return no(StatusCode::NOT_FOUND, "unknown", "no invocation with this key within 10 minutes");
         }
         (None, Err(why)) => return no(StatusCode::BAD_REQUEST, "malformed", format!("not an invocation: {why}")),
-        (None, Ok(invocation)) => match shared.calls.begin(&key, invocation) {
-            Known::Call(call) => call,
-            Known::Busy { limit } => {
-                return no(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "busy",
-                    format!("{limit} invocations run, which is the concurrency limit"),
-                );
+        (None, Ok(mut invocation)) => {
+            if let RunSpec::Function { reference } = &invocation.order.run {
+                match shared.functions.get(reference) {
+                    Some(argv) => invocation.order.run = RunSpec::Command(argv.clone()),
+                    None => return unknown_function(&shared, reference),
+                }
             }
-            Known::Stale { last } => {
-                return no(
-                    StatusCode::CONFLICT,
-                    "stale",
-                    format!("generation {last} of the same item was here before"),
-                );
+            match shared.calls.begin(&key, invocation) {
+                Known::Call(call) => call,
+                Known::Busy { limit } => {
+                    return no(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        "busy",
+                        format!("{limit} invocations run, which is the concurrency limit"),
+                    );
+                }
+                Known::Stale { last } => {
+                    return no(
+                        StatusCode::CONFLICT,
+                        "stale",
+                        format!("generation {last} of the same item was here before"),
+                    );
+                }
             }
-        },
+        }
     };
     let answer = known.answer().await;
     (answer.status, Json(&answer.result)).into_response()
+}
+
+fn unknown_function(shared: &Shared, name: &str) -> Response {
+    let known: Vec<&str> = shared.functions.keys().map(String::as_str).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let why = format!(
+        "there is no function '{name}' here (there are: {known}): start the host with --function {name}=PROGRAM"
+    );
+    no(StatusCode::UNPROCESSABLE_ENTITY, "unknown function", why)
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {

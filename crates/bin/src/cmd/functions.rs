@@ -33,12 +33,23 @@ pub(crate) struct FunctionsArgs {
     /// Bearer key that callers must give; better in SKEIN_FUNCTIONS_KEY, where no process list shows it
     #[arg(long, value_name = "KEY", env = "SKEIN_FUNCTIONS_KEY", hide_env_values = true)]
     key: Option<String>,
+    /// A function that tasks call by name (function = "NAME"); may be given several times
+    #[arg(long, value_name = "NAME=PROGRAM ARGS", value_parser = function)]
+    function: Vec<(String, Vec<String>)>,
     /// Write the address to this file when it listens
     #[arg(long, value_name = "FILE")]
     announce: Option<PathBuf>,
     /// End when standard input closes
     #[arg(long, hide = true)]
     leashed: bool,
+}
+
+fn function(text: &str) -> Result<(String, Vec<String>), String> {
+    let parts = text
+        .split_once('=')
+        .map(|(name, line)| (name.trim().to_owned(), line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()));
+    let whole = parts.filter(|(name, argv)| !name.is_empty() && !argv.is_empty());
+    whole.ok_or_else(|| format!("'{text}': write NAME=PROGRAM ARGS, as in thumb=convert - -resize 64x64 -"))
 }
 
 /// Runs until SIGTERM or Ctrl-C.
@@ -58,6 +69,7 @@ pub(crate) async fn run(args: FunctionsArgs) -> Ended {
         min_warm: args.min_warm,
         idle_ms: args.idle_s.saturating_mul(1000),
         key: args.key,
+        functions: args.function.into_iter().collect(),
         announce_file: args.announce,
         ..HostOptions::new(dir)
     };
