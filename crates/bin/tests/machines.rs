@@ -12,24 +12,24 @@ use support::{Home, until};
 /// Makes a machine of a name, unless there is one; prints the "cloud's" name for it.
 const CREATE: &str = r#"
 cd "$1"
-if [ ! -e "$SKEIN_NAME.pid" ]; then
+if [ ! -e "$SKEIN_ENGINE~$SKEIN_NAME.pid" ]; then
   setsid "$2" agent --engine "$SKEIN_URL" --name "$SKEIN_NAME" --solution "$SKEIN_SOLUTION" --slots 2 \
-    --dir "$1/$SKEIN_NAME.dir" --drain-s 5 </dev/null >"$SKEIN_NAME.log" 2>&1 &
-  echo $! >"$SKEIN_NAME.pid"
+    --dir "$1/$SKEIN_ENGINE~$SKEIN_NAME.dir" --drain-s 5 </dev/null >"$SKEIN_ENGINE~$SKEIN_NAME.log" 2>&1 &
+  echo $! >"$SKEIN_ENGINE~$SKEIN_NAME.pid"
   echo "$SKEIN_NAME" >>made
 fi
-cat "$SKEIN_NAME.pid"
+cat "$SKEIN_ENGINE~$SKEIN_NAME.pid"
 "#;
 const END: &str = r#"
 cd "$1"
-[ -e "$SKEIN_NAME.pid" ] || exit 0
-kill -s KILL -- "-$(cat "$SKEIN_NAME.pid")" 2>/dev/null
-rm -f "$SKEIN_NAME.pid"
+[ -e "$SKEIN_ENGINE~$SKEIN_NAME.pid" ] || exit 0
+kill -s KILL -- "-$(cat "$SKEIN_ENGINE~$SKEIN_NAME.pid")" 2>/dev/null
+rm -f "$SKEIN_ENGINE~$SKEIN_NAME.pid"
 echo "$SKEIN_NAME" >>ended
 "#;
 const LIST: &str = r#"
 cd "$1"
-for f in *.pid; do [ -e "$f" ] && echo "${f%.pid} i-$(cat "$f")"; done
+for f in *.pid; do [ -e "$f" ] && n="${f%.pid}" && echo "${n%~*} ${n#*~} i-$(cat "$f")"; done
 exit 0
 "#;
 
@@ -56,6 +56,20 @@ fn with_lab(more: &Value) -> Home {
     Home::with_engine_in(home, &["--config", "config.json"])
 }
 
+/// Ends the machines that are left, whatever becomes of the test.
+struct Cloud(std::path::PathBuf);
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let pid = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            if entry.path().extension().is_some_and(|e| e == "pid") {
+                Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", pid.trim())]).status().ok();
+            }
+        }
+    }
+}
+
 fn lines(home: &Home, name: &str) -> Vec<String> {
     let text = std::fs::read_to_string(home.path("cloud").join(name)).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
@@ -76,6 +90,7 @@ fn states(home: &Home) -> Vec<(String, String)> {
 #[test]
 fn machines_come_with_the_work_and_go_when_it_is_done() {
     let home = with_lab(&serde_json::json!({}));
+    let _cloud = Cloud(home.path("cloud"));
     let work =
         ["run", "--name", "w", "--array", "12", "--set", "w.solution=lab", "--", "sh", "-c", "sleep 0.2; echo ok"];
     assert_eq!(home.skein(&work).ok().out.matches("ok").count(), 12);
@@ -95,7 +110,7 @@ fn what_nobody_owns_is_ended_and_what_is_protected_is_not() {
     let home = with_lab(&serde_json::json!({}));
     let sleeper = |name: &str| {
         let child = Command::new("setsid").args(["sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
-        home.write(&format!("cloud/{name}.pid"), &child.id().to_string());
+        home.write(&format!("cloud/skein~{name}.pid"), &child.id().to_string());
         child
     };
     let mut orphan = sleeper("lab-0-7");
@@ -112,16 +127,18 @@ fn what_nobody_owns_is_ended_and_what_is_protected_is_not() {
     assert!(kept.try_wait().unwrap().is_none(), "the protected one is still there");
     Command::new("kill").arg(kept.id().to_string()).status().unwrap();
     kept.wait().unwrap();
-    std::fs::remove_file(home.path("cloud/lab-0-8.pid")).unwrap();
+    std::fs::remove_file(home.path("cloud/skein~lab-0-8.pid")).unwrap();
 }
 
 #[test]
 fn a_machine_that_vanishes_is_replaced_and_its_work_goes_on() {
     let home = with_lab(&serde_json::json!({"max": 1}));
+    let _cloud = Cloud(home.path("cloud"));
     let work = ["run", "--detach", "--name", "w", "--set", "w.solution=lab", "--", "sh", "-c", "sleep 1; echo ok"];
     let id = home.skein(&work).ok().out.trim().to_owned();
     until("it to run", || home.json(&["session", "attempts", &id])[0]["state"] == "started");
-    let pid = std::fs::read_to_string(home.path("cloud").join(format!("{}.pid", lines(&home, "made")[0]))).unwrap();
+    let pid =
+        std::fs::read_to_string(home.path("cloud").join(format!("skein~{}.pid", lines(&home, "made")[0]))).unwrap();
     Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", pid.trim())]).status().unwrap();
     until("the session to end", || home.json(&["session", "show", &id])["state"] == "succeeded");
     assert_eq!(lines(&home, "made").len(), 2, "another one was made");
@@ -193,5 +210,74 @@ fn a_spot_notice_moves_what_may_move_and_what_ends_with_the_machine_was_preempte
     until("it to be preempted", || ending(&stays).starts_with("preempted"));
     for id in [&moves, &stays] {
         home.skein(&["session", "stop", id]).ok();
+    }
+}
+
+#[test]
+fn two_engines_on_one_machine_and_one_cloud_take_nothing_of_each_other() {
+    let home = Home::new();
+    let mut config = lab(&home, &serde_json::json!({"max": 1, "idle_s": 30}));
+    // Nobody is to lose a machine to a busy test machine here.
+    config["lease_s"] = 15.0.into();
+    let _cloud = Cloud(home.path("cloud"));
+    let mut up = Vec::new();
+    for name in ["one", "two"] {
+        let mut own = config.clone();
+        own["broker"] = serde_json::json!({"engine_identifier": name});
+        home.write(&format!("{name}.json"), &own.to_string());
+        let (file, dir) = (format!("{name}.json"), format!("state-{name}"));
+        let mut command = home.command(&["up", "--listen", "127.0.0.1:0", "--config", &file, "--dir", &dir]);
+        up.push(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+    let skein = |name: &str, args: &[&str]| {
+        home.skein(&[&args[..1], &["--dir", &format!("state-{name}")], &args[1..]].concat())
+    };
+    for name in ["one", "two"] {
+        until("the engines", || skein(name, &["session", "list"]).code == 0);
+    }
+    let work = |name: &str| {
+        let start = [
+            "run",
+            "--detach",
+            "--name",
+            "w",
+            "--array",
+            "4",
+            "--set",
+            "w.solution=lab",
+            "--",
+            "sh",
+            "-c",
+            "echo $SKEIN_ENGINE",
+        ];
+        skein(name, &start).ok().out.trim().to_owned()
+    };
+    let ids = [("one", work("one")), ("two", work("two"))];
+    for (name, id) in &ids {
+        until("their sessions to end", || skein(name, &["session", "show", id]).out.contains("succeeded"));
+        let said = skein(name, &["logs", id]).ok().out;
+        assert!(said.lines().count() == 4 && said.lines().all(|line| line.ends_with(name)), "{said}");
+    }
+    // Both machines live on through some rounds of listing, each engine's its own.
+    assert_eq!(there(&home), 2);
+    let rounds = std::time::Instant::now();
+    until("some rounds", || rounds.elapsed() > std::time::Duration::from_secs(3));
+    let story = || ["one", "two"].map(|n| skein(n, &["instance", "list", "--all", "--json"]).out).join("\n");
+    assert_eq!((there(&home), lines(&home, "ended")), (2, Vec::new()), "nobody ended the other's: {}", story());
+    // An agent of one is refused by the other, whatever address it is given.
+    let url = |name: &str| {
+        serde_json::from_str::<Value>(&home.read(&format!("state-{name}/engine.json"))).unwrap()["url"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let token = skein("one", &["token", "join"]).ok().out.trim().to_owned();
+    let mut command = home.command(&["agent", "--engine", &url("two"), "--name", "stray", "--dir", "stray"]);
+    let stray = command.env("SKEIN_JOIN", token).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let said = support::finish(stray.spawn().unwrap(), "agent", std::time::Duration::from_secs(20));
+    assert!(said.code != 0 && said.err.contains("for engine 'one', this is 'two'"), "{}", said.err);
+    for engine in &mut up {
+        support::signal(engine, "TERM");
+        engine.wait().unwrap();
     }
 }

@@ -95,10 +95,13 @@ async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<In
                 None
             }
         },
-        _ => match run(app, config, &config.list, solution, None, None).await.map(|text| listed(&text)) {
+        _ => match run(app, config, &config.list, solution, None, None)
+            .await
+            .map(|text| listed(&text, app.engine().as_str()))
+        {
             Ok(Ok(machines)) => Some(CloudEvent::Listed { asked_at, machines }),
             Ok(Err(line)) => {
-                tracing::warn!(%solution, line, "machines.list printed a line that is not 'NAME CLOUD_NAME'; nothing is taken from it");
+                tracing::warn!(%solution, line, "machines.list printed a line that is not 'ENGINE NAME CLOUD_NAME'; nothing is taken from it");
                 None
             }
             Err(why) => {
@@ -194,17 +197,22 @@ async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Lines `NAME CLOUD_NAME`; the first that is not one is the error, since a list that is read in part
-/// would make machines look missing.
-fn listed(text: &str) -> Result<Vec<Listed>, String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            let (name, cloud_id) = line.split_once(char::is_whitespace).ok_or_else(|| line.to_owned())?;
+/// Lines `ENGINE NAME CLOUD_NAME`; the first that is not one is the error, since a list that is read in part
+/// would make machines look missing. Those of other engines are none of our business.
+fn listed(text: &str, engine: &str) -> Result<Vec<Listed>, String> {
+    let mut ours = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let mut words = line.split_whitespace();
+        let (Some(owner), Some(name), Some(cloud_id), None) = (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(line.to_owned());
+        };
+        if owner == engine {
             let instance = InstanceId::new(name).map_err(|_| line.to_owned())?;
-            Ok(Listed { instance, cloud_id: cloud_id.trim().to_owned() })
-        })
-        .collect()
+            ours.push(Listed { instance, cloud_id: cloud_id.to_owned() });
+        }
+    }
+    Ok(ours)
 }
 
 #[cfg(test)]
@@ -213,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_list_is_taken_whole_or_not_at_all() {
-        let two = listed("lab-1-0 i-1\n\n lab-2-0\ti-2 \n").unwrap();
+        let two = listed("me lab-1-0 i-1\n\n me lab-2-0\ti-2 \nother lab-3-0 i-3\n", "me").unwrap();
         assert_eq!(two.len(), 2);
         assert_eq!(two[1], Listed { instance: "lab-2-0".parse().unwrap(), cloud_id: "i-2".into() });
-        assert_eq!(listed("lab-1-0 i-1\nError: no such region\n"), Err("Error: no such region".into()));
-        assert_eq!(listed("lonely"), Err("lonely".into()));
+        assert_eq!(listed("me lab-1-0 i-1\nError: no such region\n", "me"), Err("Error: no such region".into()));
+        assert_eq!(listed("lonely lab-1-0", "me"), Err("lonely lab-1-0".into()));
     }
 }

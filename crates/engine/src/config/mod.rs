@@ -164,7 +164,8 @@ pub struct MachinesConfig {
     pub create: Vec<String>,
     /// Ends every machine of this name; none is fine.
     pub end: Vec<String>,
-    /// Prints a line `NAME CLOUD_NAME` for each machine with this engine's identifier.
+    /// Prints a line `ENGINE NAME CLOUD_NAME` for each machine, by its tags; those of other engines may be
+    /// among them.
     pub list: Vec<String>,
     /// Longest run of one command, s (default 120).
     #[serde(default)]
