@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    AnswerRequest, AttemptQuery, AttemptView, DocumentView, ErrorBody, EventView, Health, InputRequest, InstanceView,
-    LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest, SecretValue,
-    SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest,
-    TokenView, Why,
+    AnswerRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView, Health, InputRequest,
+    InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest,
+    SecretValue, SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started,
+    TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -131,6 +131,11 @@ impl Client {
     /// Runs a session's thread again: what did not succeed, or all of it.
     pub async fn rerun(&self, id: &str, all: bool) -> Result<Started, ApiError> {
         self.with_body(Method::POST, &format!("/api/v1/sessions/{id}/rerun"), &RerunRequest { all }).await
+    }
+    /// Cancels items of a task, by ranges of indices; all when there is none.
+    pub async fn cancel(&self, session: &str, node: &str, ranges: Vec<(u32, u32)>) -> Result<(), ApiError> {
+        let path = format!("/api/v1/sessions/{session}/nodes/{node}/cancel");
+        self.done(self.request(Method::POST, &path).json(&CancelRequest { ranges })).await
     }
     /// Sends an attempt a signal.
     pub async fn signal(&self, attempt: &str, signal: &str) -> Result<(), ApiError> {

@@ -481,6 +481,15 @@ pub struct PauseRequest {
     pub stop_running: bool,
 }
 
+/// Cancel some of a task's items.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Ranges of indices, from and up to but without the second; all of them when there is none.
+    #[serde(default)]
+    pub ranges: Vec<(u32, u32)>,
+}
+
 /// A signal to an attempt that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -297,3 +297,34 @@ fn a_function_is_called_by_its_name() {
     host.kill().unwrap();
     host.wait().unwrap();
 }
+
+#[test]
+fn items_of_an_array_are_cancelled_by_index_and_the_rest_goes_on() {
+    let home = Home::with_engine(&[]);
+    home.write(
+        "t.toml",
+        r#"
+        [tasks.a]
+        array = 30
+        command = ["sh", "-c", "[ {index} = 0 ] && exec sleep 600; echo {index}"]
+        cpu = 100
+        [tasks.b]
+        after = [{ task = "a", when = "end" }]
+        command = ["echo", "after"]
+        "#,
+    );
+    let id = home.skein(&["run", "t.toml", "--detach"]).ok().out.trim().to_owned();
+    let item = |text: &str| format!("{id}/a{text}");
+    until("the first to run", || home.json(&["session", "attempts", &id])[0]["state"] == "started");
+    // It has the machine to itself: the others wait. Some of them are cancelled, then the first itself.
+    home.skein(&["session", "cancel", &item(""), "--indices", "3,10-19,29"]).ok();
+    let bad = home.skein(&["session", "cancel", &item(""), "--indices", "25-30"]);
+    assert!(bad.code != 0 && bad.err.contains("0..30"), "{}", bad.err);
+    let items = || home.json(&["session", "show", &id])["nodes"][0]["items"].clone();
+    assert_eq!((&items()["cancelled"], &items()["running"]), (&12.into(), &1.into()));
+    home.skein(&["session", "cancel", &item("[0]")]).ok();
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "succeeded");
+    assert_eq!((&items()["cancelled"], &items()["succeeded"]), (&13.into(), &17.into()));
+    let said = home.skein(&["logs", &id]).ok().out;
+    assert!(said.contains("a[28] | 28") && !said.contains("a[10]") && said.contains("b | after"), "{said}");
+}

@@ -177,6 +177,17 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// Items of a node that have no open attempt are cancelled; those that have one by themselves.
+    ItemsCancelled {
+        /// Which node.
+        node: NodeKey,
+        /// First index.
+        from: u32,
+        /// One past the last.
+        to: u32,
+        /// By whom.
+        by: UserName,
+    },
     /// An attempt was ordered.
     Assigned {
         /// The attempt as it begins.
@@ -253,6 +264,7 @@ impl Event {
             Self::InstanceHeld { .. } => "instance_held",
             Self::InstanceReleased { .. } => "instance_released",
             Self::NodeCancelled { .. } => "node_cancelled",
+            Self::ItemsCancelled { .. } => "items_cancelled",
             Self::Assigned { .. } => "assigned",
             Self::Sent { .. } => "sent",
             Self::Started { .. } => "started",
@@ -274,7 +286,7 @@ impl Event {
             | Self::SessionEnded { session, .. }
             | Self::InstanceHeld { session, .. }
             | Self::InstanceReleased { session, .. } => *session,
-            Self::NodeCancelled { node, .. } => node.session,
+            Self::NodeCancelled { node, .. } | Self::ItemsCancelled { node, .. } => node.session,
             Self::Assigned { attempt } => attempt.key.item.session(),
             Self::Sent { attempt }
             | Self::Started { attempt }

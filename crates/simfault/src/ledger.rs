@@ -16,6 +16,8 @@ pub struct Books {
     specs: BTreeMap<SessionId, std::sync::Arc<SessionSpec>>,
     stopping: BTreeSet<SessionId>,
     moving: BTreeSet<AttemptKey>,
+    /// Asked to be cancelled by a person or a stopping session.
+    cancelling: BTreeSet<AttemptKey>,
     pub sessions_ended: usize,
     /// Every event, and the item that a failure is about.
     story: Vec<String>,
@@ -73,6 +75,9 @@ impl Books {
             Event::Started { attempt } => {
                 self.started.insert(*attempt);
             }
+            Event::Cancelling { attempt } => {
+                self.cancelling.insert(*attempt);
+            }
             Event::Moving { attempt, .. } => {
                 self.moving.insert(*attempt);
             }
@@ -95,7 +100,7 @@ impl Books {
             EndCause::Moved { .. } => {
                 !self.moving.contains(&attempt) || task.is_none_or(|task| task.on_lost == OnLost::Fail)
             }
-            EndCause::Cancelled => !stopped,
+            EndCause::Cancelled => !stopped && !self.cancelling.contains(&attempt),
             _ => false,
         };
         counts.killed += u64::from(killed);

@@ -709,6 +709,12 @@ impl World {
             }
             (5..=6, Some(session)) => Input::Pause { reply: 0, session, by, stop_running },
             (7..=8, Some(session)) => Input::Resume { reply: 0, session, by },
+            (9, Some(session)) if self.dice.chance(400) => {
+                let node = skein_domain::NodeKey { session, node: 0 };
+                let from = u32::try_from(self.dice.below(40)).unwrap();
+                let ranges = vec![(from, from + 1 + u32::try_from(self.dice.below(5)).unwrap())];
+                Input::CancelItems { reply: 0, node, ranges, by }
+            }
             (9, Some(session)) if self.dice.chance(200) => Input::Stop { reply: 0, session, by },
             _ => return,
         };

@@ -50,6 +50,15 @@ enum SessionCommand {
         /// The session
         id: String,
     },
+    /// Cancel items of a task; the session goes on
+    Cancel {
+        /// The item, or all items of the task
+        #[arg(value_name = "SESSION/NODE[INDEX]")]
+        item: Address,
+        /// Only these indices, as in 3,7,20-99
+        #[arg(long, value_name = "LIST", value_parser = ranges)]
+        indices: Option<Ranges>,
+    },
     /// Pause a session: nothing new starts
     Pause {
         /// The session
@@ -120,6 +129,21 @@ enum SessionCommand {
     },
 }
 
+/// Ranges of indices, the second one past the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ranges(Vec<(u32, u32)>);
+
+fn ranges(text: &str) -> Result<Ranges, String> {
+    let bad = || format!("'{text}': write indices and ranges, as in 3,7,20-99");
+    let one = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to): (u32, u32) = (from.trim().parse().map_err(|_| bad())?, to.trim().parse().map_err(|_| bad())?);
+        let end = to.checked_add(1).ok_or_else(bad)?;
+        if from < end { Ok((from, end)) } else { Err(bad()) }
+    };
+    text.split(',').map(one).collect::<Result<_, _>>().map(Ranges)
+}
+
 /// Carries it out.
 pub(crate) async fn run(args: SessionArgs) -> Ended {
     let client = args.connect.client().await?;
@@ -130,6 +154,17 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
         SessionCommand::Stop { id } => {
             client.stop(&id).await?;
             output::line(&format!("session {id} is stopping"));
+        }
+        SessionCommand::Cancel { item, indices } => {
+            let node = item.node.as_deref().context("name the task: SESSION/NODE or SESSION/NODE[INDEX]")?;
+            let ranges = match (indices, item.index) {
+                (Some(Ranges(ranges)), None) => ranges,
+                (None, Some(index)) => vec![(index, index + 1)],
+                (None, None) => Vec::new(),
+                (Some(_), Some(_)) => bail!("give the index in brackets or with --indices, not both"),
+            };
+            client.cancel(&item.session, node, ranges).await?;
+            output::line("cancelled; what runs ends within its grace");
         }
         SessionCommand::Pause { id, stop_running } => {
             client.pause(&id, stop_running).await?;

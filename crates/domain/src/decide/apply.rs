@@ -47,6 +47,7 @@ impl Snapshot {
             Event::InstanceHeld { instance, session } => self.hold(at, instance, *session),
             Event::InstanceReleased { instance, session, .. } => self.release(at, instance, *session),
             Event::NodeCancelled { node, .. } => self.cancel_node(at, *node),
+            Event::ItemsCancelled { node, from, to, .. } => self.cancel_items(at, *node, *from, *to),
             Event::Assigned { attempt } => self.assign(attempt),
             Event::Sent { attempt } => self.set_attempt(*attempt, |a| {
                 if a.state == AttemptState::Assigned {
@@ -443,6 +444,46 @@ impl Snapshot {
         self.index.set_ready(key, &session.spec, session.state, node);
         self.touched.nodes.insert(key);
         self.doom_together(key);
+        self.open_links(at, key);
+    }
+
+    /// Indices `from..to` of a node that have no open attempt.
+    fn cancel_items(&mut self, at: Timestamp, key: NodeKey, from: u32, to: u32) {
+        let Some(session) = self.sessions.get_mut(&key.session) else { return };
+        let Some(node) = session.nodes.get_mut(key.node as usize) else { return };
+        let to = to.min(node.count);
+        if node.is_over() || from >= to {
+            return;
+        }
+        let waiting = |(_, state): &(&u32, &ItemState)| !matches!(state, ItemState::Assigned { .. });
+        let unplaced: Vec<u32> = node.open.range(from..to).filter(waiting).map(|(index, _)| *index).collect();
+        for index in unplaced {
+            if let Some(ItemState::Ready { not_before, .. }) = node.open.remove(&index) {
+                node.retry.remove(&(not_before, index));
+            }
+            node.tally.add(ItemEnd::Cancelled, 1);
+            self.index.fewer_items(&session.spec.user, 1);
+            self.touched.items_ended.push((key.item(index), ItemEnd::Cancelled, at));
+        }
+        if to > node.next {
+            // Those before the range leave the default state, so that the rest stays one range.
+            for index in node.next..from.max(node.next) {
+                let state = ItemState::Ready { not_before: at, attempts: 0, tries: Tries::default() };
+                node.open.insert(index, state);
+                node.retry.insert((at, index));
+                self.touched.items.insert(key.item(index));
+            }
+            let first = from.max(node.next);
+            self.touched.cancelled.push((key, first, to));
+            self.index.fewer_items(&session.spec.user, (to - first).into());
+            node.tally.add(ItemEnd::Cancelled, to - first);
+            node.next = to;
+        }
+        self.index.set_ready(key, &session.spec, session.state, node);
+        self.touched.nodes.insert(key);
+        if session.state == SessionState::Stopping {
+            self.index.unsettled.insert(key.session);
+        }
         self.open_links(at, key);
     }
 

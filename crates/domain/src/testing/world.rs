@@ -10,7 +10,7 @@ use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause};
 use crate::decide::change::Change;
 use crate::decide::{Plan, Policy, Snapshot, decide, retry};
 use crate::event::{Event, Then};
-use crate::id::{AttemptKey, InstanceId, ItemKey, SessionId};
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::{InstanceFacts, InstanceState, Live};
 use crate::quantity::Timestamp;
 use crate::session::{ItemEnd, ItemState};
@@ -138,9 +138,9 @@ impl World {
         if self.calm {
             self.calm_instances(&mut events);
         } else {
-            self.instances(&mut events);
             self.sessions(&mut events);
             self.solutions(&mut events);
+            self.instances(&mut events);
         }
         self.attempts(&mut events);
         self.answers(&mut events);
@@ -213,6 +213,15 @@ impl World {
             let session = SessionId::derive(self.scene.snapshot.turn + 1, self.sessions % 7);
             let spec = spec_of(draw::thread(&mut self.random));
             events.push(Event::SessionStarted { session, spec });
+        }
+        if self.random.chance(8) && !open.is_empty() {
+            let node = NodeKey { session: self.random.pick(&open), node: self.random.small(3) };
+            let (from, many) = (self.random.small(4), self.random.small(3));
+            // Of a set that starts together the engine cancels all or nothing.
+            let sets = &self.scene.snapshot.sessions[&node.session].spec.thread.together;
+            if !sets.iter().any(|set| set.contains(&node.node)) {
+                events.push(Event::ItemsCancelled { node, from, to: from + 1 + many, by: name("tester") });
+            }
         }
         if self.random.chance(3) && !open.is_empty() {
             let session = self.random.pick(&open);

@@ -2,8 +2,8 @@
 
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, OnLost, Place, SessionId,
-    SessionState, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, NodeKey, OnLost, Place,
+    SessionId, SessionState, UserName,
 };
 
 use skein_domain::actions::{Action, of_attempt};
@@ -11,6 +11,9 @@ use skein_wire::{AttemptCommand, AttemptRef};
 
 use super::input::ReplyId;
 use super::{Answer, Core, Output, Refusal, RefusalKind};
+
+/// Untouched items before a cancelled one each get a row of their own; more than this are not made.
+const SINGLED_OUT_MAX: u32 = 100_000;
 
 impl Core {
     /// Nothing new starts. What runs finishes; or, with `stop_running`, saves its state and ends, and is
@@ -73,6 +76,43 @@ impl Core {
         }
         let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
         self.happen(vec![Event::Answered { item, then }]);
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    /// Cancels some of a node's items: what waits at once, what runs as a stopped session's would be.
+    pub(super) fn cancel_items(&mut self, reply: ReplyId, key: NodeKey, ranges: &[(u32, u32)], by: &UserName) {
+        let Some(node) = self.snapshot.node(key) else {
+            return self
+                .answer(reply, Err(Refusal::not_found(format!("{key} is not open: nothing of it waits or runs"))));
+        };
+        let spec = self.snapshot.sessions.get(&key.session).map(|session| session.spec.clone());
+        let together = spec.is_some_and(|spec| spec.thread.together.iter().any(|set| set.contains(&key.node)));
+        if together && ranges.iter().any(|range| *range != (0, node.count)) {
+            let why = "its items start together with others, all or none: cancel all of them".to_owned();
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+        }
+        let untouched = ranges.iter().map(|(from, _)| from.saturating_sub(node.next)).max().unwrap_or(0);
+        if untouched > SINGLED_OUT_MAX {
+            let why = format!(
+                "{untouched} items before these have not begun, and each would have to be kept by itself (the limit is {SINGLED_OUT_MAX}): cancel from an earlier index on"
+            );
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+        }
+        let mut events = Vec::new();
+        for (from, to) in ranges {
+            for state in node.open.range(*from..(*to).max(*from)).map(|(_, state)| state) {
+                let ItemState::Assigned { attempt, .. } = state else { continue };
+                if self.snapshot.attempts.get(attempt).is_some_and(|a| !a.is_cancelling()) {
+                    events.push(Event::Cancelling { attempt: *attempt });
+                }
+            }
+            events.push(if (*from, *to) == (0, node.count) {
+                Event::NodeCancelled { node: key, why: format!("{by} cancelled it") }
+            } else {
+                Event::ItemsCancelled { node: key, from: *from, to: *to, by: by.clone() }
+            });
+        }
+        self.happen(events);
         self.answer(reply, Ok(Answer::Done));
     }
 

@@ -71,6 +71,17 @@ pub enum Input {
         /// Try it again; else it ends as lost.
         again: bool,
     },
+    /// Cancel some of a node's items.
+    CancelItems {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which node.
+        node: skein_domain::NodeKey,
+        /// Index ranges `from..to`.
+        ranges: Vec<(u32, u32)>,
+        /// By whom.
+        by: UserName,
+    },
     /// Say something to an attempt that runs.
     Command {
         /// Whom to answer.

@@ -173,6 +173,7 @@ impl Core {
             Input::Pause { reply, session, by, stop_running } => self.pause(reply, session, by, stop_running),
             Input::Resume { reply, session, by } => self.resume(reply, session, by),
             Input::Answer { reply, item, again } => self.answer_item(reply, item, again),
+            Input::CancelItems { reply, node, ranges, by } => self.cancel_items(reply, node, &ranges, &by),
             Input::Command { reply, attempt, command } => self.command(reply, attempt, command),
             Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
             Input::Notice { reply, instance, why } => self.notice(reply, &instance, why),

@@ -114,6 +114,10 @@ fn status(event: &Event) -> Option<Status> {
         Event::NodeCancelled { node, why } => {
             of(node.item(0), "cancelled", true, json!({"why": why, "of": "what had not started"}))
         }
+        Event::ItemsCancelled { node, from, to, by } => {
+            let more = json!({"from": from, "to": to, "why": format!("{by} cancelled what had not started of them")});
+            of(node.item(*from), "cancelled", true, more)
+        }
         _ => None,
     }
 }

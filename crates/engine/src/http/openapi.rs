@@ -43,6 +43,7 @@ const OPERATIONS: &[Operation] = &[
         Some("Started"),
     ),
     op("get", "/api/v1/sessions/{session}/logs/search", "Lines of a session's logs", None, Some("LogSearch")),
+    op("post", "/api/v1/sessions/{session}/nodes/{node}/cancel", "Cancel items of a task", Some("CancelRequest"), None),
     op("get", "/api/v1/sessions/{session}/attempts", "A session's attempts", None, Some("[AttemptView]")),
     op(
         "get",
@@ -138,6 +139,7 @@ const OPERATIONS: &[Operation] = &[
         skein_api::AnswerRequest,
         skein_api::PauseRequest,
         skein_api::RerunRequest,
+        skein_api::CancelRequest,
         skein_api::LogSearch,
         skein_api::ReplySecret,
         skein_api::SignalRequest,

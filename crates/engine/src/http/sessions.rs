@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AttemptQuery, AttemptView, HoldView, InputRequest, PageQuery, PauseRequest, PlaceCount, PlanView,
-    PlannedItem, RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest, Started, StuckView, Why,
+    AnswerRequest, AttemptQuery, AttemptView, CancelRequest, HoldView, InputRequest, PageQuery, PauseRequest,
+    PlaceCount, PlanView, PlannedItem, RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest,
+    Started, StuckView, Why,
 };
 use skein_domain::actions::{Action, of_session};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
@@ -314,6 +315,26 @@ fn earlier(
     digests.sort_unstable();
     digests.dedup();
     Ok(earlier)
+}
+
+/// `POST /sessions/{session}/nodes/{node}/cancel`.
+pub(super) async fn cancel(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path((id, name)): Path<(String, String)>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let CancelRequest { mut ranges } = typed_body(request).await?;
+    let (spec, item) = item_at(&app, &id, &name, 0)?;
+    let count = spec.thread.nodes.get(item.node.node as usize).map_or(0, |node| node.task.array);
+    if let Some((from, to)) = ranges.iter().find(|(from, to)| from >= to || *to > count) {
+        return Err(Fail::bad(format!("{from}..{to} is no range of the indices 0..{count} of '{name}'")));
+    }
+    if ranges.is_empty() {
+        ranges.push((0, count));
+    }
+    app.writer.ask(|reply| Input::CancelItems { reply, node: item.node, ranges, by }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /attempts/{attempt}/signal`.
