@@ -12,6 +12,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test       everything a change must pass: format, clippy, tests, tidy, generated files
+  test --slow  the same, then what takes long: 1,000 kills, 10,000 worlds of faults
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
   bench decide
   bench ledger [ATTEMPTS]
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test"] => steps::test(),
+        ["test", "--slow"] => steps::slow(),
         ["tidy"] => tidy::run().and_then(|()| generated::check()),
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
         ["bench", "idle", rest @ ..] => steps::bench("idle", rest),

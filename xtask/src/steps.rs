@@ -33,6 +33,16 @@ pub(crate) fn test() -> Result<()> {
     Ok(())
 }
 
+/// What takes too long for every change: a thousand kills of real processes, ten thousand worlds of faults.
+pub(crate) fn slow() -> Result<()> {
+    test()?;
+    println!("==> 1,000 kills");
+    let kills = ["test", "--package", "skein", "--test", "chaos", "--", "--nocapture"];
+    cargo_with(&[("SKEIN_CHAOS_KILLS", "1000")], &kills)?;
+    println!("==> 10,000 worlds of faults");
+    sim_faults(&["--seeds", "10000"])
+}
+
 #[expect(clippy::disallowed_methods, reason = "measures how long a step takes; nothing is decided by it")]
 fn timed(step: fn() -> Result<()>) -> (Result<()>, Duration) {
     let start = std::time::Instant::now();
@@ -73,7 +83,11 @@ fn summary(times: &[(&str, Duration)]) {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    let status = repo::cargo().args(arguments).status()?;
+    cargo_with(&[], arguments)
+}
+
+fn cargo_with(environment: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
+    let status = repo::cargo().args(arguments).envs(environment.iter().copied()).status()?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));
     }
