@@ -44,6 +44,13 @@ const ACKNOWLEDGE_LATE_MS: u64 = 500;
 /// Events taken in before anything is sent.
 const EVENTS_MAX: usize = 256;
 
+/// Held by every spawner of an agent's folder.
+const SPAWNERS_LOCK: &str = "spawners.lock";
+/// A new agent looks this often whether the spawners of an earlier one are gone, ms.
+const OUTLIVE_LOOK_MS: u64 = 10;
+/// And says so this often, ms.
+const OUTLIVE_SAY_MS: u64 = 10_000;
+
 /// How an agent is to run.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
@@ -133,6 +140,7 @@ async fn run(
 async fn live(options: AgentOptions, bulk: &Handle) -> Result<(), AgentError> {
     private_dirs(&options.dir).map_err(|e| AgentError::folder("make", &options.dir, &e))?;
     let _lock = lock(&options.dir)?;
+    outlive(&options.dir).await?;
     let (mut identity, mut token) = identify(&options).await?;
     loop {
         let (events, mut received) = mpsc::unbounded_channel();
@@ -166,6 +174,28 @@ fn lock(dir: &std::path::Path) -> Result<std::fs::File, AgentError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::InUse(dir.display().to_string())),
         Err(e) => Err(AgentError::folder("lock", &path, &e.into())),
+    }
+}
+
+/// Waits until nothing of an earlier agent of this folder lives. Its spawners end its attempts when it dies,
+/// but on a busy machine that takes a moment, and the hello of a new boot says that they are gone: found by a
+/// thousand kills, when an item was started elsewhere in that moment.
+async fn outlive(dir: &std::path::Path) -> Result<(), AgentError> {
+    let path = dir.join(SPAWNERS_LOCK);
+    let file = std::fs::File::create(&path).map_err(|e| AgentError::folder("make", &path, &e))?;
+    let mut waited_ms = 0;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            // It is let go of with the file: our own spawners take it next.
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(AgentError::folder("lock", &path, &e.into())),
+        }
+        if waited_ms % OUTLIVE_SAY_MS == OUTLIVE_LOOK_MS {
+            tracing::warn!(folder = %dir.display(), "attempts of an earlier agent still end; waiting for that");
+        }
+        tokio::time::sleep(Duration::from_millis(OUTLIVE_LOOK_MS)).await;
+        waited_ms += OUTLIVE_LOOK_MS;
     }
 }
 
@@ -209,6 +239,7 @@ async fn start(
         Some(programs) => programs.clone(),
         None => Programs::own().map_err(|e| AgentError::system("finding our own executable", &e))?,
     };
+    let programs = Programs { lock: Some(dir.join(SPAWNERS_LOCK)), ..programs };
     let containers = ContainerEngine::find().await;
     let fixed = Fixed {
         programs,

@@ -7,7 +7,7 @@
 //! never started; the agent dies -> the slot's spawner removes the container (its last will).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::io::StreamReader;
 
 use crate::clock;
+use crate::container_usage::{self, ContainerUsage};
 use crate::folder::Folder;
 use crate::lane::chain;
 use crate::launch;
@@ -152,14 +153,19 @@ impl ContainerEngine {
             }
         };
         let began_us = clock::now_us();
-        match started {
-            Ok(pid) => tell(Event::Started { id, pid }),
+        let pid = match started {
+            Ok(pid) => {
+                tell(Event::Started { id, pid });
+                pid
+            }
             Err(why) => {
                 self.remove(&name).await;
                 tell(Event::StartFailed { id, why });
                 return;
             }
-        }
+        };
+        let used = Arc::new(Mutex::new(ContainerUsage::default()));
+        let watched = tokio::spawn(container_usage::watch(pid, Arc::clone(&used)));
         let logs = self.copy_logs(&name, &run.folder);
         let ended = self.wait(&name, &mut signals);
         tokio::pin!(logs);
@@ -168,6 +174,8 @@ impl ContainerEngine {
             // The log ends with the container, so this is the usual way; the wait follows at once.
             early = &mut logs => (Some(early), self.wait(&name, &mut signals).await),
         };
+        watched.abort();
+        let used = *used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut exit = match ended {
             Ok(state) => Exit { code: Some(state.exit_code), out_of_memory: state.oom_killed, ..Exit::default() },
             Err(why) => Exit { notes: vec![why], ..Exit::default() },
@@ -177,6 +185,7 @@ impl ContainerEngine {
         }
         let bytes = |path: PathBuf| path.metadata().map_or(0, |m| m.len());
         exit.log_bytes = bytes(run.folder.out_log()) + bytes(run.folder.err_log());
+        (exit.cpu_ms, exit.peak_memory_kb) = (used.cpu_ms, used.peak_memory_kb);
         exit.run_ms = clock::now_us().saturating_sub(began_us) / 1000;
         self.remove(&name).await;
         tell(Event::Exited(Exit { id, ..exit }));

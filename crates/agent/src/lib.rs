@@ -11,6 +11,7 @@ mod agent;
 pub mod clock;
 mod connect;
 mod container;
+mod container_usage;
 pub mod core;
 mod error;
 mod faces;

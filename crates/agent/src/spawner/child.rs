@@ -60,9 +60,11 @@ pub fn main() -> ExitCode {
 
 fn serve() -> io::Result<()> {
     let mut server = Server { slot: SlotCgroup::enter(None, ""), running: None, will: None, input: Vec::new() };
-    let Some(Command::Configure { name, cgroup }) = server.first()? else {
+    let Some(Command::Configure { name, cgroup, lock }) = server.first()? else {
         return Err(io::Error::other("the first line must be a configuration"));
     };
+    // Let go of by the system when this process is gone, and that is after everything it started.
+    let _lock = lock.map(|path| hold(&path)).transpose()?;
     // What an attempt leaves behind becomes our child, also when it left its process group.
     rustix::process::set_child_subreaper(Some(getpid()))?;
     server.slot = SlotCgroup::enter(cgroup.as_ref(), &name);
@@ -79,6 +81,13 @@ fn serve() -> io::Result<()> {
     }
     server.slot.leave();
     served
+}
+
+/// Whoever wants to be sure that no attempt of an earlier agent lives takes this lock for itself.
+fn hold(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared)?;
+    Ok(file)
 }
 
 /// A closed pipe means that the agent died; the end of standard input says so too.

@@ -21,6 +21,8 @@ pub struct Programs {
     pub spawner: Vec<String>,
     /// Arguments that make it a function runner.
     pub runner: Vec<String>,
+    /// A file that every spawner holds for as long as it, or anything it started, lives.
+    pub lock: Option<PathBuf>,
 }
 
 impl Programs {
@@ -30,6 +32,7 @@ impl Programs {
             exe: std::env::current_exe()?,
             spawner: vec!["agent-spawner".into()],
             runner: vec!["function-runner".into()],
+            lock: None,
         })
     }
 }
@@ -69,7 +72,8 @@ impl Spawner {
         };
         let name = format!("{}-{slot}", std::process::id());
         let spawner = Self { commands: write_to(OwnedFd::from(stdin))? };
-        spawner.send(&Command::Configure { name: name.clone(), cgroup: Some(base.clone()) });
+        let lock = programs.lock.clone();
+        spawner.send(&Command::Configure { name: name.clone(), cgroup: Some(base.clone()), lock });
         let base = base.clone();
         let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
         tokio::spawn(async move {

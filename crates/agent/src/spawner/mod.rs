@@ -52,6 +52,9 @@ pub enum Command {
         name: String,
         /// Where cgroups can be made, if anywhere.
         cgroup: Option<CgroupBase>,
+        /// Held, shared, for as long as the spawner or anything it started lives.
+        #[serde(default)]
+        lock: Option<PathBuf>,
     },
     /// Start a child.
     Start(Box<Launch>),

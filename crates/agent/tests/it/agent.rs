@@ -266,6 +266,22 @@ async fn a_second_agent_in_the_same_folder_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("another agent uses the folder"));
 }
 
+/// A thousand kills on a busy machine found an item that ran twice: the new agent's hello said that what ran
+/// before had ended with the old one, and a spawner had not got round to it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_says_nothing_while_a_spawner_of_the_old_one_lives() {
+    let engine = FakeEngine::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let held = std::fs::File::create(dir.path().join("spawners.lock")).unwrap();
+    held.lock_shared().unwrap();
+    let _agent = Agent::start(&engine, dir.path(), 1);
+    // Long enough for an agent that does not wait: those of the other tests are there within some 50 ms.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(engine.with(|seen| seen.hellos.is_empty()), "an attempt of the old one may still live");
+    drop(held);
+    engine.hello(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn full_bulk_lanes_delay_no_heartbeat() {
     let (engine, _dir, _agent) = ready(2).await;

@@ -128,6 +128,17 @@ async fn containers_run_like_commands() {
     assert_eq!(engine.log(of(&full), Stream::Out), "***\n");
     assert_eq!(engine.log(of(&full), Stream::Err), "e\n");
 
+    // What it used is read from its cgroup, where this machine has those files.
+    let busy = container(9, IMAGE, "end=$(($(date +%s) + 2)); while [ $(date +%s) -lt $end ]; do :; done");
+    engine.start_order(&busy);
+    let end = engine.end_of(of(&busy)).await;
+    println!("a container that was busy for 1 to 2 s: {:?} ms of CPU, peak {:?} kB", end.cpu_ms, end.peak_memory_kb);
+    if end.cpu_ms.is_none() {
+        println!("SKIPPED: no cpuacct.usage or cpu.stat of containers here");
+    }
+    assert!(end.cpu_ms.is_none_or(|ms| ms > 50), "{end:?}");
+    assert!(end.peak_memory_kb.is_none_or(|kb| kb > 100), "{end:?}");
+
     let fails = container(1, IMAGE, "exit 5");
     let unknown = container(2, "localhost/no-such-image", "true");
     let stubborn =

@@ -20,7 +20,12 @@ pub fn testbin() -> PathBuf {
 }
 
 pub fn programs() -> Programs {
-    Programs { exe: testbin(), spawner: vec!["agent-spawner".into()], runner: vec!["function-runner".into()] }
+    Programs {
+        exe: testbin(),
+        spawner: vec!["agent-spawner".into()],
+        runner: vec!["function-runner".into()],
+        lock: None,
+    }
 }
 
 /// Polls until `what` gives something; fails with `name` after 20 s.
