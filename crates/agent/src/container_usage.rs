@@ -36,8 +36,12 @@ enum CpuForm {
 impl Files {
     /// Of the container whose first process this is, as this machine numbers it.
     pub(crate) fn of(pid: i32) -> Option<Self> {
+        // A process that its runtime has not moved yet is where we are, or in the root: that counts all of us.
+        let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let files = Self::named(&text, Path::new(MOUNT));
+        let own = |line: &&str| !line.ends_with(":/") && !ours.lines().any(|our| our == *line);
+        let text: Vec<&str> = text.lines().filter(own).collect();
+        let files = Self::named(&text.join("\n"), Path::new(MOUNT));
         (files.cpu.is_some() || files.memory.is_some()).then_some(files)
     }
 
@@ -90,8 +94,7 @@ impl Files {
 pub(crate) async fn watch(pid: i32, to: Arc<Mutex<ContainerUsage>>) {
     // Looked up anew each time: the runtime may move the process to its cgroup after it has started.
     loop {
-        let Some(files) = Files::of(pid) else { return };
-        {
+        if let Some(files) = Files::of(pid) {
             let mut last = to.lock().unwrap_or_else(PoisonError::into_inner);
             let now = files.read(*last);
             *last = ContainerUsage {
