@@ -316,6 +316,11 @@ impl Thread {
                 self.reply(*reply, Err(Failure::of(error)));
             }
         }
+        if matches!(error, StoreError::Fenced { .. }) {
+            // Another writes this ledger now: whatever is decided here would be refused for ever.
+            self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            std::process::exit(70);
+        }
         // What comes in waits meanwhile: each try reads the whole open state.
         std::thread::sleep(Duration::from_millis((u64::from(self.failures) * RETRY_MS).min(RETRY_MS_MAX)));
         match self.load() {
