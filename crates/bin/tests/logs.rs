@@ -24,7 +24,7 @@ fn a_burst_is_cut_and_says_so_and_neither_engine_nor_lease_suffer() {
     let mut command =
         home.command(&["up", "--agent", "--listen", "127.0.0.1:0", "--config", "config.json", "--dir", "state"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let mut engine = child.unwrap();
+    let mut engine = support::Guard(child.unwrap());
     let skein = |args: &[&str]| home.skein(&[&args[..1], &["--dir", "state"], &args[1..]].concat());
     until("the engine", || skein(&["instance", "list"]).out.contains("ready"));
     let burst = "yes 0123456789abcdef0123456789abcdef | head -c 500000000; echo; echo the end";
@@ -41,16 +41,16 @@ fn a_burst_is_cut_and_says_so_and_neither_engine_nor_lease_suffer() {
     println!(
         "500 MB in {:?}; slowest answer meanwhile {slowest:?}; engine's peak {} kB",
         begun.elapsed(),
-        peak_kb(engine.id())
+        peak_kb(engine.0.id())
     );
     assert_eq!(attempt["state"], "succeeded", "{attempt}");
     assert!(attempt["notes"].to_string().contains("its log was cut at 64 MiB"), "{attempt}");
     assert_eq!(attempts().as_array().unwrap().len(), 1, "no lease ended meanwhile");
-    assert!(peak_kb(engine.id()) < ENGINE_KB_MAX, "{} kB", peak_kb(engine.id()));
+    assert!(peak_kb(engine.0.id()) < ENGINE_KB_MAX, "{} kB", peak_kb(engine.0.id()));
     let log = home.path("state/logs").join(&id).join("0.0.1.out");
     assert!(log.metadata().unwrap().len() < 66 << 20);
-    support::signal(&engine, "TERM");
-    engine.wait().unwrap();
+    support::signal(&engine.0, "TERM");
+    engine.0.wait().unwrap();
 }
 
 #[test]

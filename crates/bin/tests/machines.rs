@@ -228,7 +228,8 @@ fn two_engines_on_one_machine_and_one_cloud_take_nothing_of_each_other() {
         home.write(&format!("{name}.json"), &own.to_string());
         let (file, dir) = (format!("{name}.json"), format!("state-{name}"));
         let mut command = home.command(&["up", "--listen", "127.0.0.1:0", "--config", &file, "--dir", &dir]);
-        up.push(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let engine = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        up.push(support::Guard(engine.unwrap()));
     }
     let skein = |name: &str, args: &[&str]| {
         home.skein(&[&args[..1], &["--dir", &format!("state-{name}")], &args[1..]].concat())
@@ -278,7 +279,7 @@ fn two_engines_on_one_machine_and_one_cloud_take_nothing_of_each_other() {
     let said = support::finish(stray.spawn().unwrap(), "agent", std::time::Duration::from_secs(20));
     assert!(said.code != 0 && said.err.contains("for engine 'one', this is 'two'"), "{}", said.err);
     for engine in &mut up {
-        support::signal(engine, "TERM");
-        engine.wait().unwrap();
+        support::signal(&engine.0, "TERM");
+        engine.0.wait().unwrap();
     }
 }

@@ -75,6 +75,7 @@ fn receivers_are_told_in_order_over_failures_and_a_crash() {
         let mut command =
             home.command(&["up", "--agent", "--listen", "127.0.0.1:0", "--config", "config.json", "--dir", "state"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = support::Guard(child);
         until("the engine", || home.skein(&["instance", "list", "--dir", "state"]).out.contains("ready"));
         child
     };
@@ -106,8 +107,8 @@ fn receivers_are_told_in_order_over_failures_and_a_crash() {
     let show = || home.json(&["session", "show", &id, "--dir", "state"])["state"].clone();
     until("the session to end", || show() == "failed");
     // Whatever was delivered and not yet removed is delivered again: by a new engine, in order.
-    engine.kill().unwrap();
-    engine.wait().unwrap();
+    engine.0.kill().unwrap();
+    engine.0.wait().unwrap();
     engine = start();
     until("the hook to be told everything", || {
         (0..3).all(|i| ["succeeded", "failed"].iter().any(|s| hook.states(i).contains(&(*s).to_owned())))
@@ -129,6 +130,6 @@ fn receivers_are_told_in_order_over_failures_and_a_crash() {
     assert_eq!(headers["webhook-id"], body["id"]);
     let refused = home.write("bad.toml", "name = \"x\"\ncommand = [\"true\"]\nreply_to = \"ftp://x\"\n");
     assert!(home.skein(&["run", refused.to_str().unwrap(), "--dir", "state"]).err.contains("file:NAME"));
-    engine.kill().unwrap();
-    engine.wait().unwrap();
+    engine.0.kill().unwrap();
+    engine.0.wait().unwrap();
 }

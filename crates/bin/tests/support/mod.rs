@@ -162,6 +162,18 @@ impl Drop for Home {
     }
 }
 
+/// A process that ends with the test, also when that fails.
+pub(crate) struct Guard(pub(crate) Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+}
+
 /// Sends a signal to a process that the test started.
 pub(crate) fn signal(child: &Child, name: &str) {
     Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
