@@ -275,7 +275,8 @@ fn a_function_is_called_by_its_name() {
     home.write("greet.sh", "echo \"hello $WHO\"; echo made > out\n");
     let script = format!("greet=sh {}", home.path("greet.sh").display());
     let mut command = home.command(&["functions", "--listen", "127.0.0.1:0", "--dir", "fn", "--announce", "address"]);
-    let mut host = command.args(["--function", &script]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let command = command.args(["--function", &script]).stdin(Stdio::null()).stderr(Stdio::null());
+    let _host = support::Guard(command.spawn().unwrap());
     until("the host to listen", || home.path("address").exists());
     let url = home.read("address");
     let config =
@@ -294,8 +295,6 @@ fn a_function_is_called_by_its_name() {
     let said = home.skein(&["run", "none.toml"]);
     let all = said.out.clone() + &said.err;
     assert!(said.code != 0 && all.contains("there is no function 'none' here (there are: greet)"), "{all}");
-    host.kill().unwrap();
-    host.wait().unwrap();
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn a_spot_notice_moves_what_may_move_and_what_ends_with_the_machine_was_preempte
     let (url, going) = notices();
     let mut command = home.command(&["agent", "--name", "spot", "--role", "spot", "--slots", "2", "--dir", "spot"]);
     command.args(["--notice-url", &url]).stderr(Stdio::null());
-    let mut spot = command.spawn().unwrap();
+    let mut spot = support::Guard(command.spawn().unwrap());
     let start = |name: &str, more: &str, work: &str| {
         let task = format!("name = \"{name}\"\ncommand = [\"sh\", \"-c\", \"{work}\"]\n{more}");
         home.write(&format!("{name}.toml"), &task);
@@ -206,8 +206,8 @@ fn a_spot_notice_moves_what_may_move_and_what_ends_with_the_machine_was_preempte
     until("it to be moved", || ending(&moves).starts_with("moved"));
     assert!(home.skein(&["instance", "list"]).out.contains("draining"));
     assert_eq!(on(&stays)[0]["state"], "started", "what may not move goes on");
-    spot.kill().unwrap();
-    spot.wait().unwrap();
+    spot.0.kill().unwrap();
+    spot.0.wait().unwrap();
     until("it to be preempted", || ending(&stays).starts_with("preempted"));
     for id in [&moves, &stays] {
         home.skein(&["session", "stop", id]).ok();

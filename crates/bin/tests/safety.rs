@@ -96,7 +96,7 @@ impl<'a> SmallDisk<'a> {
         if done.is_ok_and(|status| status.success()) {
             return Some(Self(at));
         }
-        println!("skipped: this machine does not let the test mount a tmpfs");
+        support::skipped("this machine does not let the test mount a tmpfs");
         None
     }
 

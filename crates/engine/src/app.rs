@@ -40,6 +40,8 @@ pub(crate) struct App {
     pub connections: Connections,
     /// Invocations under way.
     pub gateways: Gateways,
+    /// Rings when there is something to tell receivers.
+    pub to_tell: tokio::sync::Notify,
     /// Requests to clouds under way.
     pub machines: crate::machines::Machines,
     /// API tokens.

@@ -58,6 +58,7 @@ fn carry_out(app: &Arc<App>, output: Output) {
             let (lease_ms, heartbeat_ms) = (settled.settings.lease_ms, settled.heartbeat_ms);
             send(app, &instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
         }
+        Output::TellReceivers => app.to_tell.notify_one(),
         Output::MakeMachine { solution, instance } => crate::machines::make(app, solution, instance),
         Output::EndMachine { solution, instance } => crate::machines::end(app, solution, instance),
         Output::ListMachines { solution } => crate::machines::list(app, solution),

@@ -194,6 +194,7 @@ fn open_app(
         config: Arc::new(RwLock::new(Arc::new(settled))),
         connections: broker::Connections::default(),
         gateways: gateway::Gateways::new(http),
+        to_tell: tokio::sync::Notify::new(),
         machines: machines::Machines::default(),
         tokens: tokens::Tokens::default(),
         url: OnceLock::new(),

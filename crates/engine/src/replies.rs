@@ -37,7 +37,7 @@ const PAUSE_MS_MIN: u64 = 1_000;
 const PAUSE_MS_MAX: u64 = 300_000;
 /// What could not be delivered for so long is given up, ms: a day.
 const AGE_MS_MAX: u64 = 86_400_000;
-/// Rows are looked for at least this often.
+/// While a receiver waits, it is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A receiver that did not take what it was sent.
@@ -49,18 +49,16 @@ struct Pause {
 
 /// Delivers for as long as the engine runs.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut committed = app.writer.committed();
     let mut served: JoinSet<(String, bool)> = JoinSet::new();
     let mut active: BTreeSet<String> = BTreeSet::new();
     let mut pauses: BTreeMap<String, Pause> = BTreeMap::new();
+    // What an earlier life of the engine left.
+    app.to_tell.notify_one();
     loop {
         tokio::select! {
-            changed = committed.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(LOOK) => {}
+            () = app.to_tell.notified() => {}
+            // Only receivers that wait for their time, or for room, come round by themselves.
+            () = tokio::time::sleep(LOOK), if !pauses.is_empty() || active.len() >= RECEIVERS_MAX => {}
             Some(Ok((receiver, good))) = served.join_next() => {
                 active.remove(&receiver);
                 if good {
@@ -77,6 +75,8 @@ pub(crate) async fn run(app: Arc<App>) {
             Ok(receivers) => receivers,
             Err(error) => {
                 tracing::warn!(%error, "what receivers are to be told cannot be read; tried again");
+                tokio::time::sleep(LOOK).await;
+                app.to_tell.notify_one();
                 continue;
             }
         };

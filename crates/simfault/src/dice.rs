@@ -1,20 +1,18 @@
 //! Randomness from a seed.
 
-/// `SplitMix64`: the same numbers on every machine.
+use skein_domain::testing::Random;
+
+/// The same numbers on every machine.
 #[derive(Debug, Clone)]
-pub struct Dice(pub u64);
+pub struct Dice(Random);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub fn new(seed: u64) -> Self {
+        Self(Random::new(seed))
     }
     /// Less than `most`, which is at least 1.
     pub fn below(&mut self, most: u64) -> u64 {
-        self.next() % most.max(1)
+        self.0.below(most)
     }
     /// True `of_1000` times of a thousand.
     pub fn chance(&mut self, of_1000: u64) -> bool {

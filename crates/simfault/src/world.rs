@@ -95,7 +95,7 @@ pub fn run(seed: u64, setup: &Setup) -> Counts {
 
 impl World {
     pub fn new(seed: u64, setup: &Setup) -> Self {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let machines = (0..setup.agents)
             .map(|n| {
                 let slots = usize::try_from(1 + dice.below(4)).unwrap();

@@ -201,3 +201,20 @@ fn a_machine_whose_answer_was_never_heard_is_found_and_ended() {
     assert!(said.outputs.iter().any(ended));
     assert!(said.events.iter().any(|e| matches!(e, Event::OrphanFound { protected: false, .. })));
 }
+
+/// A solution that is configured no more leaves nothing that is due for ever: the engine would spin.
+#[test]
+fn an_engine_whose_machines_were_taken_from_its_configuration_sleeps() {
+    let mut stage = stage_with(Policy::default());
+    stage.pass_ms(10);
+    let solutions = solutions().into_iter().filter(|s| s.id.as_str() != CLOUD).collect();
+    let settings = Box::new(Settings { policy: Policy::default(), lease_ms: LEASE_MS });
+    stage.turn(vec![Input::Configure { settings, solutions }]);
+    stage.pass_ms(600_000);
+    assert!(
+        stage.core.next_wake().is_none_or(|wake| wake > stage.now),
+        "{:?} at {:?}",
+        stage.core.next_wake(),
+        stage.now
+    );
+}

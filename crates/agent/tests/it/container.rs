@@ -10,7 +10,7 @@ use skein_wire::{StartOrder, ToAgent};
 
 use crate::agent::Agent;
 use crate::engine::{FakeEngine, of, order};
-use crate::support::until;
+use crate::support::{skipped, until};
 
 const IMAGE: &str = "localhost/skein-busybox:latest";
 
@@ -98,7 +98,7 @@ async fn uses_are_measured(engine: &FakeEngine, busy: &StartOrder) {
     let end = engine.end_of(of(busy)).await;
     println!("a container that was busy for 1 to 2 s: {:?} ms of CPU, peak {:?} kB", end.cpu_ms, end.peak_memory_kb);
     if end.cpu_ms.is_none() {
-        println!("SKIPPED: no cpuacct.usage or cpu.stat of containers here");
+        skipped("no cpuacct.usage or cpu.stat of containers here");
     }
     assert!(end.cpu_ms.is_none_or(|ms| (50..20_000).contains(&ms)), "{end:?}");
     assert!(end.peak_memory_kb.is_none_or(|kb| kb > 100), "{end:?}");
@@ -106,7 +106,7 @@ async fn uses_are_measured(engine: &FakeEngine, busy: &StartOrder) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_run_like_commands() {
-    let Some(podman) = Podman::start().inspect_err(|why| println!("SKIPPED: no working podman here: {why}")).ok()
+    let Some(podman) = Podman::start().inspect_err(|why| skipped(&format!("no working podman here: {why}"))).ok()
     else {
         return;
     };

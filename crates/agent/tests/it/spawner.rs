@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use skein_agent::spawner::{CgroupBase, Event, Exit, Launch, Spawner, SpawnerEvent, StopSignal, prepare_cgroups};
 use tokio::sync::mpsc;
 
-use crate::support::{alive, programs, testbin, until};
+use crate::support::{alive, programs, skipped, testbin, until};
 
 struct Slot {
     spawner: Spawner,
@@ -117,7 +117,7 @@ async fn signals_reach_the_whole_group_and_nothing_is_left() {
 async fn memory_is_limited_where_the_machine_allows() {
     let base = prepare_cgroups();
     let Some(folder) = base.memory.clone() else {
-        println!("SKIPPED: this machine gives no memory cgroup");
+        skipped("this machine gives no memory cgroup");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,12 @@ pub fn testbin() -> PathBuf {
     path
 }
 
+/// Said past the test harness, which keeps what a passing test prints to itself.
+pub fn skipped(why: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "SKIPPED: {why}").ok();
+}
+
 pub fn programs() -> Programs {
     Programs {
         exe: testbin(),

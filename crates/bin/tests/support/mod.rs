@@ -162,6 +162,12 @@ impl Drop for Home {
     }
 }
 
+/// Said past the test harness, which keeps what a passing test prints to itself.
+pub(crate) fn skipped(why: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "SKIPPED: {why}").ok();
+}
+
 /// A process that ends with the test, also when that fails.
 pub(crate) struct Guard(pub(crate) Child);
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use skein_domain::decide::scale::may_end;
 use skein_domain::event::Event;
 use skein_domain::solution::Machines;
-use skein_domain::{InstanceId, InstanceState, SolutionId, Timestamp};
+use skein_domain::{InstanceId, InstanceState, Solution, SolutionId, Timestamp};
 
 use super::input::{CloudEvent, Listed};
 use super::{Core, Output};
@@ -155,17 +155,14 @@ impl Core {
 
     /// Asks the clouds what they have, where it is time to.
     pub(super) fn list_machines(&mut self) {
-        let solutions: Vec<(SolutionId, u64)> = self
-            .snapshot
-            .solutions
-            .values()
-            .filter_map(|s| Some((s.id.clone(), s.dedicated()?.machines.as_ref()?.list_ms)))
-            .collect();
-        for (solution, list_ms) in solutions {
-            let due = self.list_at.get(&solution).copied().unwrap_or(self.now);
-            if due <= self.now {
-                self.turn.outputs.push(Output::ListMachines { solution: solution.clone() });
-                self.list_at.insert(solution, self.now.after_ms(list_ms));
+        let listed = |s: &Solution| s.dedicated().and_then(|d| d.machines.as_ref()).map(|machines| machines.list_ms);
+        let solutions = &self.snapshot.solutions;
+        // One that is configured no more would be due for ever.
+        self.list_at.retain(|id, _| solutions.get(id).and_then(listed).is_some());
+        for (id, list_ms) in solutions.values().filter_map(|s| Some((&s.id, listed(s)?))) {
+            if self.list_at.get(id).is_none_or(|due| *due <= self.now) {
+                self.turn.outputs.push(Output::ListMachines { solution: id.clone() });
+                self.list_at.insert(id.clone(), self.now.after_ms(list_ms));
             }
         }
     }

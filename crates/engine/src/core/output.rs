@@ -88,6 +88,8 @@ pub enum Output {
         /// The heartbeat that it answers.
         heartbeat: u64,
     },
+    /// There is something to tell receivers.
+    TellReceivers,
     /// Ask a cloud for a machine; the same name again is the same machine.
     MakeMachine {
         /// Where.

@@ -9,7 +9,7 @@ use skein_domain::session::Session;
 use skein_domain::{ItemEnd, ItemKey, ReplyOn, SessionId, SessionSpec};
 use skein_store::Side;
 
-use super::Core;
+use super::{Core, Output};
 
 /// Specs of the sessions that tell somebody.
 pub(super) type Telling = BTreeMap<SessionId, Arc<SessionSpec>>;
@@ -18,6 +18,9 @@ impl Core {
     /// The sessions among those of `events` that tell somebody: an ended one is not in the snapshot any more.
     pub(super) fn telling(&self, events: &[Event]) -> Telling {
         let mut telling = Telling::new();
+        if self.tells.is_empty() {
+            return telling;
+        }
         for event in events {
             let spec = match event {
                 Event::SessionStarted { session, spec } => Some((*session, spec)),
@@ -43,6 +46,10 @@ impl Core {
 
     /// The rows that these events ask for.
     pub(super) fn tell(&mut self, telling: &Telling, events: &[Event]) {
+        if telling.is_empty() {
+            return;
+        }
+        let before = self.turn.side.len();
         for event in events {
             if let Event::SessionEnded { session, .. } = event {
                 self.tells.remove(session);
@@ -66,6 +73,9 @@ impl Core {
                 all.extend(more.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())));
             }
             self.turn.side.push(Side::Reply { to: to.into(), at: self.now, body: body.to_string() });
+        }
+        if self.turn.side.len() > before {
+            self.turn.outputs.push(Output::TellReceivers);
         }
     }
 }
