@@ -36,8 +36,8 @@ const CLOSE_MS_MAX: u64 = 2_000;
 /// `Started` may wait this long for something more pressing to go with, ms: a short attempt then costs
 /// the engine one frame.
 const ACKNOWLEDGE_MS: u64 = 2;
-/// Results may wait this long for others while every slot has its next attempt at hand, ms.
-const RESULTS_MS: u64 = 5;
+/// Results may wait this long for others while every slot has its next attempts at hand, ms.
+const RESULTS_MS: u64 = 12;
 /// What was accepted and is not started by then is acknowledged, at the latest, ms: well before the
 /// engine would send the order again.
 const ACKNOWLEDGE_LATE_MS: u64 = 500;

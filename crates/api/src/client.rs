@@ -282,12 +282,31 @@ impl Client {
         &self,
         session: &str,
         after: u64,
-        logs: bool,
+        what: Following,
     ) -> Result<impl Stream<Item = Result<Sent, ApiError>> + use<>, ApiError> {
-        let path = format!("/api/v1/sessions/{session}/stream?after={after}&logs={logs}");
+        let (logs, events) = match what {
+            Following::Events => (false, true),
+            Following::Logs => (true, false),
+            Following::Both => (true, true),
+            Following::End => (false, false),
+        };
+        let path = format!("/api/v1/sessions/{session}/stream?after={after}&logs={logs}&events={events}");
         let response = self.send(self.request(Method::GET, &path)).await?;
         Ok(server_sent(response))
     }
+}
+
+/// What a follower of a session is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Following {
+    /// What happens.
+    Events,
+    /// What its attempts write.
+    Logs,
+    /// Both, in order.
+    Both,
+    /// Nothing: the stream ends with the session.
+    End,
 }
 
 /// One server-sent event of a session's stream.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
-use skein_api::client::Sent;
+use skein_api::client::{Following, Sent};
 use skein_api::{ApiError, Client, LogPiece, SessionDetail};
 
 /// Pause before a broken stream is opened again.
@@ -25,7 +25,7 @@ type SentStream = Pin<Box<dyn Stream<Item = Result<Sent, ApiError>> + Send>>;
 pub(crate) struct Follower {
     client: Client,
     session: String,
-    logs: bool,
+    what: Following,
     after: u64,
     stream: Option<SentStream>,
     failures: u32,
@@ -34,11 +34,11 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Follows `session` from its beginning.
-    pub(crate) fn new(client: &Client, session: &str, logs: bool) -> Self {
+    pub(crate) fn new(client: &Client, session: &str, what: Following) -> Self {
         Self {
             client: client.clone(),
             session: session.to_owned(),
-            logs,
+            what,
             after: 0,
             stream: None,
             failures: 0,
@@ -72,7 +72,7 @@ impl Follower {
     async fn step(&mut self) -> Result<Step, ApiError> {
         if self.stream.is_none() {
             self.pieces.seen.clear();
-            self.stream = Some(Box::pin(self.client.follow(&self.session, self.after, self.logs).await?));
+            self.stream = Some(Box::pin(self.client.follow(&self.session, self.after, self.what).await?));
         }
         let Some(stream) = &mut self.stream else { return Ok(Step::Nothing) };
         match stream.next().await {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use skein_api::client::Sent;
+use skein_api::client::{Following, Sent};
 use skein_api::{AttemptView, Client, SessionDetail, StartRequest, Started};
 
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
@@ -91,7 +91,7 @@ async fn stay(
     id: &str,
     mut printer: LogPrinter,
 ) -> anyhow::Result<Stayed> {
-    let mut follower = Follower::new(client, id, true);
+    let mut follower = Follower::new(client, id, Following::Logs);
     let mut interrupted = false;
     loop {
         tokio::select! {

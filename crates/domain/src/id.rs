@@ -122,19 +122,53 @@ impl SessionId {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [b'0'; 13];
-        let mut rest = self.0;
-        let mut at = digits.len();
+        Text::of(*self, []).show(f)
+    }
+}
+
+/// An id's text, put together on the stack: ids are written several times for each attempt.
+struct Text {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Text {
+    fn of<const N: usize>(session: SessionId, numbers: [u32; N]) -> Self {
+        let mut text = Self { bytes: [0; 64], len: 0 };
+        text.push(b"s-");
+        text.push_number(session.0, 32);
+        for number in numbers {
+            text.push(b".");
+            text.push_number(number.into(), 10);
+        }
+        text
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn push_number(&mut self, number: u64, base: u64) {
+        let mut digits = [b'0'; 20];
+        let (mut rest, mut at) = (number, digits.len());
         loop {
             at -= 1;
-            digits[at] = DIGITS[usize::try_from(rest % 32).unwrap_or(0)];
-            rest /= 32;
+            digits[at] = DIGITS[usize::try_from(rest % base).unwrap_or(0)];
+            rest /= base;
             if rest == 0 {
                 break;
             }
         }
-        let text = std::str::from_utf8(&digits[at..]).unwrap_or("?");
-        f.pad(&format!("s-{text}"))
+        self.push(&digits[at..]);
+    }
+
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = std::str::from_utf8(&self.bytes[..self.len]).unwrap_or("?");
+        match f.width() {
+            None => f.write_str(text),
+            Some(_) => f.pad(text),
+        }
     }
 }
 
@@ -203,17 +237,17 @@ impl ItemKey {
 
 impl fmt::Display for NodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.session, self.node)
+        Text::of(self.session, [self.node]).show(f)
     }
 }
 impl fmt::Display for ItemKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.node, self.index)
+        Text::of(self.session(), [self.node.node, self.index]).show(f)
     }
 }
 impl fmt::Display for AttemptKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.item, self.number)
+        Text::of(self.item.session(), [self.item.node.node, self.item.index, self.number]).show(f)
     }
 }
 

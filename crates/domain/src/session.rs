@@ -313,7 +313,8 @@ pub struct Node {
     pub links_open: u32,
     /// When the last link opened.
     pub ready_at: Timestamp,
-    /// Typical run time of its succeeded attempts, ms: about their median. None before the first.
+    /// Typical run time of its succeeded attempts, ms: about their median. Before the first it is that of the
+    /// nodes it follows, if these need the same.
     pub typical_run_ms: Option<u32>,
     /// What its ended attempts cost.
     pub cost: NanoUsd,
@@ -334,6 +335,9 @@ impl Node {
     /// about the median, and a single long run moves it by one step only.
     pub(crate) fn ran(&mut self, run_ms: u64) {
         let run_ms = u32::try_from(run_ms).unwrap_or(u32::MAX);
+        if self.tally.succeeded == 0 {
+            self.typical_run_ms = Some(run_ms);
+        }
         let typical = self.typical_run_ms.get_or_insert(run_ms);
         let step = (*typical / 8).max(1);
         match run_ms.cmp(typical) {
@@ -370,7 +374,8 @@ pub struct Session {
 /// An instance held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Open attempts of this session there.
+    /// Open attempts of this session there; not kept, since these say it.
+    #[serde(skip)]
     pub attempts: u32,
     /// Since when there are none.
     pub idle_since: Timestamp,

@@ -22,12 +22,12 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct Connection {
     number: u64,
-    queue: UnboundedSender<ToAgent>,
+    queue: UnboundedSender<Vec<ToAgent>>,
 }
 
 impl Connections {
     /// Takes a connection; returns its number, for [`Connections::remove`].
-    pub(crate) fn add(&self, instance: &InstanceId, queue: UnboundedSender<ToAgent>) -> u64 {
+    pub(crate) fn add(&self, instance: &InstanceId, queue: UnboundedSender<Vec<ToAgent>>) -> u64 {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.lock().insert(instance.clone(), Connection { number, queue });
         number
@@ -57,10 +57,7 @@ impl Broker for Connections {
     fn send(&self, to: &InstanceId, messages: Vec<ToAgent>) -> Result<(), Unreachable> {
         let all = self.lock();
         let connection = all.get(to).ok_or_else(|| Unreachable(to.clone()))?;
-        for message in messages {
-            connection.queue.send(message).map_err(|_| Unreachable(to.clone()))?;
-        }
-        Ok(())
+        connection.queue.send(messages).map_err(|_| Unreachable(to.clone()))
     }
 
     fn disconnect(&self, agent: &InstanceId) {

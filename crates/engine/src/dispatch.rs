@@ -2,61 +2,85 @@
 
 use std::sync::{Arc, OnceLock};
 
-use skein_domain::Place;
+use skein_domain::{InstanceId, Place};
 use skein_wire::broker::Broker as _;
-use skein_wire::{AttemptRef, FRAME_BYTES_MAX, OrderBody, ToAgent};
+use skein_wire::{AttemptRef, OrderBody, ToAgent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::app::App;
 use crate::core::{Input, OrderTo, Output};
 use crate::writer::Rim;
 
-/// Room for a frame's own text around an order.
-const FRAME_OVERHEAD_BYTES: usize = 1024;
-
 /// The writer's way out: a queue, so that the writer never waits.
-pub(crate) struct Queue(pub UnboundedSender<Output>);
+pub(crate) struct Queue(pub UnboundedSender<Vec<Output>>);
 
 impl Rim for Queue {
-    fn deliver(&mut self, output: Output) {
+    fn deliver(&mut self, outputs: Vec<Output>) {
         // The queue closes when the engine stops; what is undone is in the ledger.
-        self.0.send(output).map_err(|_| ()).unwrap_or_default();
+        self.0.send(outputs).map_err(|_| ()).unwrap_or_default();
     }
 }
 
 /// Carries out outputs until the writer ends.
-pub(crate) async fn run(app: Arc<OnceLock<Arc<App>>>, mut queue: UnboundedReceiver<Output>) {
-    while let Some(output) = queue.recv().await {
-        if let Some(app) = app.get() {
-            carry_out(app, output);
+pub(crate) async fn run(app: Arc<OnceLock<Arc<App>>>, mut queue: UnboundedReceiver<Vec<Output>>) {
+    while let Some(outputs) = queue.recv().await {
+        let Some(app) = app.get() else { continue };
+        let mut mail = Mail { app, to: None, messages: Vec::new() };
+        for output in outputs {
+            carry_out(app, &mut mail, output);
+        }
+        mail.send();
+    }
+}
+
+/// Messages to one agent in a row travel together: a frame and a wake-up cost the same for one as for fifty.
+struct Mail<'a> {
+    app: &'a App,
+    to: Option<InstanceId>,
+    messages: Vec<ToAgent>,
+}
+
+impl Mail<'_> {
+    fn add(&mut self, to: &InstanceId, message: ToAgent) {
+        if self.to.as_ref() != Some(to) {
+            self.send();
+            self.to = Some(to.clone());
+        }
+        self.messages.push(message);
+    }
+
+    fn send(&mut self) {
+        let Some(to) = self.to.take() else { return };
+        if let Err(unreachable) = self.app.connections.send(&to, std::mem::take(&mut self.messages)) {
+            tracing::debug!(%unreachable, "sent again when it says hello");
         }
     }
 }
 
-fn carry_out(app: &Arc<App>, output: Output) {
+fn carry_out(app: &Arc<App>, mail: &mut Mail<'_>, output: Output) {
     match output {
-        Output::StartOnAgent { order } => start_on_agent(app, &order),
+        Output::StartOnAgent { order } => start_on_agent(app, mail, &order),
         Output::StartInGateway { order, resume } => crate::gateway::start(app, order, resume),
         Output::Cancel { attempt, generation, place: Place::Instance(instance), moving } => {
-            send(app, &instance, ToAgent::Cancel { attempt, generation, moving });
+            mail.add(&instance, ToAgent::Cancel { attempt, generation, moving });
         }
         Output::Cancel { attempt, generation, place: Place::Gateway(solution), .. } => {
             crate::gateway::cancel(app, solution, AttemptRef { attempt, generation });
         }
         Output::Recall { attempt, generation, instance } => {
-            send(app, &instance, ToAgent::Recall { attempt, generation });
+            mail.add(&instance, ToAgent::Recall { attempt, generation });
         }
         Output::Command { order, instance, command } => {
             let AttemptRef { attempt, generation } = order;
-            send(app, &instance, ToAgent::Command { attempt, generation, command });
+            mail.add(&instance, ToAgent::Command { attempt, generation, command });
         }
-        Output::Recorded { instance, attempts } => send(app, &instance, ToAgent::Recorded { attempts }),
-        Output::DrainAgent { instance, why } => send(app, &instance, ToAgent::Drain { why }),
+        Output::Recorded { instance, attempts } => mail.add(&instance, ToAgent::Recorded { attempts }),
+        Output::DrainAgent { instance, why } => mail.add(&instance, ToAgent::Drain { why }),
         Output::Lease { instance, heartbeat } => {
             app.metrics.heartbeats.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let settled = app.settled();
             let (lease_ms, heartbeat_ms) = (settled.settings.lease_ms, settled.heartbeat_ms);
-            send(app, &instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
+            mail.add(&instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
         }
         Output::TellReceivers => app.to_tell.notify_one(),
         Output::MakeMachine { solution, instance } => crate::machines::make(app, solution, instance),
@@ -68,20 +92,13 @@ fn carry_out(app: &Arc<App>, output: Output) {
     }
 }
 
-fn send(app: &App, instance: &skein_domain::InstanceId, message: ToAgent) {
-    if let Err(unreachable) = app.connections.send(instance, vec![message]) {
-        tracing::debug!(%unreachable, "sent again when it says hello");
-    }
-}
-
-fn start_on_agent(app: &App, order: &OrderTo) {
+fn start_on_agent(app: &App, mail: &mut Mail<'_>, order: &OrderTo) {
     let (attempt, generation) = (order.attempt.key, order.attempt.generation);
     let Place::Instance(instance) = &order.attempt.place else { return };
     match app.make_order(order) {
         Ok(made) => {
-            let small = serde_json::to_string(&made).is_ok_and(|t| t.len() + FRAME_OVERHEAD_BYTES < FRAME_BYTES_MAX);
-            let order = if small { OrderBody::Inline(Box::new(made)) } else { OrderBody::Fetch };
-            send(app, instance, ToAgent::Start { attempt, generation, order });
+            let order = OrderBody::Inline(Box::new(made));
+            mail.add(instance, ToAgent::Start { attempt, generation, order });
         }
         Err(why) => {
             app.writer.tell(Input::OrderFailed { order: AttemptRef { attempt, generation }, why });

@@ -80,8 +80,8 @@ pub enum Failure {
 
 /// Receives outputs after their commit. Must not block.
 pub trait Rim: Send {
-    /// Carries out.
-    fn deliver(&mut self, output: Output);
+    /// Carries out what one commit let out, in order.
+    fn deliver(&mut self, outputs: Vec<Output>);
 }
 
 impl Writer {
@@ -261,8 +261,14 @@ impl Thread {
 
     /// Outputs of a turn that nobody waits for say nothing that a lost commit could make untrue.
     fn let_out(&mut self, turn: &mut TurnResult) {
-        for output in std::mem::take(&mut turn.outputs) {
-            self.deliver(output);
+        let is_reply = |output: &mut Output| matches!(output, Output::Reply { .. });
+        for output in turn.outputs.extract_if(.., is_reply) {
+            if let Output::Reply { reply, answer } = output {
+                self.reply(reply, answer.map_err(Failure::Refused));
+            }
+        }
+        if !turn.outputs.is_empty() {
+            self.rim.deliver(std::mem::take(&mut turn.outputs));
         }
     }
 
@@ -277,13 +283,6 @@ impl Thread {
         self.let_out(&mut turn);
         if !turn.events.is_empty() {
             self.announce.send_replace(turn.turn);
-        }
-    }
-
-    fn deliver(&mut self, output: Output) {
-        match output {
-            Output::Reply { reply, answer } => self.reply(reply, answer.map_err(Failure::Refused)),
-            output => self.rim.deliver(output),
         }
     }
 

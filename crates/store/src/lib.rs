@@ -34,9 +34,12 @@ pub trait Reader: Send {
     fn sessions(&self, page: Page) -> Result<Vec<SessionRow>, StoreError>;
     /// One session.
     fn session(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError>;
+    /// Has it ended? One that is not kept any more has.
+    fn session_is_over(&self, id: SessionId) -> Result<bool, StoreError>;
     /// What was asked for at its start.
     fn session_spec(&self, id: SessionId) -> Result<Option<SessionSpec>, StoreError>;
-    /// Items of a node that left the default state, by index.
+    /// Items of a node that ended or were tried before, by index; one at its first attempt has no row but that
+    /// attempt's.
     fn items(&self, node: NodeKey, page: Page) -> Result<Vec<ItemRow>, StoreError>;
     /// One item that left the default state.
     fn item(&self, item: ItemKey) -> Result<Option<ItemRow>, StoreError>;

@@ -333,9 +333,10 @@ impl Rim {
     }
 
     /// Is there anything to send that somebody waits for? Acknowledgements can go with it, and while
-    /// there is work at hand for every slot, results too.
+    /// there is work at hand for every slot, results too: two attempts a slot, since a turn of the engine
+    /// takes longer than a short attempt.
     pub(crate) fn is_pressing(&self) -> bool {
-        let busy = self.core.at_hand() > self.slots.len();
+        let busy = self.core.at_hand() > 2 * self.slots.len();
         self.outbox.iter().any(|message| match message {
             FromAgent::Started(_) => false,
             FromAgent::Ended { .. } => !busy,

@@ -42,9 +42,10 @@ pub const SPAWNER_MEMORY_MB: u32 = 16;
 /// How long the spawner tries to end what an attempt left behind, ms.
 pub const SWEEP_MS_MAX: u64 = 5_000;
 
-/// Agent to spawner, one JSON object a line.
+/// Agent to spawner, one JSON object a line, tagged from outside: a tag inside would make the reader build a
+/// tree of the whole message first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// First line.
     Configure {
@@ -120,7 +121,7 @@ pub struct Launch {
 
 /// Spawner to agent, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// It waits for a start.
     Ready {

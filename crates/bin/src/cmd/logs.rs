@@ -1,6 +1,6 @@
 //! `skein logs SESSION|ATTEMPT|SESSION/NODE[INDEX]`.
 
-use skein_api::client::Sent;
+use skein_api::client::{Following, Sent};
 use skein_api::{AttemptView, Client, LogPiece, SessionDetail};
 
 use crate::address::LogAddress;
@@ -139,7 +139,7 @@ async fn follow(client: &Client, session: &SessionDetail, args: &LogsArgs) -> En
     };
     let mut printer = args.printer(session, one);
     let mut signals = Signals::take()?;
-    let mut follower = Follower::new(client, &session.summary.session, true);
+    let mut follower = Follower::new(client, &session.summary.session, Following::Logs);
     loop {
         let sent = tokio::select! {
             sent = follower.next() => sent?,

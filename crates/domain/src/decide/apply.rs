@@ -269,6 +269,7 @@ impl Snapshot {
         let Some(session) = self.sessions.get_mut(&key.item.session()) else { return };
         let Some(node) = session.nodes.get_mut(key.item.node.node as usize) else { return };
         let index = key.item.index;
+        let untouched = !node.open.contains_key(&index);
         let tries = match node.open.get(&index) {
             Some(ItemState::Ready { not_before, attempts, tries }) if key.number == attempts + 1 => {
                 node.retry.remove(&(*not_before, index));
@@ -294,8 +295,8 @@ impl Snapshot {
                 if hold.attempts == 0 {
                     self.index.idle.remove(&(hold.idle_since, session.id, id.clone()));
                 }
+                // Counted anew from the open attempts when loaded: no row changes.
                 hold.attempts += 1;
-                self.touched.sessions.insert(session.id);
             }
         }
         self.index.add_attempt(attempt, &profile.needs, &spec.user);
@@ -304,7 +305,9 @@ impl Snapshot {
         }
         self.attempts.insert(key, attempt.clone());
         self.touched.attempts.insert(key);
-        self.touched.items.insert(key.item);
+        if !untouched {
+            self.touched.items.insert(key.item);
+        }
         self.touched.nodes.insert(key.item.node);
     }
 
@@ -374,8 +377,8 @@ impl Snapshot {
         if hold.attempts == 0 {
             hold.idle_since = at;
             self.index.idle.insert((at, session_id, id.clone()));
+            self.touched.sessions.insert(session_id);
         }
-        self.touched.sessions.insert(session_id);
     }
 
     fn answer(&mut self, at: Timestamp, item: ItemKey, then: Then) {
@@ -501,6 +504,7 @@ impl Snapshot {
         let Some(session) = self.sessions.get_mut(&key.session) else { return };
         let Some(node) = session.nodes.get(key.node as usize).filter(|n| n.is_over()) else { return };
         let (tally, count) = (node.tally, node.count);
+        let (typical_run_ms, profile) = (node.typical_run_ms, node.profile.clone());
         session.nodes_open = session.nodes_open.saturating_sub(1);
         self.index.unsettled.insert(key.session);
         let followers = session.followers.clone();
@@ -519,6 +523,10 @@ impl Snapshot {
                 }
             }
             next.ready_at = at;
+            // A guess until the first of its own: what follows and needs the same is mostly of the same kind.
+            if next.profile == profile && next.tally.succeeded == 0 {
+                next.typical_run_ms = next.typical_run_ms.max(typical_run_ms);
+            }
             let next_key = NodeKey { session: key.session, node: *follower };
             self.index.set_ready(next_key, &session.spec, session.state, next);
             self.touched.nodes.insert(next_key);

@@ -192,6 +192,8 @@ type Head<'a> = (Reverse<(crate::task::ServiceLevel, u8)>, u64, Timestamp, NodeK
 const FAIR_ITEMS: usize = 4;
 /// Nodes of one class looked at for what could be sent ahead, in one pass.
 const AHEAD_NODES_MAX: usize = 64;
+/// Items sent ahead for a slot while their run time is only a guess.
+const CREDIT_GUESSED_MAX: u32 = 2;
 /// Share of a user who is not named in the policy.
 const WEIGHT: u32 = 100;
 
@@ -410,6 +412,8 @@ impl<'a> Pass<'a> {
     fn ahead(&self, class: &Class, next: NextItem) -> Option<Chosen> {
         let (node, profile) = (self.overlay.snapshot.node(next.item.node)?, &class.profile);
         let per_slot = credit_per_slot(profile, node.typical_run_ms, self.overlay.policy);
+        // A run time that is only a guess binds little.
+        let per_slot = if node.tally.succeeded == 0 { per_slot.min(CREDIT_GUESSED_MAX) } else { per_slot };
         let run_ms = node.typical_run_ms.filter(|_| per_slot > 0 && !self.in_a_set(next.item.node))?;
         let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
         self.ever.get(profile)?.ahead(&self.overlay, asking, per_slot, run_ms)

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::change::Touched;
 use super::index::Index;
 use super::rooms::{Holder, Kind, Room};
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::{Instance, InstanceState, Live};
 use crate::quantity::Timestamp;
-use crate::session::Session;
+use crate::session::{ItemState, Session, Tries};
 use crate::solution::Solution;
 
 /// The open state of the world. Ended things leave it; the ledger keeps them.
@@ -73,12 +73,33 @@ impl Snapshot {
             attempts: stored.attempts.into_iter().map(|a| (a.key, a)).collect(),
             ..Self::default()
         };
+        snapshot.complete();
         snapshot.index = Index::build(&snapshot);
         let ids: Vec<InstanceId> = snapshot.instances.keys().cloned().collect();
         for id in &ids {
             snapshot.index_instance(id);
         }
         snapshot
+    }
+
+    /// What open attempts say beside their own rows: the state of an item at its first attempt, and how many of
+    /// a session's are on an instance it holds.
+    fn complete(&mut self) {
+        for hold in self.sessions.values_mut().flat_map(|session| session.holds.values_mut()) {
+            hold.attempts = 0;
+        }
+        for attempt in self.attempts.values() {
+            let Some(session) = self.sessions.get_mut(&attempt.key.item.session()) else { continue };
+            if let Place::Instance(id) = &attempt.place
+                && let Some(hold) = session.holds.get_mut(id)
+            {
+                hold.attempts += 1;
+            }
+            if let Some(node) = session.nodes.get_mut(attempt.key.item.node.node as usize) {
+                let first = || ItemState::Assigned { attempt: attempt.key, tries: Tries::default() };
+                node.open.entry(attempt.key.item.index).or_insert_with(first);
+            }
+        }
     }
 
     /// What is known of an instance now.

@@ -14,7 +14,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use skein_domain::SolutionId;
 use skein_store::{AgentIdentity, Reader as _, Side};
 use skein_wire::join::{JoinRequest, JoinResponse};
-use skein_wire::{FRAME_BYTES_MAX, FromAgent, Hello, PROTOCOL, PROTOCOL_MIN, ToAgent, frame};
+use skein_wire::{FRAME_BYTES_MAX, FromAgent, Hello, OrderBody, PROTOCOL, PROTOCOL_MIN, ToAgent, frame};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::fail::{Fail, typed_body};
@@ -100,11 +100,11 @@ async fn serve(app: &Arc<App>, mut socket: WebSocket) -> anyhow::Result<()> {
     let (instance, boot) = (hello.instance.clone(), hello.boot.clone());
     let (queue, receiver) = unbounded_channel();
     let settled = app.settled();
-    queue.send(ToAgent::Welcome {
+    queue.send(vec![ToAgent::Welcome {
         lease_ms: settled.settings.lease_ms,
         heartbeat_ms: settled.heartbeat_ms,
         lane_token: app.keys.lane_token(&Lane::Agent(instance.clone())),
-    })?;
+    }])?;
     let number = app.connections.add(&instance, queue);
     app.writer.tell(Input::Hello { hello: Box::new(hello), solution });
     let (sink, mut stream) = socket.split();
@@ -189,12 +189,19 @@ fn is_signed(identity: &AgentIdentity, hello: &Hello, nonce: &[u8]) -> bool {
 }
 
 /// Writes what is queued, as many messages to a frame as fit.
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: UnboundedReceiver<ToAgent>) {
-    const BATCH_MAX: usize = 256;
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let Ok((frames, _large)) = frame::pack(&batch) else { return };
-        batch.clear();
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: UnboundedReceiver<Vec<ToAgent>>) {
+    const BATCHES_MAX: usize = 64;
+    let mut batches = Vec::new();
+    while queue.recv_many(&mut batches, BATCHES_MAX).await > 0 {
+        let messages: Vec<ToAgent> = batches.drain(..).flatten().collect();
+        let Ok((mut frames, large)) = frame::pack(&messages) else { return };
+        if !large.is_empty() {
+            // In their place: what was queued behind an order may be about it.
+            let small = |message| if large.contains(&message) { to_fetch(message) } else { Some(message) };
+            let messages: Vec<ToAgent> = messages.into_iter().filter_map(small).collect();
+            let Ok((again, _)) = frame::pack(&messages) else { return };
+            frames = again;
+        }
         for text in frames {
             if sink.send(Message::Text(text.into())).await.is_err() {
                 return;
@@ -203,4 +210,14 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: UnboundedRece
     }
     // The queue was closed: a newer connection took over, or the agent is not wanted.
     sink.close().await.unwrap_or_default();
+}
+
+/// An order that is too large for a frame is fetched over the bulk lane; nothing else is ever so large.
+fn to_fetch(message: ToAgent) -> Option<ToAgent> {
+    match message {
+        ToAgent::Start { attempt, generation, .. } => {
+            Some(ToAgent::Start { attempt, generation, order: OrderBody::Fetch })
+        }
+        _ => None,
+    }
 }

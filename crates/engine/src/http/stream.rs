@@ -34,6 +34,12 @@ pub(super) struct From {
     after: u64,
     #[serde(default)]
     logs: bool,
+    #[serde(default = "yes")]
+    events: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What the client has seen: the header of a reconnecting client holds over the query.
@@ -118,8 +124,8 @@ pub(super) async fn session(
     // Before the first look at the ledger, so that nothing that grows in between is missed.
     let grown = app.logs.grown();
     let (seen, read) = (after(&headers, &from), BTreeMap::new());
-    let follower =
-        Follower { app, id, spec, sender, seen, logs: from.logs, grown, read, early: BTreeSet::new(), first: true };
+    let (logs, events, early) = (from.logs, from.events, BTreeSet::new());
+    let follower = Follower { app, id, spec, sender, seen, logs, events, grown, read, early, first: true };
     tokio::spawn(follower.run());
     Ok(answer(receiver))
 }
@@ -131,6 +137,8 @@ struct Follower {
     sender: Sender<Sent>,
     seen: u64,
     logs: bool,
+    /// Who only shows logs need not be sent what happened.
+    events: bool,
     grown: broadcast::Receiver<AttemptKey>,
     /// Log streams of attempts that have not ended.
     read: BTreeMap<(AttemptKey, LogStream), Sending>,
@@ -152,11 +160,12 @@ impl Follower {
     async fn run(mut self) {
         let mut committed = self.app.writer.committed();
         if self.logs {
-            self.known_attempts();
+            self.known_attempts(self.seen == 0 && self.events);
         }
         loop {
             committed.mark_unchanged();
-            match self.pass().await {
+            let passed = if self.events { self.pass().await } else { self.pass_over_logs().await };
+            match passed {
                 Ok(false) => {}
                 Ok(true) | Err(()) => return,
             }
@@ -170,16 +179,15 @@ impl Follower {
             match woken {
                 Ok(None) => {}
                 Ok(Some(Ok(attempt))) => self.has_grown(attempt),
-                // Too many to name: look at all.
-                Ok(Some(Err(_))) => self.read.values_mut().for_each(|sending| sending.more = true),
+                Ok(Some(Err(_))) => self.any_has_grown(),
                 Err(()) => return,
             }
         }
     }
 
     /// Attempts that began before the events we were asked for.
-    fn known_attempts(&mut self) {
-        if self.seen == 0 {
+    fn known_attempts(&mut self, events_tell: bool) {
+        if events_tell {
             return;
         }
         let Ok(reader) = self.app.readers.get() else { return };
@@ -193,13 +201,17 @@ impl Follower {
 
     fn begin(&mut self, attempt: AttemptKey) {
         for stream in [LogStream::Out, LogStream::Err] {
-            self.read.insert((attempt, stream), Sending { bytes: 0, more: self.first });
+            self.read.entry((attempt, stream)).or_insert(Sending { bytes: 0, more: self.first });
         }
     }
 
     fn has_grown(&mut self, attempt: AttemptKey) {
         if attempt.item.session() == self.id && !self.read.contains_key(&(attempt, LogStream::Out)) {
-            self.early.insert(attempt);
+            if self.events {
+                self.early.insert(attempt);
+            } else {
+                self.begin(attempt);
+            }
         }
         for stream in [LogStream::Out, LogStream::Err] {
             if let Some(sending) = self.read.get_mut(&(attempt, stream)) {
@@ -208,17 +220,42 @@ impl Follower {
         }
     }
 
+    /// Too many to name: look at all.
+    fn any_has_grown(&mut self) {
+        if !self.events {
+            self.known_attempts(false);
+        }
+        self.read.values_mut().for_each(|sending| sending.more = true);
+    }
+
     /// What grew since the last look.
     fn look_at_grown(&mut self) {
         loop {
             match self.grown.try_recv() {
                 Ok(attempt) => self.has_grown(attempt),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => {
-                    self.read.values_mut().for_each(|sending| sending.more = true);
-                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => self.any_has_grown(),
                 Err(_) => return,
             }
         }
+    }
+
+    /// The same for who is sent no events: no row is read for each attempt.
+    async fn pass_over_logs(&mut self) -> Result<bool, ()> {
+        // Looked at first: what an attempt wrote is here before its end is in the ledger.
+        let over = self.app.readers.get().and_then(|r| r.session_is_over(self.id)).map_err(|_| ())?;
+        if self.logs {
+            self.send_grown().await?;
+        }
+        Ok(over)
+    }
+
+    async fn send_grown(&mut self) -> Result<(), ()> {
+        self.look_at_grown();
+        let growing: Vec<_> = self.read.iter().filter(|(_, sending)| sending.more).map(|(key, _)| *key).collect();
+        for key in growing {
+            self.send_log(key).await?;
+        }
+        Ok(())
     }
 
     /// Sends what is new; true when the session has ended and everything was sent.
@@ -238,11 +275,7 @@ impl Follower {
                 break;
             }
         }
-        self.look_at_grown();
-        let growing: Vec<_> = self.read.iter().filter(|(_, sending)| sending.more).map(|(key, _)| *key).collect();
-        for key in growing {
-            self.send_log(key).await?;
-        }
+        self.send_grown().await?;
         Ok(false)
     }
 

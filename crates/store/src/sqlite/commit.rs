@@ -43,7 +43,7 @@ impl Ledger for SqliteLedger {
             query.query_map([before(limits.sessions_age_ms)], |row| row.get(0))?.collect::<Result<_, _>>()?;
         drop(query);
         for id in &ids {
-            for table in ["items", "attempts", "nodes", "file_refs", "client_keys"] {
+            for table in ["items", "attempts", "nodes", "specs", "file_refs", "client_keys"] {
                 transaction.execute(&format!("DELETE FROM {table} WHERE session = ?1"), [id])?;
             }
             transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
@@ -127,10 +127,11 @@ fn write_session(to: &Connection, session: &Session, new: bool, ended_at: Option
         );
     }
     let (name, user) = (session.spec.thread.name.as_str(), session.spec.user.as_str());
+    run(to, "INSERT INTO specs (session, spec) VALUES (?1, ?2)", params![id, json(&*session.spec)?])?;
     run(
         to,
-        "INSERT INTO sessions (id, name, user, created_at, ended_at, state, spec, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![id, name, user, session.created_at.0, ended_at, state, json(&*session.spec)?, body],
+        "INSERT INTO sessions (id, name, user, created_at, ended_at, state, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![id, name, user, session.created_at.0, ended_at, state, body],
     )
 }
 

@@ -53,8 +53,9 @@ struct SessionBody {
 }
 
 fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
-    let mut query =
-        connection.prepare("SELECT id, created_at, state, spec, body FROM sessions WHERE ended_at IS NULL")?;
+    let mut query = connection.prepare(
+        "SELECT id, created_at, state, spec, body FROM sessions JOIN specs ON session = id WHERE ended_at IS NULL",
+    )?;
     let mut rows = query.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {

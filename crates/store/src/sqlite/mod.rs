@@ -15,9 +15,9 @@ use skein_domain::EngineId;
 use crate::StoreError;
 pub use check::{BACKUP_SUFFIX, BACKUPS, adopt_copy, copy_ledger, newest_backup};
 
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 /// What each later schema adds to the one before it.
-const STEPS: [&str; 1] = [include_str!("schema_2.sql")];
+const STEPS: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 const FILE: &str = "ledger.sqlite";
 const LOCK: &str = "ledger.lock";
 

@@ -116,8 +116,13 @@ impl Reader for SqliteReader {
         Ok(self.list(&format!("{SESSION} WHERE id = ?1"), [int(id.0)], |row| self.session_row(row))?.pop())
     }
 
+    fn session_is_over(&self, id: SessionId) -> Result<bool, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT ended_at IS NOT NULL FROM sessions WHERE id = ?1")?;
+        Ok(query.query_row([int(id.0)], |row| row.get(0)).optional()?.unwrap_or(true))
+    }
+
     fn session_spec(&self, id: SessionId) -> Result<Option<SessionSpec>, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT spec FROM sessions WHERE id = ?1")?;
+        let mut query = self.connection.prepare_cached("SELECT spec FROM specs WHERE session = ?1")?;
         let spec: Option<String> = query.query_row([int(id.0)], |row| row.get(0)).optional()?;
         spec.map(|text| parse("sessions", id, &text)).transpose()
     }
@@ -191,12 +196,13 @@ impl Reader for SqliteReader {
         };
         match session {
             None => self.list(
-                "SELECT seq, turn, at, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                "SELECT seq, turn, at, body FROM events WHERE seq > +?1 ORDER BY seq LIMIT ?2",
                 params![int(after), limit],
                 read,
             ),
             Some(session) => self.list(
-                "SELECT seq, turn, at, body FROM events WHERE session = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2",
+                // The plus keeps SQLite from planning anew for each value.
+                "SELECT seq, turn, at, body FROM events WHERE session = +?3 AND seq > +?1 ORDER BY seq LIMIT ?2",
                 params![int(after), limit, int(session.0)],
                 read,
             ),

@@ -2,8 +2,9 @@
 
 use rusqlite::Connection;
 use skein_domain::Timestamp;
+use skein_domain::decide::Snapshot;
 use skein_domain::event::Event;
-use skein_domain::testing::{dedicated, name};
+use skein_domain::testing::{dedicated, name, task};
 use skein_store::{Ledger as _, Limits, Reader as _, SqliteLedger, StoreError};
 
 use crate::{Kept, open};
@@ -56,6 +57,29 @@ fn a_newer_schema_is_left_alone() {
     drop(other);
     let refused = SqliteLedger::open(dir.path(), &name("engine")).unwrap_err();
     assert!(matches!(refused, StoreError::Newer { found: 99, .. }), "{refused}");
+}
+
+#[test]
+fn a_ledger_of_an_older_schema_is_brought_up_to_date() {
+    let mut kept = Kept::new();
+    let session = kept.scene.start_task(task("t"));
+    kept.commit(&[], &[]).unwrap();
+    let (before, spec) = (kept.loaded(), kept.reader().session_spec(session).unwrap());
+    let Kept { dir, ledger, .. } = kept;
+    drop(ledger);
+    let older = Connection::open(dir.path().join("ledger.sqlite")).unwrap();
+    older
+        .execute_batch(
+            "ALTER TABLE sessions ADD COLUMN spec TEXT NOT NULL DEFAULT '';
+             UPDATE sessions SET spec = (SELECT spec FROM specs WHERE session = id);
+             DROP TABLE specs;
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    drop(older);
+    let mut ledger = open(dir.path());
+    assert_eq!(Snapshot::load(ledger.load().unwrap()), before);
+    assert_eq!(ledger.reader().unwrap().session_spec(session).unwrap(), spec);
 }
 
 #[test]
