@@ -135,11 +135,11 @@ fn report(what: &str, rate: f64, passes: &mut [Duration]) {
 /// 10,000 instances, 100,000 queued items: the first pass, and passes after 1,000 events each.
 fn passes() {
     let (mut scene, mut random) = (scene(10_000), Random::new(11));
-    start(&mut scene, &mut random, 200_000);
+    start(&mut scene, &mut random, 300_000);
     let policy = scene.policy.clone();
     let begin = Instant::now();
     let (mut open, first) = pass(&mut scene.snapshot, &policy, scene.now);
-    println!("first pass over 10,000 instances and 200,000 items: {:.1} ms", first.as_secs_f64() * 1e3);
+    println!("first pass over 10,000 instances and 300,000 items: {:.1} ms", first.as_secs_f64() * 1e3);
     while scene.snapshot.ready_items() > 100_000 {
         let (made, _) = pass(&mut scene.snapshot, &policy, scene.now);
         if made.is_empty() {

@@ -1,7 +1,9 @@
 //! Names and keys. Names come from people and are checked; keys derive from the ledger's
 //! turn and an ordinal (ARCHITECTURE.md, invariant 1), so that a replay makes the same ones.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -35,31 +37,79 @@ fn check_name(text: &str, what: &'static str) -> Result<(), BadId> {
     }
 }
 
+/// Bytes of a name that are compared without following its pointer.
+const HEAD_BYTES: usize = 16;
+
+/// A name's text, with its first bytes beside the pointer: maps by name are what deciding spends its time
+/// in, and most names differ in these.
+#[derive(Clone)]
+struct Name {
+    /// Big-endian, filled up with zeros, which are in no name: compares like the text.
+    head: [u64; HEAD_BYTES / 8],
+    text: Arc<str>,
+}
+
+impl Name {
+    fn new(text: &str) -> Self {
+        let mut bytes = [0; HEAD_BYTES];
+        let known = text.len().min(HEAD_BYTES);
+        bytes[..known].copy_from_slice(&text.as_bytes()[..known]);
+        let (first, second) = bytes.split_at(8);
+        let number = |part: &[u8]| part.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Self { head: [number(first), number(second)], text: text.into() }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Name {}
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head.cmp(&other.head).then_with(|| {
+            let longer = self.text.len() > HEAD_BYTES || other.text.len() > HEAD_BYTES;
+            if longer { self.text.cmp(&other.text) } else { Ordering::Equal }
+        })
+    }
+}
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Name);
 
         impl $name {
             /// Checks and takes a name.
             pub fn new(text: &str) -> Result<Self, BadId> {
                 check_name(text, $what)?;
-                Ok(Self(text.into()))
+                Ok(Self(Name::new(text)))
             }
             /// The name as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.0.text
             }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(&self.0.text)
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+                fmt::Debug::fmt(&*self.0.text, f)
             }
         }
         impl FromStr for $name {
@@ -70,7 +120,7 @@ macro_rules! name_type {
         }
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.0)
+                s.serialize_str(&self.0.text)
             }
         }
         impl<'de> Deserialize<'de> for $name {

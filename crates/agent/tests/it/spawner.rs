@@ -137,11 +137,11 @@ async fn memory_is_limited_where_the_machine_allows() {
 #[test]
 fn children_die_with_the_agent() {
     let dir = tempfile::tempdir().unwrap();
-    let configure = r#"{"type":"configure","name":"dies","cgroup":null}"#;
+    let configure = r#"{"configure":{"name":"dies","cgroup":null}}"#;
     let env = r#"{"PATH":"/usr/bin:/bin"}"#;
     let d = dir.path().display();
     let start = format!(
-        r#"{{"type":"start","id":1,"argv":["sh","-c","echo $$ > pid.part; setsid sleep 1000 & echo $! > free; mv pid.part pid; sleep 1000"],"env":{env},"cwd":"{d}","folders":[],"out":"{d}/o","err":"{d}/e","memory_mb":0}}"#
+        r#"{{"start":{{"id":1,"argv":["sh","-c","echo $$ > pid.part; setsid sleep 1000 & echo $! > free; mv pid.part pid; sleep 1000"],"env":{env},"cwd":"{d}","folders":[],"out":"{d}/o","err":"{d}/e","memory_mb":0}}}}"#
     );
     // The shell is the agent: it holds the pipe, and dies by SIGKILL.
     let script = format!(

@@ -13,7 +13,7 @@ use super::index::Load;
 use super::place::{fits_gateway, fits_instance, may_wait_on, slots, suits_kind};
 use super::policy::{Algorithm, Policy};
 use super::reason::Reason;
-use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms};
+use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms, cpu_taken_most};
 use super::snapshot::Snapshot;
 use super::{cost, place};
 use crate::id::{InstanceId, NodeKey, SessionId, SolutionId};
@@ -70,6 +70,7 @@ pub(super) struct Suited {
     no: KindNo,
     pub cost: NanoUsd,
     slots: u32,
+    memory_mb: u32,
 }
 
 /// Held by others, order of the scheme, not held by this session, room, name: the least is the best.
@@ -348,6 +349,7 @@ impl<'a> Overlay<'a> {
                     no,
                     cost: self.cost_on(profile, &kind.solution, &kind.facts),
                     slots: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
+                    memory_mb: kind.facts.memory_mb,
                 }),
                 Err(reason) => why = why.or(Some(reason)),
             }
@@ -516,17 +518,38 @@ impl<'a> Search<'_, 'a> {
             Ask::Wait { per_slot } => kind.slots.saturating_mul(per_slot.saturating_add(1)),
         };
         let in_room = |(room, ids): (&'r Room, &'r BTreeSet<InstanceId>)| {
-            if room.attempts >= most {
+            let runs = self.ask == Ask::Run;
+            if room.attempts >= most || runs && !room.may_fit(&self.profile.needs, kind.slots, kind.memory_mb) {
                 return None;
             }
             let (id, instance) = self.in_room(kind.no, part, room, ids, base)?;
             Some((self.rank(part, room, id), instance))
         };
         match self.balance {
-            Balance::FewestTasks => rooms.iter().take_while(|(room, _)| room.attempts < most).find_map(in_room),
+            Balance::FewestTasks => self.ascending(rooms, most).find_map(in_room),
             Balance::Packing => rooms.iter().rev().find_map(in_room),
             Balance::FirstFit => rooms.iter().filter_map(in_room).min_by(|(a, _), (b, _)| a.4.cmp(b.4)),
         }
+    }
+
+    /// Rooms with fewer than `most` attempts, fewest first, without those that have too little CPU free: they stand
+    /// behind the others with as many attempts, and can be many.
+    fn ascending<'r>(
+        &self,
+        rooms: &'r ByRoom,
+        most: u32,
+    ) -> impl Iterator<Item = (&'r Room, &'r BTreeSet<InstanceId>)> {
+        let cpu_most = if self.ask == Ask::Run { cpu_taken_most(&self.profile.needs) } else { 100 };
+        let mut left = rooms.range(Room::first_with(0)..);
+        std::iter::from_fn(move || {
+            loop {
+                let (room, ids) = left.next().filter(|(room, _)| room.attempts < most)?;
+                if room.cpu_percent <= cpu_most {
+                    return Some((room, ids));
+                }
+                left = rooms.range(Room::first_with(room.attempts + 1)..);
+            }
+        })
     }
 
     fn rank<'r>(&self, part: Part, room: &'r Room, id: &'r InstanceId) -> Rank<'r> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::id::{InstanceId, SessionId, SolutionId};
 use crate::instance::{Instance, InstanceFacts, Live};
+use crate::needs::{CpuSetting, Needs};
 
 use super::index::Load;
 
@@ -54,6 +55,33 @@ impl Room {
             exclusive: load.exclusive > 0,
             resources: (!load.resources.is_empty()).then(|| Arc::new(load.resources.clone())),
         }
+    }
+}
+
+impl Room {
+    /// Does it leave room to run? For an instance of `memory_mb` with `slots`, as `fits_instance` says of each
+    /// instance here; storage and counted resources are not looked at.
+    pub(super) fn may_fit(&self, needs: &Needs, slots: u32, memory_mb: u32) -> bool {
+        !self.exclusive
+            && self.attempts < slots
+            && (needs.cpu != CpuSetting::Exclusive || self.attempts == 0)
+            && needs.memory_mb <= memory_mb.saturating_sub(self.memory_mb)
+            && self.cpu_percent <= cpu_taken_most(needs)
+    }
+
+    /// Before all rooms with so many attempts.
+    pub(super) fn first_with(attempts: u32) -> Self {
+        let nothing = (0, 0, 0, false, None);
+        let (cpu_percent, memory_mb, memory_mb_most, exclusive, resources) = nothing;
+        Self { attempts, cpu_percent, memory_mb, memory_mb_most, exclusive, resources }
+    }
+}
+
+/// Most CPU that may be taken where something with these needs still fits, percent.
+pub(super) fn cpu_taken_most(needs: &Needs) -> u32 {
+    match needs.cpu {
+        CpuSetting::AtLeast(asked) => 100_u32.saturating_sub(asked.into()),
+        _ => 100,
     }
 }
 
@@ -229,16 +257,23 @@ impl Rooms {
     /// Puts a member where it stands now; none takes it out of those that can take work.
     pub(super) fn set_room(&mut self, id: &InstanceId, at: Option<(Holder, Room)>) {
         let Some(of_kind) = self.member_of.get(id).and_then(|no| self.of_kind.get_mut(no)) else { return };
-        if let Some(before) = self.usable.get(id) {
-            if at.as_ref() == Some(before) {
-                return;
+        match (self.usable.get_mut(id), at) {
+            (Some(before), Some(at)) => {
+                if *before != at {
+                    of_kind.take(id, before);
+                    of_kind.put(id, &at);
+                    *before = at;
+                }
             }
-            of_kind.take(id, before);
-            self.usable.remove(id);
-        }
-        if let Some(at) = at {
-            of_kind.put(id, &at);
-            self.usable.insert(id.clone(), at);
+            (Some(before), None) => {
+                of_kind.take(id, before);
+                self.usable.remove(id);
+            }
+            (None, Some(at)) => {
+                of_kind.put(id, &at);
+                self.usable.insert(id.clone(), at);
+            }
+            (None, None) => {}
         }
     }
 
