@@ -15,6 +15,7 @@ impl Ledger for SqliteLedger {
     }
 
     fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
+        self.unfinished += 1;
         let transaction = begin(&mut self.connection, self.epoch)?;
         run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
         for change in turn.changes {
@@ -31,11 +32,14 @@ impl Ledger for SqliteLedger {
         }
         drop(insert);
         transaction.commit()?;
+        self.acknowledged.note(turn.turn);
+        self.finished();
         Ok(())
     }
 
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
         let before = |age_ms: u64| now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000));
+        self.unfinished += 1;
         let transaction = begin(&mut self.connection, self.epoch)?;
         let mut query =
             transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1000")?;
@@ -57,6 +61,7 @@ impl Ledger for SqliteLedger {
         let many = transaction
             .execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1", [int(limits.events_max)])?;
         transaction.commit()?;
+        self.finished();
         let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
         Ok(Removed { sessions, events: (old + many) as u64 })
     }
