@@ -95,9 +95,12 @@ impl Client {
         self.send(request).await.map(|_| ())
     }
 
-    /// Is it up? (No token needed.)
+    /// Is it up, and well? (No token needed.) An engine that is up and not well says why.
     pub async fn health(&self) -> Result<Health, ApiError> {
-        self.get("/healthz").await
+        let request = self.request(Method::GET, "/healthz");
+        let response =
+            request.send().await.map_err(|source| ApiError::Unreachable { url: self.url.clone(), source })?;
+        response.json().await.map_err(|e| ApiError::Answer(e.to_string()))
     }
     /// Starts a session.
     pub async fn start(&self, request: &StartRequest) -> Result<Started, ApiError> {

@@ -465,12 +465,15 @@ pub struct EventView {
 /// The engine, as `/healthz` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`.
+    /// `ok`; or `unwritten`, with status 503: the last turn could not be written.
     pub status: String,
     /// The engine's identifier.
     pub engine: String,
     /// Version of the program.
     pub version: String,
+    /// Why not, when it is not `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// How a session is paused.

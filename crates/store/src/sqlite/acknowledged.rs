@@ -13,25 +13,34 @@ pub(super) const FILE: &str = "ledger.turn";
 const MAGIC: &[u8; 8] = b"skeinTrn";
 const BYTES: usize = 24;
 
-/// The file, open for writing.
+/// The file, open for writing, and what was last written to it.
 #[derive(Debug)]
-pub(super) struct Acknowledged(Option<File>);
+pub(super) struct Acknowledged {
+    file: Option<File>,
+    turn: u64,
+}
 
 impl Acknowledged {
     /// In the ledger's folder; where it cannot be made, the ledger goes on without.
-    pub(super) fn open(dir: &Path) -> Self {
+    pub(super) fn open(dir: &Path, turn: u64) -> Self {
         let opened = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(FILE));
         if let Err(error) = &opened {
             tracing::warn!(%error, "the last acknowledged turn is not kept beside the ledger");
         }
-        Self(opened.ok())
+        let mut acknowledged = Self { file: opened.ok(), turn };
+        acknowledged.note(turn);
+        acknowledged
     }
 
     /// This turn is on disk. A failure only leaves the file behind.
-    pub(super) fn note(&self, turn: u64) {
-        if let Some(file) = &self.0 {
-            file.write_all_at(&bytes(turn), 0).ok();
-        }
+    pub(super) fn note(&mut self, turn: u64) {
+        self.turn = turn;
+        self.try_again().ok();
+    }
+
+    /// Writes the same again.
+    pub(super) fn try_again(&self) -> std::io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.write_all_at(&bytes(self.turn), 0))
     }
 }
 

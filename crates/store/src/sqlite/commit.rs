@@ -16,25 +16,7 @@ impl Ledger for SqliteLedger {
 
     fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
         self.unfinished += 1;
-        let transaction = begin(&mut self.connection, self.epoch)?;
-        run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
-        for change in turn.changes {
-            write_change(&transaction, change)?;
-        }
-        for side in turn.side {
-            write_side(&transaction, side)?;
-        }
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
-        for event in turn.events {
-            let session = event.session().map(|s| int(s.0));
-            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
-        }
-        drop(insert);
-        transaction.commit()?;
-        self.acknowledged.note(turn.turn);
-        self.finished();
-        Ok(())
+        self.write(turn).map_err(|error| self.explained(error))
     }
 
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
@@ -64,6 +46,45 @@ impl Ledger for SqliteLedger {
         self.finished();
         let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
         Ok(Removed { sessions, events: (old + many) as u64 })
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.unfinished += 1;
+        self.write_nothing().map_err(|error| self.explained(error))
+    }
+}
+
+impl SqliteLedger {
+    fn write(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
+        for change in turn.changes {
+            write_change(&transaction, change)?;
+        }
+        for side in turn.side {
+            write_side(&transaction, side)?;
+        }
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
+        for event in turn.events {
+            let session = event.session().map(|s| int(s.0));
+            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
+        }
+        drop(insert);
+        transaction.commit()?;
+        self.acknowledged.note(turn.turn);
+        self.finished();
+        Ok(())
+    }
+
+    /// Pages go to the disk, and say what they said before.
+    fn write_nothing(&mut self) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        run(&transaction, "INSERT INTO join_tokens (hash, expires_at, used) VALUES ('', 0, 1)", [])?;
+        run(&transaction, "DELETE FROM join_tokens WHERE hash = ''", [])?;
+        transaction.commit()?;
+        self.finished();
+        Ok(())
     }
 }
 

@@ -63,7 +63,8 @@ impl SqliteLedger {
         }
         let epoch = connection
             .query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))?;
-        let acknowledged = acknowledged::Acknowledged::open(dir);
+        let turn: i64 = connection.query_row("SELECT turn FROM meta", [], |row| row.get(0))?;
+        let acknowledged = acknowledged::Acknowledged::open(dir, turn.unsigned_abs());
         Ok(Self {
             connection,
             epoch: epoch.unsigned_abs(),
@@ -82,6 +83,19 @@ impl SqliteLedger {
     /// How carefully the database syncs: 2 is `FULL`.
     pub fn synchronous(&self) -> Result<u32, StoreError> {
         Ok(self.connection.pragma_query_value(None, "synchronous", |row| row.get(0))?)
+    }
+
+    /// The database knows only that a write failed; the system says why, when the same is tried beside it.
+    fn explained(&self, error: StoreError) -> StoreError {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        let StoreError::Sqlite(cause) = &error else { return error };
+        if !matches!(cause.sqlite_error_code(), Some(CannotOpen | ReadOnly | SystemIoFailure)) {
+            return error;
+        }
+        match self.acknowledged.try_again() {
+            Ok(()) => error,
+            Err(source) => StoreError::Io { what: "writing to", path: self.dir.join(FILE), source },
+        }
     }
 
     /// A transaction is on disk. After one that failed, all of the log goes into the database, so that it begins
