@@ -53,9 +53,10 @@ impl Site<'_> {
 
     fn start_agent(&mut self, n: usize, token: Option<&str>) {
         let apart = n + 1 == AGENTS;
-        let (address, port) = match apart {
-            true => self.network.engine_as_seen(self.port),
-            false => (self.network.engine_address().to_owned(), self.port),
+        let (address, port) = if apart {
+            self.network.engine_as_seen(self.port)
+        } else {
+            (self.network.engine_address().to_owned(), self.port)
         };
         let scheme = if self.network.is_loopback() { "http" } else { "https" };
         let (url, dir, name) = (format!("{scheme}://{address}:{port}"), format!("agent-{n}"), format!("a{n}"));
