@@ -80,8 +80,11 @@ fn start_on_agent(app: &App, order: &OrderTo) {
     match app.make_order(order) {
         Ok(made) => {
             let small = serde_json::to_string(&made).is_ok_and(|t| t.len() + FRAME_OVERHEAD_BYTES < FRAME_BYTES_MAX);
-            let order = if small { OrderBody::Inline(Box::new(made)) } else { OrderBody::Fetch };
-            send(app, instance, ToAgent::Start { attempt, generation, order });
+            let body = if small { OrderBody::Inline(Box::new(made)) } else { OrderBody::Fetch };
+            let start = ToAgent::Start { attempt, generation, order: body };
+            if let Err(unreachable) = app.connections.send_to_boot(instance, &order.attempt.boot, start) {
+                tracing::debug!(%unreachable, "sent again when it says hello");
+            }
         }
         Err(why) => {
             app.writer.tell(Input::OrderFailed { order: AttemptRef { attempt, generation }, why });
