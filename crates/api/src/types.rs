@@ -146,6 +146,9 @@ pub struct NodeView {
     pub running_mode: String,
     /// `launch`, `context`, `user`, `task`, `thread` or `default`.
     pub mode_source: String,
+    /// What can be done to its items now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
 }
 
 /// An instance that a session holds.
@@ -489,6 +492,27 @@ pub struct PauseRequest {
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     /// Ranges of indices, from and up to but without the second; all of them when there is none.
+    #[serde(default)]
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// Have items of a task that wait for their back-off tried now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryNowRequest {
+    /// Ranges of indices, from and up to but without the second; all of them when there is none.
+    #[serde(default)]
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// Answer items of a task whose place was lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswersRequest {
+    /// Try them again; else they end as lost.
+    pub again: bool,
+    /// Ranges of indices, from and up to but without the second: those of them that ask; all that ask when there is
+    /// none.
     #[serde(default)]
     pub ranges: Vec<(u32, u32)>,
 }

@@ -430,7 +430,10 @@ impl World {
             Coming::Person => {
                 self.later(3_000, Coming::Person);
                 let items = self.asking();
-                let answer = |item| Input::Answer { reply: 0, item, again: true };
+                let answer = |item: ItemKey| {
+                    let ranges = vec![(item.index, item.index + 1)];
+                    Input::Answer { reply: 0, node: item.node, ranges, again: true }
+                };
                 if !items.is_empty() {
                     self.turn(items.into_iter().map(answer).collect());
                 }
@@ -679,6 +682,10 @@ impl World {
                 let node = skein_domain::NodeKey { session, node: 0 };
                 let from = u32::try_from(self.dice.below(40)).unwrap();
                 let ranges = vec![(from, from + 1 + u32::try_from(self.dice.below(5)).unwrap())];
+                if from % 4 == 0 {
+                    let input = Input::RetryNow { reply: 0, node, ranges: ranges.clone(), by: by.clone() };
+                    self.later(1, Coming::Engine(engine, None, input));
+                }
                 Input::CancelItems { reply: 0, node, ranges, by }
             }
             (9, Some(session)) if self.dice.chance(200) => Input::Stop { reply: 0, session, by },

@@ -28,8 +28,16 @@ pub(super) struct Disk {
 }
 
 enum Waits {
-    Commit { turn: TurnResult, at: Timestamp, end: End, before: Option<Snapshot> },
+    Commit(Box<Commit>),
     Again,
+}
+
+struct Commit {
+    turn: TurnResult,
+    at: Timestamp,
+    end: End,
+    /// What the ledger has if the turn is not in it.
+    before: Option<Snapshot>,
 }
 
 /// How a commit ends.
@@ -94,9 +102,9 @@ impl World {
         }
         let at = self.now;
         if ms == 0 {
-            return self.ended(turn, at, end, before);
+            return self.ended(Commit { turn, at, end, before });
         }
-        self.disk.waits = Some(Waits::Commit { turn, at, end, before });
+        self.disk.waits = Some(Waits::Commit(Box::new(Commit { turn, at, end, before })));
         self.later(ms, Coming::Synced(self.engine));
     }
 
@@ -105,9 +113,8 @@ impl World {
         if engine != self.engine {
             return;
         }
-        match self.disk.waits.take() {
-            Some(Waits::Commit { turn, at, end, before }) => self.ended(turn, at, end, before),
-            Some(Waits::Again) | None => {}
+        if let Some(Waits::Commit(commit)) = self.disk.waits.take() {
+            self.ended(*commit);
         }
         let due = self.core.as_ref().and_then(Core::next_wake).is_some_and(|wake| wake <= self.now);
         if engine == self.engine && self.disk.waits.is_none() && (due || !self.disk.inbox.is_empty()) {
@@ -116,8 +123,8 @@ impl World {
         }
     }
 
-    /// A commit is over. `before` is what the ledger has if the turn is not in it.
-    fn ended(&mut self, turn: TurnResult, at: Timestamp, end: End, before: Option<Snapshot>) {
+    fn ended(&mut self, commit: Commit) {
+        let Commit { turn, at, end, before } = commit;
         if end == End::Failed {
             return self.failed(turn, &before.expect("kept for this"));
         }
