@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    AnswerRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView, Health, InputRequest,
-    InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret, RerunRequest,
-    SecretValue, SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started,
-    TokenRequest, TokenView, Why,
+    AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView,
+    Health, InputRequest, InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret,
+    RerunRequest, RetryNowRequest, SecretValue, SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView,
+    StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -95,9 +95,12 @@ impl Client {
         self.send(request).await.map(|_| ())
     }
 
-    /// Is it up? (No token needed.)
+    /// Is it up, and well? (No token needed.) An engine that is up and not well says why.
     pub async fn health(&self) -> Result<Health, ApiError> {
-        self.get("/healthz").await
+        let request = self.request(Method::GET, "/healthz");
+        let response =
+            request.send().await.map_err(|source| ApiError::Unreachable { url: self.url.clone(), source })?;
+        response.json().await.map_err(|e| ApiError::Answer(e.to_string()))
     }
     /// Starts a session.
     pub async fn start(&self, request: &StartRequest) -> Result<Started, ApiError> {
@@ -159,6 +162,22 @@ impl Client {
     pub async fn answer(&self, session: &str, node: &str, index: u32, again: bool) -> Result<(), ApiError> {
         let path = format!("/api/v1/sessions/{session}/nodes/{node}/items/{index}/answer");
         self.done(self.request(Method::POST, &path).json(&AnswerRequest { again })).await
+    }
+    /// Answers the items of a task that ask, in ranges of indices; all that ask when there is none.
+    pub async fn answer_many(
+        &self,
+        session: &str,
+        node: &str,
+        again: bool,
+        ranges: Vec<(u32, u32)>,
+    ) -> Result<(), ApiError> {
+        let path = format!("/api/v1/sessions/{session}/nodes/{node}/answer");
+        self.done(self.request(Method::POST, &path).json(&AnswersRequest { again, ranges })).await
+    }
+    /// Has items of a task that wait for their back-off tried now, by ranges of indices; all when there is none.
+    pub async fn retry_now(&self, session: &str, node: &str, ranges: Vec<(u32, u32)>) -> Result<(), ApiError> {
+        let path = format!("/api/v1/sessions/{session}/nodes/{node}/retry-now");
+        self.done(self.request(Method::POST, &path).json(&RetryNowRequest { ranges })).await
     }
     /// Tasks (`kind` = `tasks`) or threads (`threads`) of the repository.
     pub async fn documents(&self, kind: &str) -> Result<Vec<DocumentView>, ApiError> {

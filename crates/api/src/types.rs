@@ -146,6 +146,9 @@ pub struct NodeView {
     pub running_mode: String,
     /// `launch`, `context`, `user`, `task`, `thread` or `default`.
     pub mode_source: String,
+    /// What can be done to its items now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
 }
 
 /// An instance that a session holds.
@@ -465,12 +468,15 @@ pub struct EventView {
 /// The engine, as `/healthz` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`.
+    /// `ok`; or `unwritten`, with status 503: the last turn could not be written.
     pub status: String,
     /// The engine's identifier.
     pub engine: String,
     /// Version of the program.
     pub version: String,
+    /// Why not, when it is not `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// How a session is paused.
@@ -486,6 +492,27 @@ pub struct PauseRequest {
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     /// Ranges of indices, from and up to but without the second; all of them when there is none.
+    #[serde(default)]
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// Have items of a task that wait for their back-off tried now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryNowRequest {
+    /// Ranges of indices, from and up to but without the second; all of them when there is none.
+    #[serde(default)]
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// Answer items of a task whose place was lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswersRequest {
+    /// Try them again; else they end as lost.
+    pub again: bool,
+    /// Ranges of indices, from and up to but without the second: those of them that ask; all that ask when there is
+    /// none.
     #[serde(default)]
     pub ranges: Vec<(u32, u32)>,
 }

@@ -1,5 +1,5 @@
 //! Real processes under real kills: the engine and the agents are ended by SIGKILL again and again and
-//! one agent is cut off, while an array runs. What each attempt did stands in a journal that no agent
+//! one agent is cut off (its interface goes down, where it can have one of its own), while an array runs. What each attempt did stands in a journal that no agent
 //! owns, and each attempt holds a lock of its item for as long as any process of it lives.
 //!
 //! `SKEIN_CHAOS_KILLS=1000` makes it long.
@@ -8,14 +8,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use support::network::Network;
 use support::{Home, until};
 
 const ITEMS_RETRY: u32 = 1_500;
@@ -34,66 +33,40 @@ sleep 0.06
 echo "end $SKEIN_NODE $SKEIN_INDEX $SKEIN_ATTEMPT $(cut -d' ' -f1 /proc/uptime)" >> "$J/journal"
 "#;
 
-/// A way to the engine that can be cut: what is sent meanwhile arrives late or never.
-struct Cable {
-    port: u16,
-    cut: Arc<AtomicBool>,
-}
-
-impl Cable {
-    fn to(engine: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, cut) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
-        let shared = Arc::clone(&cut);
-        std::thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                let Ok(far) = TcpStream::connect(("127.0.0.1", engine)) else { continue };
-                let (near2, far2) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                let (one, two) = (Arc::clone(&shared), Arc::clone(&shared));
-                std::thread::spawn(move || forward(near, far, &one));
-                std::thread::spawn(move || forward(far2, near2, &two));
-            }
-        });
-        Self { port, cut }
-    }
-}
-
-fn forward(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read) = from.read(&mut buffer) {
-        while cut.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if read == 0 || to.write_all(&buffer[..read]).is_err() {
-            break;
-        }
-    }
-    to.shutdown(std::net::Shutdown::Both).ok();
-}
-
 struct Site<'a> {
     home: &'a Home,
     port: u16,
-    cable: Cable,
+    network: Arc<Network>,
     engine: Option<Child>,
     agents: Vec<Option<Child>>,
 }
 
 impl Site<'_> {
     fn start_engine(&mut self) {
-        let listen = format!("127.0.0.1:{}", self.port);
+        let listen = format!("{}:{}", self.network.engine_address(), self.port);
         let mut command = self.home.command(&["up", "--listen", &listen, "--config", "config.json"]);
+        if !self.network.is_loopback() {
+            command.arg("--tls");
+        }
         self.engine = Some(quiet(&mut command).spawn().unwrap());
     }
 
     fn start_agent(&mut self, n: usize, token: Option<&str>) {
-        let port = if n + 1 == AGENTS { self.cable.port } else { self.port };
-        let (url, dir) = (format!("http://127.0.0.1:{port}"), format!("agent-{n}"));
-        let name = format!("a{n}");
+        let apart = n + 1 == AGENTS;
+        let (address, port) = if apart {
+            self.network.engine_as_seen(self.port)
+        } else {
+            (self.network.engine_address().to_owned(), self.port)
+        };
+        let scheme = if self.network.is_loopback() { "http" } else { "https" };
+        let (url, dir, name) = (format!("{scheme}://{address}:{port}"), format!("agent-{n}"), format!("a{n}"));
         let mut command =
             self.home.command(&["agent", "--engine", &url, "--name", &name, "--slots", "2", "--dir", &dir]);
         if let Some(token) = token {
             command.env("SKEIN_JOIN", token);
+        }
+        if apart {
+            command = self.network.inside(command);
         }
         self.agents[n] = Some(quiet(&mut command).spawn().unwrap());
     }
@@ -132,9 +105,9 @@ fn kills_and_cuts_lose_nothing_double_nothing_and_overlap_nothing() {
     let kills: usize = std::env::var("SKEIN_CHAOS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let home = Home::new();
     home.write("config.json", r#"{"lease_s": 3, "resource_time_check_s": 0.5}"#);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let cable = Cable::to(port);
-    let mut site = Site { home: &home, port, cable, engine: None, agents: (0..AGENTS).map(|_| None).collect() };
+    let network = Arc::new(Network::new());
+    let port = TcpListener::bind((network.engine_address(), 0)).unwrap().local_addr().unwrap().port();
+    let mut site = Site { home: &home, port, network, engine: None, agents: (0..AGENTS).map(|_| None).collect() };
     site.start_engine();
     until("the engine to be up", || home.skein(&["session", "list"]).code == 0);
     for n in 0..AGENTS {
@@ -184,7 +157,7 @@ fn torment(site: &mut Site<'_>, kills: usize) -> String {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (dice >> 33) % most
     };
-    let (mut engines, mut agents, mut cuts) = (0, 0, 0);
+    let (mut engines, mut agents, mut cuts, mut mending) = (0, 0, 0, Vec::new());
     for kill in 0..kills {
         std::thread::sleep(Duration::from_millis(150 + below(500)));
         if kill % 3 == 2 {
@@ -196,14 +169,18 @@ fn torment(site: &mut Site<'_>, kills: usize) -> String {
         }
         if kill % (kills / CUTS).max(1) == 1 && cuts < CUTS {
             cuts += 1;
-            let cut = Arc::clone(&site.cable.cut);
             let long = Duration::from_millis(300 + below(5_000));
-            cut.store(true, Ordering::Relaxed);
-            std::thread::spawn(move || {
+            site.network.cut(true);
+            // The network goes with the test, also when that fails meanwhile.
+            let network = Arc::downgrade(&site.network);
+            mending.push(std::thread::spawn(move || {
                 std::thread::sleep(long);
-                cut.store(false, Ordering::Relaxed);
-            });
+                network.upgrade().inspect(|network| network.cut(false));
+            }));
         }
+    }
+    for mend in mending {
+        mend.join().unwrap();
     }
     format!("engine killed {engines} times, agents {agents} times, one agent's network cut {cuts} times")
 }

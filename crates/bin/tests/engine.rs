@@ -327,3 +327,87 @@ fn items_of_an_array_are_cancelled_by_index_and_the_rest_goes_on() {
     let said = home.skein(&["logs", &id]).ok().out;
     assert!(said.contains("a[28] | 28") && !said.contains("a[10]") && said.contains("b | after"), "{said}");
 }
+
+/// What can be done to items of a session's only task, and how many are in which state.
+fn items_of(home: &Home, id: &str) -> (Vec<String>, serde_json::Value) {
+    let node = home.json(&["session", "show", id])["nodes"][0].clone();
+    let actions = node["actions"].as_array().cloned().unwrap_or_default();
+    (actions.iter().map(|action| action.as_str().unwrap().to_owned()).collect(), node["items"].clone())
+}
+
+#[test]
+fn items_that_wait_for_their_back_off_are_tried_at_once_by_index_or_all() {
+    let home = Home::with_engine(&[]);
+    let go = home.path("go").display().to_string();
+    let command = serde_json::json!(["sh", "-c", format!("[ -e {go} ]")]);
+    let task = serde_json::json!({"name": "t", "command": command, "array": 6, "retries": 9, "retry": {"backoff_s": 600, "backoff_max_s": 600}});
+    home.write("t.json", &task.to_string());
+    let id = home.skein(&["run", "t.json", "--detach"]).ok().out.trim().to_owned();
+    let item = |text: &str| format!("{id}/t{text}");
+    let attempts = || home.json(&["session", "attempts", &id]).as_array().unwrap().len();
+    let failed = || {
+        let all = home.json(&["session", "attempts", &id]);
+        all.as_array().unwrap().iter().filter(|a| a["state"] == "failed").count()
+    };
+    until("each to fail once", || failed() == 6);
+    assert_eq!(items_of(&home, &id).0, ["cancel", "retry-now"]);
+    home.write("go", "");
+    home.skein(&["session", "retry-now", &item(""), "--indices", "0,2-3"]).ok();
+    until("three to succeed", || items_of(&home, &id).1["succeeded"] == 3);
+    assert_eq!(attempts(), 9, "the others still wait");
+    home.skein(&["session", "retry-now", &item("[5]")]).ok();
+    until("one more to succeed", || items_of(&home, &id).1["succeeded"] == 4);
+    let ended = home.skein(&["session", "retry-now", &item("[5]")]);
+    assert!(ended.code != 0 && ended.err.contains("waits for its back-off"), "{}", ended.err);
+    let beyond = home.skein(&["session", "retry-now", &item(""), "--indices", "4-6"]);
+    assert!(beyond.code != 0 && beyond.err.contains("0..6"), "{}", beyond.err);
+    home.skein(&["session", "retry-now", &item("")]).ok();
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "succeeded");
+    assert_eq!(
+        (attempts(), items_of(&home, &id).0),
+        (12, Vec::new()),
+        "each was tried twice, and nothing is left to do"
+    );
+}
+
+#[test]
+fn items_that_ask_are_answered_by_index_or_all() {
+    let home = Home::with_engine(&[]);
+    let agent = |token: Option<&str>| {
+        let mut command = home.command(&["agent", "--name", "b", "--role", "far", "--slots", "6", "--dir", "b"]);
+        if let Some(token) = token {
+            command.env("SKEIN_JOIN", token);
+        }
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        support::Guard(command.stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let mut first = agent(Some(home.skein(&["token", "join"]).ok().out.trim()));
+    let (go, log) = (home.path("go").display().to_string(), home.path("log").display().to_string());
+    let work = format!("echo {{index}} >> {log}; until [ -e {go} ]; do sleep 0.05; done");
+    let task = serde_json::json!({"name": "t", "command": ["sh", "-c", work], "array": 6, "role": "far",
+        "memory_mb": 16, "on_lost": "ask", "running_mode": "dedicated"});
+    home.write("t.json", &task.to_string());
+    let id = home.skein(&["run", "t.json", "--detach"]).ok().out.trim().to_owned();
+    let item = |text: &str| format!("{id}/t{text}");
+    let begun = || std::fs::read_to_string(home.path("log")).unwrap_or_default().lines().count();
+    until("all to run", || begun() == 6);
+    let early = home.skein(&["session", "answer", &item(""), "--all", "--again"]);
+    assert!(early.code != 0 && early.err.contains("asks"), "{}", early.err);
+    // Its place is lost: a new agent of that name says so.
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    let _second = agent(None);
+    until("them to ask", || items_of(&home, &id).0 == ["cancel", "answer"]);
+    until("all of them", || items_of(&home, &id).1["running"] == 0);
+    home.skein(&["session", "answer", &item(""), "--indices", "1,3-4", "--again"]).ok();
+    until("three to run again", || begun() == 9);
+    home.skein(&["session", "answer", &item("[0]"), "--lost"]).ok();
+    assert_eq!(items_of(&home, &id).1["lost"], 1);
+    let both = home.skein(&["session", "answer", &item("[0]"), "--all"]);
+    assert_ne!(both.code, 0);
+    home.skein(&["session", "answer", &item(""), "--all"]).ok();
+    assert_eq!(items_of(&home, &id).1["lost"], 3, "what runs again asks no more");
+    home.write("go", "");
+    until("the session to end", || home.json(&["session", "show", &id])["state"] == "failed");
+    assert_eq!(items_of(&home, &id).1["succeeded"], 3);
+}

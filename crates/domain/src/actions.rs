@@ -4,7 +4,8 @@
 use std::fmt;
 
 use crate::attempt::{Attempt, AttemptState, Place};
-use crate::session::{Outcome, SessionState};
+use crate::quantity::Timestamp;
+use crate::session::{ItemState, Node, Outcome, SessionState};
 use crate::task::{RunSpec, TaskSpec};
 
 /// One possible action.
@@ -20,6 +21,12 @@ pub enum Action {
     Rerun,
     /// Run all of it again.
     RerunAll,
+    /// Cancel items of it.
+    Cancel,
+    /// Answer items whose place was lost.
+    Answer,
+    /// Have items that wait for their back-off tried now.
+    RetryNow,
     /// Send it a signal.
     Signal,
     /// Give its standard input a line, or its end.
@@ -34,6 +41,9 @@ impl fmt::Display for Action {
             Self::Stop => "stop",
             Self::Rerun => "rerun",
             Self::RerunAll => "rerun --all",
+            Self::Cancel => "cancel",
+            Self::Answer => "answer",
+            Self::RetryNow => "retry-now",
             Self::Signal => "signal",
             Self::Input => "input",
         })
@@ -49,6 +59,19 @@ pub fn of_session(state: SessionState) -> &'static [Action] {
         SessionState::Ended(Outcome::Succeeded) => &[Action::RerunAll],
         SessionState::Ended(_) => &[Action::Rerun, Action::RerunAll],
     }
+}
+
+/// What can be done to items of a node of an open session.
+pub fn of_items(node: &Node, state: SessionState, now: Timestamp) -> Vec<Action> {
+    if !matches!(state, SessionState::Running | SessionState::Paused) || node.is_over() {
+        return Vec::new();
+    }
+    let asks = node.open.values().any(|state| matches!(state, ItemState::Asking { .. }));
+    let waits = node.retry.last().is_some_and(|(not_before, _)| *not_before > now);
+    [(true, Action::Cancel), (asks, Action::Answer), (waits, Action::RetryNow)]
+        .into_iter()
+        .filter_map(|(can, action)| can.then_some(action))
+        .collect()
 }
 
 /// What can be done to an open attempt at an item of `task`.

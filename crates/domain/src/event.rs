@@ -188,6 +188,17 @@ pub enum Event {
         /// By whom.
         by: UserName,
     },
+    /// Items of a node that wait for their back-off wait no longer.
+    ItemsDue {
+        /// Which node.
+        node: NodeKey,
+        /// First index.
+        from: u32,
+        /// One past the last.
+        to: u32,
+        /// By whom.
+        by: UserName,
+    },
     /// An attempt was ordered.
     Assigned {
         /// The attempt as it begins.
@@ -265,6 +276,7 @@ impl Event {
             Self::InstanceReleased { .. } => "instance_released",
             Self::NodeCancelled { .. } => "node_cancelled",
             Self::ItemsCancelled { .. } => "items_cancelled",
+            Self::ItemsDue { .. } => "items_due",
             Self::Assigned { .. } => "assigned",
             Self::Sent { .. } => "sent",
             Self::Started { .. } => "started",
@@ -286,7 +298,9 @@ impl Event {
             | Self::SessionEnded { session, .. }
             | Self::InstanceHeld { session, .. }
             | Self::InstanceReleased { session, .. } => *session,
-            Self::NodeCancelled { node, .. } | Self::ItemsCancelled { node, .. } => node.session,
+            Self::NodeCancelled { node, .. } | Self::ItemsCancelled { node, .. } | Self::ItemsDue { node, .. } => {
+                node.session
+            }
             Self::Assigned { attempt } => attempt.key.item.session(),
             Self::Sent { attempt }
             | Self::Started { attempt }

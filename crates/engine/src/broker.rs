@@ -22,15 +22,25 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct Connection {
     number: u64,
+    /// The boot of the agent that said hello on it.
+    boot: String,
     queue: UnboundedSender<Vec<ToAgent>>,
 }
 
 impl Connections {
     /// Takes a connection; returns its number, for [`Connections::remove`].
-    pub(crate) fn add(&self, instance: &InstanceId, queue: UnboundedSender<Vec<ToAgent>>) -> u64 {
+    pub(crate) fn add(&self, instance: &InstanceId, boot: &str, queue: UnboundedSender<Vec<ToAgent>>) -> u64 {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.lock().insert(instance.clone(), Connection { number, queue });
+        self.lock().insert(instance.clone(), Connection { number, boot: boot.to_owned(), queue });
         number
+    }
+
+    /// Sends to this boot of an agent, and to no other: one that was started anew and whose hello waits for its turn
+    /// would start what that turn takes for lost and gives to another.
+    pub(crate) fn send_to_boot(&self, to: &InstanceId, boot: &str, messages: Vec<ToAgent>) -> Result<(), Unreachable> {
+        let all = self.lock();
+        let connection = all.get(to).filter(|c| c.boot == boot).ok_or_else(|| Unreachable(to.clone()))?;
+        connection.queue.send(messages).map_err(|_| Unreachable(to.clone()))
     }
 
     /// Forgets a connection that ended; false when a newer one has taken its place.
@@ -62,5 +72,29 @@ impl Broker for Connections {
 
     fn disconnect(&self, agent: &InstanceId) {
         self.lock().remove(agent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use skein_wire::ToAgent;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::Connections;
+
+    #[test]
+    fn an_order_to_an_earlier_boot_does_not_reach_the_one_that_took_its_place() {
+        let (connections, instance) = (Connections::default(), "a".parse().unwrap());
+        let order = || vec![ToAgent::Drain { why: "any".into() }];
+        let ((old, mut to_old), (new, mut to_new)) = (unbounded_channel(), unbounded_channel());
+        connections.add(&instance, "1", old);
+        connections.send_to_boot(&instance, "1", order()).unwrap();
+        assert!(to_old.try_recv().is_ok());
+        connections.add(&instance, "2", new);
+        connections.send_to_boot(&instance, "1", order()).unwrap_err();
+        assert!(to_new.try_recv().is_err());
+        connections.send_to_boot(&instance, "2", order()).unwrap();
+        assert!(to_new.try_recv().is_ok());
     }
 }

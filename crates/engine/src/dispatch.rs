@@ -36,22 +36,32 @@ pub(crate) async fn run(app: Arc<OnceLock<Arc<App>>>, mut queue: UnboundedReceiv
 /// Messages to one agent in a row travel together: a frame and a wake-up cost the same for one as for fifty.
 struct Mail<'a> {
     app: &'a App,
-    to: Option<InstanceId>,
+    /// The agent, and its boot where the messages are for that one only.
+    to: Option<(InstanceId, Option<String>)>,
     messages: Vec<ToAgent>,
 }
 
 impl Mail<'_> {
     fn add(&mut self, to: &InstanceId, message: ToAgent) {
-        if self.to.as_ref() != Some(to) {
+        self.put(to, None, message);
+    }
+
+    fn put(&mut self, to: &InstanceId, boot: Option<&str>, message: ToAgent) {
+        if self.to.as_ref().is_none_or(|(id, of)| id != to || of.as_deref() != boot) {
             self.send();
-            self.to = Some(to.clone());
+            self.to = Some((to.clone(), boot.map(str::to_owned)));
         }
         self.messages.push(message);
     }
 
     fn send(&mut self) {
-        let Some(to) = self.to.take() else { return };
-        if let Err(unreachable) = self.app.connections.send(&to, std::mem::take(&mut self.messages)) {
+        let Some((to, boot)) = self.to.take() else { return };
+        let (messages, connections) = (std::mem::take(&mut self.messages), &self.app.connections);
+        let sent = match boot {
+            Some(boot) => connections.send_to_boot(&to, &boot, messages),
+            None => connections.send(&to, messages),
+        };
+        if let Err(unreachable) = sent {
             tracing::debug!(%unreachable, "sent again when it says hello");
         }
     }
@@ -97,8 +107,8 @@ fn start_on_agent(app: &App, mail: &mut Mail<'_>, order: &OrderTo) {
     let Place::Instance(instance) = &order.attempt.place else { return };
     match app.make_order(order) {
         Ok(made) => {
-            let order = OrderBody::Inline(Box::new(made));
-            mail.add(instance, ToAgent::Start { attempt, generation, order });
+            let body = OrderBody::Inline(Box::new(made));
+            mail.put(instance, Some(&order.attempt.boot), ToAgent::Start { attempt, generation, order: body });
         }
         Err(why) => {
             app.writer.tell(Input::OrderFailed { order: AttemptRef { attempt, generation }, why });

@@ -51,6 +51,7 @@ pub struct Writer {
     commands: Sender<Command>,
     replies: Arc<Replies>,
     committed: watch::Receiver<u64>,
+    unwritten: watch::Receiver<Option<Failure>>,
 }
 
 #[derive(Default)]
@@ -73,6 +74,11 @@ pub enum Failure {
         "the disk of the engine's folder is full: nothing new is taken, and nothing was changed; make room there and try again"
     )]
     DiskFull,
+    /// Its disk only reads.
+    #[error(
+        "the disk of the engine's folder is read-only: nothing new is taken, and nothing was changed; make it writable (the system's log says why it is not) and try again"
+    )]
+    ReadOnly,
     /// The engine is stopping.
     #[error("the engine is stopping")]
     Stopping,
@@ -93,15 +99,26 @@ impl Writer {
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (commands, inbox) = channel();
         let (announce, committed) = watch::channel(0);
+        let (say, unwritten) = watch::channel(None);
         let core = Core::new(Snapshot::load(ledger.load()?), settings.clone(), clock::now());
         let replies = Arc::new(Replies::default());
-        let thread =
-            Thread { ledger, core, settings, rim, inbox, failures: 0, announce, replies: replies.clone(), held: None };
+        let thread = Thread {
+            ledger,
+            core,
+            settings,
+            rim,
+            inbox,
+            failures: 0,
+            say,
+            announce,
+            replies: replies.clone(),
+            held: None,
+        };
         let handle = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || thread.run())
             .map_err(|source| StoreError::Io { what: "starting the writer", path: "thread".into(), source })?;
-        Ok((Self { commands, replies, committed }, handle))
+        Ok((Self { commands, replies, committed, unwritten }, handle))
     }
 
     /// Tells without waiting.
@@ -142,6 +159,11 @@ impl Writer {
         self.committed.clone()
     }
 
+    /// Why the ledger cannot be written to, as far as is known now.
+    pub fn unwritten(&self) -> Option<Failure> {
+        self.unwritten.borrow().clone()
+    }
+
     /// Ends the thread after what is in hand.
     pub fn stop(&self) {
         self.commands.send(Command::Stop).unwrap_or_default();
@@ -156,6 +178,8 @@ struct Thread {
     inbox: Receiver<Command>,
     /// Turns in a row that could not be written.
     failures: u32,
+    /// Tells why the last could not.
+    say: watch::Sender<Option<Failure>>,
     announce: watch::Sender<u64>,
     replies: Arc<Replies>,
     /// Turns not written yet because nobody waits for them, and until when.
@@ -205,7 +229,9 @@ impl Thread {
     }
 
     fn wait(&self) -> Result<Command, RecvTimeoutError> {
-        let due = [self.core.next_wake(), self.held.as_ref().map(|(_, until)| *until)].into_iter().flatten().min();
+        let again = (self.failures > 0).then(|| clock::now().after_ms(RETRY_MS_MAX));
+        let due = [self.core.next_wake(), self.held.as_ref().map(|(_, until)| *until), again];
+        let due = due.into_iter().flatten().min();
         match due {
             Some(due) => self.inbox.recv_timeout(Duration::from_micros(wait_us(due, clock::now()))),
             None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -278,12 +304,38 @@ impl Thread {
             if let Err(error) = self.ledger.commit(&row) {
                 return self.recover(turn, &error);
             }
-            self.failures = 0;
+            self.written();
         }
         self.let_out(&mut turn);
+        if self.failures > 0 {
+            // Whoever waits for the engine to be well again may send nothing until it says so.
+            match self.ledger.probe() {
+                Ok(()) => self.written(),
+                Err(error) => self.not_written(&error),
+            }
+        }
         if !turn.events.is_empty() {
             self.announce.send_replace(turn.turn);
         }
+    }
+
+    fn written(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "the ledger can be written again");
+            self.failures = 0;
+            self.say.send_replace(None);
+        }
+    }
+
+    fn not_written(&mut self, error: &StoreError) {
+        if matches!(error, StoreError::Fenced { .. }) {
+            // Another writes this ledger now: whatever is decided here would be refused for ever.
+            tracing::error!(%error, "the engine stops");
+            self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            std::process::exit(70);
+        }
+        self.failures += 1;
+        self.say.send_replace(Some(Failure::of(error)));
     }
 
     fn reply(&self, reply: ReplyId, answer: Result<Answer, Failure>) {
@@ -308,18 +360,17 @@ impl Thread {
 
     /// The turn is not in the ledger: nobody may act on it. Start again from what the ledger has.
     fn recover(&mut self, turn: TurnResult, error: &StoreError) {
-        self.failures += 1;
+        self.not_written(error);
         tracing::error!(%error, failures = self.failures, "a turn could not be written; starting again from the ledger");
         for output in &turn.outputs {
             if let Output::Reply { reply, .. } = output {
                 self.reply(*reply, Err(Failure::of(error)));
             }
         }
-        if matches!(error, StoreError::Fenced { .. }) {
-            // Another writes this ledger now: whatever is decided here would be refused for ever.
-            self.replies.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            std::process::exit(70);
-        }
+        // Leases are not in the ledger, and every agent gets a full term below: what runs must not be stopped
+        // because the disk takes no turns.
+        let is_lease = |output: &Output| matches!(output, Output::Lease { .. });
+        self.rim.deliver(turn.outputs.into_iter().filter(is_lease).collect());
         // What comes in waits meanwhile: each try reads the whole open state.
         std::thread::sleep(Duration::from_millis((u64::from(self.failures) * RETRY_MS).min(RETRY_MS_MAX)));
         match self.load() {
@@ -345,7 +396,11 @@ impl Thread {
 
 impl Failure {
     fn of(error: &StoreError) -> Self {
-        if error.is_full() { Self::DiskFull } else { Self::Ledger(error.to_string()) }
+        match error {
+            full if full.is_full() => Self::DiskFull,
+            fixed if fixed.is_read_only() => Self::ReadOnly,
+            other => Self::Ledger(other.to_string()),
+        }
     }
 }
 

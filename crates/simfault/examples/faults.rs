@@ -35,12 +35,12 @@ fn main() {
         all.add(&counts);
     }
     println!(
-        "engine crashes {}, agents started anew {}, cuts {}, honest re-executions {}, machines made {}, orphans found {}",
-        all.crashes, all.reboots, all.cuts, all.again, all.made, all.orphans
+        "engine crashes {}, turns not written {}, snapshots compared {}, agents started anew {}, cuts {}, honest re-executions {}, machines made {}, orphans found {}",
+        all.crashes, all.unwritten, all.compared, all.reboots, all.cuts, all.again, all.made, all.orphans
     );
     println!(
-        "overlaps {}, crowded {}, answered and forgotten {}, unearned {}",
-        all.overlap, all.crowded, all.forgotten, all.unearned
+        "overlaps {}, crowded {}, answered and forgotten {}, loaded otherwise {}, unearned {}",
+        all.overlap, all.crowded, all.forgotten, all.altered, all.unearned
     );
     println!(
         "{} seeds: {} lost, {} doubled, {} stuck, {} misassigned, {} killed, {} unowned",

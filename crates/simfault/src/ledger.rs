@@ -39,8 +39,13 @@ impl Books {
     /// What happened to the item that is to blame and to the instances it was on; else the last events.
     pub fn tell(&mut self) -> Vec<String> {
         const LAST: usize = 20;
+        let about = |line: &String, item| {
+            let name = format!("{item}");
+            let whole = |at: usize| !line[at + name.len()..].starts_with(|c: char| c.is_ascii_digit());
+            line.match_indices(&name).any(|(at, _)| whole(at))
+        };
         let lines: Vec<String> = match self.culprit {
-            Some(item) => self.story.iter().filter(|line| line.contains(&format!("{item}"))).cloned().collect(),
+            Some(item) => self.story.iter().filter(|line| about(line, item)).cloned().collect(),
             None => std::mem::take(&mut self.story),
         };
         lines[lines.len().saturating_sub(LAST)..].to_vec()

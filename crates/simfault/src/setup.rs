@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 /// Kinds of fault, each of which can be left out.
-pub const KINDS: [&str; 9] = ["crash", "commit", "network", "cut", "reboot", "gateway", "control", "clock", "cloud"];
+pub const KINDS: [&str; 10] =
+    ["crash", "commit", "disk", "network", "cut", "reboot", "gateway", "control", "clock", "cloud"];
 
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -64,9 +65,14 @@ pub struct Counts {
     pub crowded: u64,
     /// Answered, and not in the ledger afterwards.
     pub forgotten: u64,
+    /// Loaded otherwise than it was built.
+    pub altered: u64,
     /// Success accepted for an attempt that no process of it earned.
     pub unearned: u64,
     pub crashes: u64,
+    /// Turns that could not be written, and times that what was loaded was compared.
+    pub unwritten: u64,
+    pub compared: u64,
     pub reboots: u64,
     pub cuts: u64,
     pub again: u64,
@@ -82,6 +88,7 @@ impl Counts {
             + self.overlap
             + self.crowded
             + self.forgotten
+            + self.altered
             + self.unearned
     }
     pub fn add(&mut self, other: &Self) {
@@ -95,7 +102,10 @@ impl Counts {
         self.crowded += other.crowded;
         self.forgotten += other.forgotten;
         self.unearned += other.unearned;
+        self.altered += other.altered;
         self.crashes += other.crashes;
+        self.unwritten += other.unwritten;
+        self.compared += other.compared;
         self.reboots += other.reboots;
         self.cuts += other.cuts;
         self.again += other.again;

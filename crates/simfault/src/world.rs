@@ -11,7 +11,7 @@ use skein_domain::{
     AttemptEnd, AttemptKey, CpuSetting, EndCause, InstanceId, ItemKey, ItemState, OnLost, Place, SessionSpec, Timestamp,
 };
 use skein_engine::core::{Core, GatewayEvent, Input, OrderTo, Output, Settings};
-use skein_store::{Ledger as _, SqliteLedger, Turn};
+use skein_store::{Ledger as _, SqliteLedger};
 use skein_wire::message::AttemptRef;
 use skein_wire::{FromAgent, OrderBody, ToAgent};
 
@@ -23,6 +23,9 @@ use crate::setup::{Counts, Mutant, Setup};
 use crate::things::{CLOUD, solutions, specs, start_order};
 
 mod clouds;
+mod disk;
+
+use disk::Disk;
 
 const LEASE_MS: u64 = 10_000;
 const HEARTBEAT_MS: u64 = 2_000;
@@ -55,6 +58,8 @@ enum Coming {
     /// A machine of a name appears: perhaps long after it was asked for.
     Appear(InstanceId),
     Fault,
+    /// The commit that the engine's process of this number waits for is over, or it tries again.
+    Synced(u64),
 }
 
 pub struct World {
@@ -81,6 +86,7 @@ pub struct World {
     earned: BTreeSet<AttemptKey>,
     invoked: BTreeMap<AttemptKey, (Timestamp, bool)>,
     cloud: Cloud,
+    disk: Disk,
     faults: bool,
     /// When the last session had ended.
     over: Option<Timestamp>,
@@ -126,10 +132,11 @@ impl World {
             earned: BTreeSet::new(),
             invoked: BTreeMap::new(),
             cloud: Cloud::default(),
+            disk: Disk::new(seed),
             faults: true,
             over: None,
         };
-        world.start_engine();
+        world.start_engine(None);
         for n in 0..world.machines.len() {
             world.later(10 + 37 * n as u64, Coming::Dial(n));
         }
@@ -166,10 +173,12 @@ impl World {
         Settings { policy, lease_ms: LEASE_MS }
     }
 
-    fn start_engine(&mut self) {
+    /// `durable` is what the ledger must have, whole.
+    fn start_engine(&mut self, durable: Option<&Snapshot>) {
         self.engine += 1;
         let mut ledger = SqliteLedger::open(self.dir.path(), &"sim".parse().unwrap()).unwrap();
         let snapshot = Snapshot::load(ledger.load().unwrap());
+        self.is_as_before(&snapshot, durable);
         let known = skein_store::Reader::sessions(&ledger.reader().unwrap(), skein_store::Page::ALL).unwrap();
         let known: BTreeSet<_> = known.iter().map(|row| row.id).collect();
         self.counts.forgotten += self.answered.difference(&known).count() as u64;
@@ -180,18 +189,6 @@ impl World {
         }
         let settings = Box::new(Self::settings());
         self.turn(vec![Input::Configure { settings, solutions: solutions() }]);
-    }
-
-    /// The engine dies: what is in memory and on the way to it is gone.
-    fn crash(&mut self) {
-        self.counts.crashes += 1;
-        (self.core, self.ledger) = (None, None);
-        if self.has("clock") {
-            // The wall clock may be set while the engine is down.
-            let jump = i64::try_from(self.dice.below(4_000)).unwrap() - 500;
-            self.now = Timestamp(self.now.0 + jump.max(0) * 1000);
-        }
-        self.start_engine();
     }
 
     fn disconnect(&mut self, n: usize) {
@@ -209,46 +206,6 @@ impl World {
         self.later(1, Coming::Engine(engine, None, Input::Disconnected { instance, boot }));
     }
 
-    fn turn(&mut self, inputs: Vec<Input>) {
-        let turn = self.core.as_mut().unwrap().turn(self.now, inputs);
-        if self.has("crash") && self.dice.chance(3) {
-            return self.crash();
-        }
-        if !turn.is_empty() {
-            if self.has("commit") && self.dice.chance(2) {
-                // The commit fails: nothing leaves, and the core is loaded anew.
-                let mut snapshot = Snapshot::load(self.ledger.as_mut().unwrap().load().unwrap());
-                let before = self.core.take().unwrap();
-                for id in before.snapshot().instances.keys() {
-                    snapshot.set_live(id, before.snapshot().live(id));
-                }
-                self.core = Some(Core::reloaded(snapshot, Self::settings(), self.now, turn.owed));
-                let engine = self.engine;
-                self.later(501, Coming::EngineTick(engine));
-                return;
-            }
-            let row =
-                Turn { turn: turn.turn, at: self.now, events: &turn.events, changes: &turn.changes, side: &turn.side };
-            self.ledger.as_mut().unwrap().commit(&row).unwrap();
-            for event in &turn.events {
-                self.books.take(event, &mut self.counts);
-                self.earned_is(event);
-            }
-        }
-        if self.has("crash") && self.dice.chance(3) {
-            return self.crash();
-        }
-        let engine = self.engine;
-        for output in turn.outputs {
-            self.let_out(output);
-        }
-        if engine == self.engine
-            && let Some(wake) = self.core.as_ref().and_then(Core::next_wake)
-        {
-            self.at(wake.max(self.now.after_ms(1)), Coming::EngineTick(engine));
-        }
-    }
-
     fn earned_is(&mut self, event: &Event) {
         if let Event::Ended { attempt, end, .. } = event
             && end.cause == EndCause::Succeeded
@@ -264,6 +221,14 @@ impl World {
             Output::Reply { answer, reply } => self.answered(reply, answer),
             Output::StartOnAgent { order } => {
                 let Place::Instance(id) = &order.attempt.place else { return };
+                // As the broker does: an order is for the boot that it was given to.
+                if self
+                    .machines
+                    .iter()
+                    .any(|m| m.id == *id && m.connection != 0 && m.boot.to_string() != order.attempt.boot)
+                {
+                    return;
+                }
                 let (attempt, generation) = (order.attempt.key, order.attempt.generation);
                 let body = OrderBody::Inline(Box::new(start_order(&order)));
                 self.send(&id.to_string(), ToAgent::Start { attempt, generation, order: body });
@@ -465,7 +430,10 @@ impl World {
             Coming::Person => {
                 self.later(3_000, Coming::Person);
                 let items = self.asking();
-                let answer = |item| Input::Answer { reply: 0, item, again: true };
+                let answer = |item: ItemKey| {
+                    let ranges = vec![(item.index, item.index + 1)];
+                    Input::Answer { reply: 0, node: item.node, ranges, again: true }
+                };
                 if !items.is_empty() {
                     self.turn(items.into_iter().map(answer).collect());
                 }
@@ -481,6 +449,7 @@ impl World {
             Coming::List(engine) => self.list_machines(engine),
             Coming::Appear(name) => self.appear(name),
             Coming::Fault => self.fault(),
+            Coming::Synced(engine) => self.synced(engine),
         }
     }
 
@@ -713,6 +682,10 @@ impl World {
                 let node = skein_domain::NodeKey { session, node: 0 };
                 let from = u32::try_from(self.dice.below(40)).unwrap();
                 let ranges = vec![(from, from + 1 + u32::try_from(self.dice.below(5)).unwrap())];
+                if from % 4 == 0 {
+                    let input = Input::RetryNow { reply: 0, node, ranges: ranges.clone(), by: by.clone() };
+                    self.later(1, Coming::Engine(engine, None, input));
+                }
                 Input::CancelItems { reply: 0, node, ranges, by }
             }
             (9, Some(session)) if self.dice.chance(200) => Input::Stop { reply: 0, session, by },

@@ -18,6 +18,15 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// The disk only reads: it passes when it can be written to again.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::ReadOnlyFilesystem,
+            _ => false,
+        }
+    }
 }
 
 /// An error of the ledger: what, why, next step.

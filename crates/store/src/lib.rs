@@ -24,6 +24,8 @@ pub trait Ledger: Send {
     fn load(&mut self) -> Result<Stored, StoreError>;
     /// One turn, durably: all of it or nothing.
     fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError>;
+    /// Can it be written to? Nothing in it changes.
+    fn probe(&mut self) -> Result<(), StoreError>;
     /// Removes what is beyond its limits; says what.
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError>;
 }

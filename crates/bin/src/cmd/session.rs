@@ -1,4 +1,4 @@
-//! `skein session list|show|stop|answer|attempts|files`.
+//! `skein session list|show|stop|cancel|answer|retry-now|attempts|files`.
 
 use std::path::PathBuf;
 
@@ -99,14 +99,32 @@ enum SessionCommand {
         #[arg(long)]
         end: bool,
     },
-    /// Answer an item whose place was lost and whose task says `on_lost = "ask"`
+    /// Answer items whose place was lost and whose task says `on_lost = "ask"`
     Answer {
-        /// The item
+        /// The item, or the task with --indices or --all
         #[arg(value_name = "SESSION/NODE[INDEX]")]
         item: Address,
-        /// Try it again; without this it ends as lost
+        /// Those of these indices that ask, as in 3,7,20-99
+        #[arg(long, value_name = "LIST", value_parser = ranges)]
+        indices: Option<Ranges>,
+        /// All items of the task that ask
+        #[arg(long, conflicts_with = "indices")]
+        all: bool,
+        /// Try again; without this they end as lost
         #[arg(long)]
         again: bool,
+        /// End as lost: what happens without --again, said in so many words
+        #[arg(long, conflicts_with = "again")]
+        lost: bool,
+    },
+    /// Have items that wait for their back-off tried now
+    RetryNow {
+        /// The item, or all items of the task
+        #[arg(value_name = "SESSION/NODE[INDEX]")]
+        item: Address,
+        /// Only these indices, as in 3,7,20-99
+        #[arg(long, value_name = "LIST", value_parser = ranges)]
+        indices: Option<Ranges>,
     },
     /// List a session's attempts: where, why there, how long, how they ended
     Attempts {
@@ -156,13 +174,7 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
             output::line(&format!("session {id} is stopping"));
         }
         SessionCommand::Cancel { item, indices } => {
-            let node = item.node.as_deref().context("name the task: SESSION/NODE or SESSION/NODE[INDEX]")?;
-            let ranges = match (indices, item.index) {
-                (Some(Ranges(ranges)), None) => ranges,
-                (None, Some(index)) => vec![(index, index + 1)],
-                (None, None) => Vec::new(),
-                (Some(_), Some(_)) => bail!("give the index in brackets or with --indices, not both"),
-            };
+            let (node, ranges) = some_of(&item, indices)?;
             client.cancel(&item.session, node, ranges).await?;
             output::line("cancelled; what runs ends within its grace");
         }
@@ -185,9 +197,19 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
             client.input(&attempt, &InputRequest { line, end }).await?;
             output::line(&format!("sent to {attempt}"));
         }
-        SessionCommand::Answer { item, again } => {
-            let node = item.node.as_deref().context("name the item: SESSION/NODE or SESSION/NODE[INDEX]")?;
-            client.answer(&item.session, node, item.index.unwrap_or(0), again).await?;
+        SessionCommand::Answer { item, indices, all, again, lost: _ } => {
+            let several = all || indices.is_some();
+            let (node, ranges) = some_of(&item, indices)?;
+            match item.index {
+                Some(_) if all => bail!("give the index in brackets or --all, not both"),
+                index if !several => client.answer(&item.session, node, index.unwrap_or(0), again).await?,
+                _ => client.answer_many(&item.session, node, again, ranges).await?,
+            }
+        }
+        SessionCommand::RetryNow { item, indices } => {
+            let (node, ranges) = some_of(&item, indices)?;
+            client.retry_now(&item.session, node, ranges).await?;
+            output::line("due now");
         }
         SessionCommand::Attempts { id, json } => {
             let attempts = results::attempts(&client, &id).await?;
@@ -200,6 +222,18 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
         SessionCommand::Files { id, download, json } => files(&client, &id, download, json).await?,
     }
     Ok(OK)
+}
+
+/// The task of an address, and the indices that are meant: none for all.
+fn some_of(item: &Address, indices: Option<Ranges>) -> anyhow::Result<(&str, Vec<(u32, u32)>)> {
+    let node = item.node.as_deref().context("name the task: SESSION/NODE or SESSION/NODE[INDEX]")?;
+    let ranges = match (indices, item.index) {
+        (Some(Ranges(ranges)), None) => ranges,
+        (None, Some(index)) => vec![(index, index + 1)],
+        (None, None) => Vec::new(),
+        (Some(_), Some(_)) => bail!("give the index in brackets or with --indices, not both"),
+    };
+    Ok((node, ranges))
 }
 
 /// The attempt that a person means: named, or the open one of an item.
@@ -275,6 +309,9 @@ fn show(session: &SessionDetail) {
     }
     if let Some(earlier) = &session.earlier {
         output::line(&format!("\ntakes over what succeeded in {earlier}"));
+    }
+    for node in session.nodes.iter().filter(|node| !node.actions.is_empty()) {
+        output::line(&format!("\npossible now for items of {}: {}", node.name, node.actions.join(", ")));
     }
     if !session.actions.is_empty() {
         output::line(&format!("\npossible now: {}", session.actions.join(", ")));

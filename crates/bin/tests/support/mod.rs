@@ -2,6 +2,8 @@
 //! started is ended by the test.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod network;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -162,10 +164,14 @@ impl Drop for Home {
     }
 }
 
-/// Said past the test harness, which keeps what a passing test prints to itself.
 pub(crate) fn skipped(why: &str) {
+    said(&format!("SKIPPED: {why}"));
+}
+
+/// Said past the test harness, which keeps what a passing test prints to itself.
+pub(crate) fn said(what: &str) {
     use std::io::Write as _;
-    writeln!(std::io::stderr(), "SKIPPED: {why}").ok();
+    writeln!(std::io::stderr(), "{what}").ok();
 }
 
 /// A process that ends with the test, also when that fails.

@@ -48,6 +48,7 @@ impl Snapshot {
             Event::InstanceReleased { instance, session, .. } => self.release(at, instance, *session),
             Event::NodeCancelled { node, .. } => self.cancel_node(at, *node),
             Event::ItemsCancelled { node, from, to, .. } => self.cancel_items(at, *node, *from, *to),
+            Event::ItemsDue { node, from, to, .. } => self.items_due(at, *node, *from, *to),
             Event::Assigned { attempt } => self.assign(attempt),
             Event::Sent { attempt } => self.set_attempt(*attempt, |a| {
                 if a.state == AttemptState::Assigned {
@@ -488,6 +489,27 @@ impl Snapshot {
             self.index.unsettled.insert(key.session);
         }
         self.open_links(at, key);
+    }
+
+    /// Indices `from..to` of a node wait for no back-off any more.
+    fn items_due(&mut self, at: Timestamp, key: NodeKey, from: u32, to: u32) {
+        let Some(session) = self.sessions.get_mut(&key.session) else { return };
+        let Some(node) = session.nodes.get_mut(key.node as usize).filter(|_| from < to) else { return };
+        let mut changed = false;
+        for (index, state) in node.open.range_mut(from..to) {
+            let ItemState::Ready { not_before, .. } = state else { continue };
+            if *not_before > at {
+                node.retry.remove(&(*not_before, *index));
+                node.retry.insert((at, *index));
+                *not_before = at;
+                self.touched.items.insert(key.item(*index));
+                changed = true;
+            }
+        }
+        if changed {
+            self.index.set_ready(key, &session.spec, session.state, node);
+            self.touched.nodes.insert(key);
+        }
     }
 
     /// What was to start together with a cancelled node can no longer start either.

@@ -223,6 +223,11 @@ impl World {
                 events.push(Event::ItemsCancelled { node, from, to: from + 1 + many, by: name("tester") });
             }
         }
+        if self.random.chance(8) && !open.is_empty() {
+            let node = NodeKey { session: self.random.pick(&open), node: self.random.small(3) };
+            let (from, many) = (self.random.small(4), self.random.small(3));
+            events.push(Event::ItemsDue { node, from, to: from + 1 + many, by: name("tester") });
+        }
         if self.random.chance(3) && !open.is_empty() {
             let session = self.random.pick(&open);
             events.push(Event::SessionStopping { session, by: name("tester") });

@@ -1,9 +1,11 @@
 //! What people ask of sessions, items and instances.
 
+use std::collections::BTreeSet;
+
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemKey, ItemState, NodeKey, OnLost, Place,
-    SessionId, SessionState, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemState, NodeKey, OnLost, Place, SessionId,
+    SessionState, UserName,
 };
 
 use skein_domain::actions::{Action, of_attempt};
@@ -69,14 +71,36 @@ impl Core {
         }
     }
 
-    pub(super) fn answer_item(&mut self, reply: ReplyId, item: ItemKey, again: bool) {
-        let open = self.snapshot.node(item.node).and_then(|node| node.open.get(&item.index));
-        if !matches!(open, Some(ItemState::Asking { .. })) {
-            return self.answer(reply, Err(Refusal::not_found(format!("item {item} waits for no answer"))));
+    /// The items among these that ask; an answer that nothing asked for is refused.
+    pub(super) fn answer_items(&mut self, reply: ReplyId, key: NodeKey, ranges: &[(u32, u32)], again: bool) {
+        let asking: BTreeSet<u32> = self.open_in(key, ranges, |state| matches!(state, ItemState::Asking { .. }));
+        if asking.is_empty() {
+            return self.answer(reply, Err(Refusal::not_found(format!("nothing of these items of {key} asks"))));
         }
         let then = if again { Then::Retry { not_before: self.now } } else { Then::End(ItemEnd::Lost) };
-        self.happen(vec![Event::Answered { item, then }]);
+        let events = asking.into_iter().map(|index| Event::Answered { item: key.item(index), then }).collect();
+        self.happen(events);
         self.answer(reply, Ok(Answer::Done));
+    }
+
+    /// The items among these that wait for their back-off are due at once. What they tried counts as before.
+    pub(super) fn retry_now(&mut self, reply: ReplyId, key: NodeKey, ranges: &[(u32, u32)], by: &UserName) {
+        let now = self.now;
+        let waits = |state: &ItemState| matches!(state, ItemState::Ready { not_before, .. } if *not_before > now);
+        if self.open_in(key, ranges, waits).is_empty() {
+            let why = format!("nothing of these items of {key} waits for its back-off");
+            return self.answer(reply, Err(Refusal::not_found(why)));
+        }
+        let due = |(from, to): &(u32, u32)| Event::ItemsDue { node: key, from: *from, to: *to, by: by.clone() };
+        self.happen(ranges.iter().map(due).collect());
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    /// Indices in these ranges of a node whose open items are in such a state.
+    fn open_in(&self, key: NodeKey, ranges: &[(u32, u32)], such: impl Fn(&ItemState) -> bool) -> BTreeSet<u32> {
+        let Some(node) = self.snapshot.node(key) else { return BTreeSet::new() };
+        let items = ranges.iter().flat_map(|(from, to)| node.open.range(*from..(*to).max(*from)));
+        items.filter(|(_, state)| such(state)).map(|(index, _)| *index).collect()
     }
 
     /// Cancels some of a node's items: what waits at once, what runs as a stopped session's would be.

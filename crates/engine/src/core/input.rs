@@ -62,14 +62,27 @@ pub enum Input {
         /// By whom.
         by: UserName,
     },
-    /// A person answers an item whose place was lost (`on_lost = "ask"`).
+    /// A person answers items whose place was lost (`on_lost = "ask"`).
     Answer {
         /// Whom to tell.
         reply: ReplyId,
-        /// Which item.
-        item: skein_domain::ItemKey,
-        /// Try it again; else it ends as lost.
+        /// Which node.
+        node: skein_domain::NodeKey,
+        /// Index ranges `from..to`: those of them that ask.
+        ranges: Vec<(u32, u32)>,
+        /// Try them again; else they end as lost.
         again: bool,
+    },
+    /// Items that wait for their back-off are due at once.
+    RetryNow {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which node.
+        node: skein_domain::NodeKey,
+        /// Index ranges `from..to`: those of them that wait for it.
+        ranges: Vec<(u32, u32)>,
+        /// By whom.
+        by: UserName,
     },
     /// Cancel some of a node's items.
     CancelItems {

@@ -21,12 +21,18 @@ use crate::tokens::Tokens;
 /// Largest secret, bytes.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) async fn health(State(app): State<Arc<App>>) -> Json<Health> {
-    Json(Health {
-        status: "ok".to_owned(),
+/// 503 while turns cannot be written: whoever shares out work by it sends none here until then.
+pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
+    let why = app.writer.unwritten().map(|failure| failure.to_string());
+    let (code, status) =
+        if why.is_none() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unwritten") };
+    let health = Health {
+        status: status.to_owned(),
         engine: app.engine().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
+        why,
+    };
+    (code, Json(health))
 }
 
 pub(super) async fn metrics(_: User, State(app): State<Arc<App>>) -> Result<String, Fail> {

@@ -105,7 +105,7 @@ async fn serve(app: &Arc<App>, mut socket: WebSocket) -> anyhow::Result<()> {
         heartbeat_ms: settled.heartbeat_ms,
         lane_token: app.keys.lane_token(&Lane::Agent(instance.clone())),
     }])?;
-    let number = app.connections.add(&instance, queue);
+    let number = app.connections.add(&instance, &boot, queue);
     app.writer.tell(Input::Hello { hello: Box::new(hello), solution });
     let (sink, mut stream) = socket.split();
     let mut writing = tokio::spawn(write(sink, receiver));

@@ -70,7 +70,7 @@ impl From<Failure> for Fail {
             Failure::Refused(r) if matches!(r.kind, RefusalKind::Protected | RefusalKind::Conflict) => {
                 StatusCode::CONFLICT
             }
-            Failure::Refused(_) | Failure::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Refused(_) | Failure::Stopping | Failure::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Failure::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         };
@@ -86,6 +86,9 @@ impl From<ContentError> for Fail {
             ContentError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ContentError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE
+            }
+            ContentError::Io(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                return Failure::ReadOnly.into();
             }
             ContentError::Io(_) => return Self::internal(e),
         };

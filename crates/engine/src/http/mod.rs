@@ -62,6 +62,8 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/sessions/{session}/stop", post(sessions::stop))
         .route("/api/v1/sessions/{session}/rerun", post(sessions::rerun))
         .route("/api/v1/sessions/{session}/nodes/{node}/cancel", post(sessions::cancel))
+        .route("/api/v1/sessions/{session}/nodes/{node}/answer", post(sessions::answer_many))
+        .route("/api/v1/sessions/{session}/nodes/{node}/retry-now", post(sessions::retry_now))
         .route("/api/v1/attempts/{attempt}/signal", post(sessions::signal))
         .route("/api/v1/attempts/{attempt}/input", post(sessions::input))
         .route("/api/v1/sessions/{session}/pause", post(sessions::pause))

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AttemptQuery, AttemptView, CancelRequest, HoldView, InputRequest, PageQuery, PauseRequest,
-    PlaceCount, PlanView, PlannedItem, RerunRequest, SessionDetail, SessionSummary, SignalRequest, StartRequest,
-    Started, StuckView, Why,
+    AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, HoldView, InputRequest, PageQuery,
+    PauseRequest, PlaceCount, PlanView, PlannedItem, RerunRequest, RetryNowRequest, SessionDetail, SessionSummary,
+    SignalRequest, StartRequest, Started, StuckView, Why,
 };
 use skein_domain::actions::{Action, of_session};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
@@ -187,12 +187,13 @@ pub(super) async fn show(
     };
     let places: Vec<PlaceCount> = places.into_iter().map(place).collect();
     let counted: u64 = places.iter().map(|place| place.attempts).sum();
-    let (running, holds) = app
+    let now = clock::now();
+    let (running, holds, actions) = app
         .writer
         .look(move |core| {
             let session = core.snapshot().sessions.get(&id);
             let holds = session.map(|s| s.holds.iter().map(|(i, h)| (i.to_string(), h.attempts)).collect::<Vec<_>>());
-            (views::running(core.snapshot(), id), holds.unwrap_or_default())
+            (views::running(core.snapshot(), id), holds.unwrap_or_default(), views::actions(core.snapshot(), id, now))
         })
         .await?;
     Ok(Json(SessionDetail {
@@ -200,7 +201,7 @@ pub(super) async fn show(
         actions: of_session(row.state).iter().map(ToString::to_string).collect(),
         earlier: spec.earlier.as_ref().map(|earlier| earlier.session.to_string()),
         description: spec.thread.description.clone(),
-        nodes: views::nodes(&row, &spec, &running),
+        nodes: views::nodes(&row, &spec, &running, &actions),
         holds: holds.into_iter().map(|(instance, attempts)| HoldView { instance, attempts }).collect(),
         overrides: spec.overrides.clone(),
         cost_nano_usd: row.cost().0,
@@ -317,15 +318,9 @@ fn earlier(
     Ok(earlier)
 }
 
-/// `POST /sessions/{session}/nodes/{node}/cancel`.
-pub(super) async fn cancel(
-    User(by): User,
-    State(app): State<Arc<App>>,
-    Path((id, name)): Path<(String, String)>,
-    request: axum::extract::Request,
-) -> Result<StatusCode, Fail> {
-    let CancelRequest { mut ranges } = typed_body(request).await?;
-    let (spec, item) = item_at(&app, &id, &name, 0)?;
+/// The node that a path names, and ranges of its indices: all of them when none is given.
+fn indices(app: &App, id: &str, name: &str, mut ranges: Vec<(u32, u32)>) -> Result<(NodeKey, Vec<(u32, u32)>), Fail> {
+    let (spec, item) = item_at(app, id, name, 0)?;
     let count = spec.thread.nodes.get(item.node.node as usize).map_or(0, |node| node.task.array);
     if let Some((from, to)) = ranges.iter().find(|(from, to)| from >= to || *to > count) {
         return Err(Fail::bad(format!("{from}..{to} is no range of the indices 0..{count} of '{name}'")));
@@ -333,7 +328,45 @@ pub(super) async fn cancel(
     if ranges.is_empty() {
         ranges.push((0, count));
     }
-    app.writer.ask(|reply| Input::CancelItems { reply, node: item.node, ranges, by }).await?;
+    Ok((item.node, ranges))
+}
+
+/// `POST /sessions/{session}/nodes/{node}/cancel`.
+pub(super) async fn cancel(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path((id, name)): Path<(String, String)>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let CancelRequest { ranges } = typed_body(request).await?;
+    let (node, ranges) = indices(&app, &id, &name, ranges)?;
+    app.writer.ask(|reply| Input::CancelItems { reply, node, ranges, by }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /sessions/{session}/nodes/{node}/retry-now`.
+pub(super) async fn retry_now(
+    User(by): User,
+    State(app): State<Arc<App>>,
+    Path((id, name)): Path<(String, String)>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let RetryNowRequest { ranges } = typed_body(request).await?;
+    let (node, ranges) = indices(&app, &id, &name, ranges)?;
+    app.writer.ask(|reply| Input::RetryNow { reply, node, ranges, by }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /sessions/{session}/nodes/{node}/answer`.
+pub(super) async fn answer_many(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path((id, name)): Path<(String, String)>,
+    request: axum::extract::Request,
+) -> Result<StatusCode, Fail> {
+    let AnswersRequest { again, ranges } = typed_body(request).await?;
+    let (node, ranges) = indices(&app, &id, &name, ranges)?;
+    app.writer.ask(|reply| Input::Answer { reply, node, ranges, again }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -451,7 +484,8 @@ pub(super) async fn answer(
 ) -> Result<StatusCode, Fail> {
     let AnswerRequest { again } = typed_body(request).await?;
     let (_, item) = item_at(&app, &id, &node, index)?;
-    app.writer.ask(|reply| Input::Answer { reply, item, again }).await?;
+    let (node, ranges) = (item.node, vec![(index, index + 1)]);
+    app.writer.ask(|reply| Input::Answer { reply, node, ranges, again }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,7 +1,7 @@
 //! From rows and snapshots to the API's types.
 
 use skein_api::{AttemptView, CandidateView, Counts, FileView, InstanceView, NodeView, SessionSummary};
-use skein_domain::actions::of_attempt;
+use skein_domain::actions::{of_attempt, of_items};
 use skein_domain::decide::explain::Candidate;
 use skein_domain::decide::{Snapshot, place};
 use skein_domain::task::RunSpec;
@@ -48,6 +48,17 @@ pub(super) fn running(snapshot: &Snapshot, session: skein_domain::SessionId) -> 
     open.nodes.iter().map(|node| node.open.values().filter(assigned).count() as u64).collect()
 }
 
+/// What can be done to items, per node.
+pub(super) fn actions(
+    snapshot: &Snapshot,
+    session: skein_domain::SessionId,
+    now: skein_domain::Timestamp,
+) -> Vec<Vec<String>> {
+    let Some(open) = snapshot.sessions.get(&session) else { return Vec::new() };
+    let of = |node| of_items(node, open.state, now).iter().map(ToString::to_string).collect();
+    open.nodes.iter().map(of).collect()
+}
+
 pub(super) fn summary(row: &SessionRow, running: &[u64]) -> SessionSummary {
     let mut items = Counts::default();
     for (at, node) in row.nodes.iter().enumerate() {
@@ -71,7 +82,7 @@ pub(super) fn summary(row: &SessionRow, running: &[u64]) -> SessionSummary {
     }
 }
 
-pub(super) fn nodes(row: &SessionRow, spec: &SessionSpec, running: &[u64]) -> Vec<NodeView> {
+pub(super) fn nodes(row: &SessionRow, spec: &SessionSpec, running: &[u64], actions: &[Vec<String>]) -> Vec<NodeView> {
     let view = |(at, node): (usize, &skein_domain::NodeSpec)| NodeView {
         node: u32::try_from(at).unwrap_or(u32::MAX),
         name: node.name.to_string(),
@@ -80,6 +91,7 @@ pub(super) fn nodes(row: &SessionRow, spec: &SessionSpec, running: &[u64]) -> Ve
         items: row.nodes.get(at).map(|n| counts(n, running.get(at).copied().unwrap_or(0))).unwrap_or_default(),
         running_mode: node.task.running_mode.to_string(),
         mode_source: spec.mode_sources.get(at).cloned().unwrap_or_default(),
+        actions: actions.get(at).cloned().unwrap_or_default(),
     };
     spec.thread.nodes.iter().enumerate().map(view).collect()
 }

@@ -15,27 +15,13 @@ impl Ledger for SqliteLedger {
     }
 
     fn commit(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
-        let transaction = begin(&mut self.connection, self.epoch)?;
-        run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
-        for change in turn.changes {
-            write_change(&transaction, change)?;
-        }
-        for side in turn.side {
-            write_side(&transaction, side)?;
-        }
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
-        for event in turn.events {
-            let session = event.session().map(|s| int(s.0));
-            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
-        }
-        drop(insert);
-        transaction.commit()?;
-        Ok(())
+        self.unfinished += 1;
+        self.write(turn).map_err(|error| self.explained(error))
     }
 
     fn retain(&mut self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
         let before = |age_ms: u64| now.0.saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_mul(1000));
+        self.unfinished += 1;
         let transaction = begin(&mut self.connection, self.epoch)?;
         let mut query =
             transaction.prepare_cached("SELECT id FROM sessions WHERE ended_at < ?1 ORDER BY ended_at LIMIT 1000")?;
@@ -57,8 +43,48 @@ impl Ledger for SqliteLedger {
         let many = transaction
             .execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1", [int(limits.events_max)])?;
         transaction.commit()?;
+        self.finished();
         let sessions = ids.into_iter().map(|id| SessionId(id.unsigned_abs())).collect();
         Ok(Removed { sessions, events: (old + many) as u64 })
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.unfinished += 1;
+        self.write_nothing().map_err(|error| self.explained(error))
+    }
+}
+
+impl SqliteLedger {
+    fn write(&mut self, turn: &Turn<'_>) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        run(&transaction, "UPDATE meta SET turn = ?1", [int(turn.turn)])?;
+        for change in turn.changes {
+            write_change(&transaction, change)?;
+        }
+        for side in turn.side {
+            write_side(&transaction, side)?;
+        }
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
+        for event in turn.events {
+            let session = event.session().map(|s| int(s.0));
+            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
+        }
+        drop(insert);
+        transaction.commit()?;
+        self.acknowledged.note(turn.turn);
+        self.finished();
+        Ok(())
+    }
+
+    /// Pages go to the disk, and say what they said before.
+    fn write_nothing(&mut self) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection, self.epoch)?;
+        run(&transaction, "INSERT INTO join_tokens (hash, expires_at, used) VALUES ('', 0, 1)", [])?;
+        run(&transaction, "DELETE FROM join_tokens WHERE hash = ''", [])?;
+        transaction.commit()?;
+        self.finished();
+        Ok(())
     }
 }
 

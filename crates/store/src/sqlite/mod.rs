@@ -1,14 +1,17 @@
 //! The ledger in SQLite: WAL, `synchronous = FULL` (an answered turn survives a power cut).
 
+mod acknowledged;
 mod check;
 mod commit;
 mod load;
 mod read;
+mod wal;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use skein_domain::EngineId;
 
@@ -27,6 +30,9 @@ pub struct SqliteLedger {
     connection: Connection,
     epoch: u64,
     dir: PathBuf,
+    acknowledged: acknowledged::Acknowledged,
+    /// Transactions that were begun and failed: what is left of them in the log is not to be taken for turns.
+    unfinished: u32,
     /// Held for as long as the ledger is open; the system lets go of it when the process ends.
     _lock: File,
 }
@@ -46,19 +52,27 @@ impl SqliteLedger {
         };
         std::fs::create_dir_all(dir).map_err(io("making the folder", dir))?;
         let lock = take_lock(dir, engine)?;
-        let path = dir.join(FILE);
-        let connection = open_writer(&path, engine).map_err(|error| match error {
+        check::log(dir)?;
+        let connection = open_writer(dir, engine).map_err(|error| match error {
             StoreError::Sqlite(error) => check::of_sqlite(error, dir),
             other => other,
         })?;
-        check::check(&connection, dir)?;
         let owner: String = connection.query_row("SELECT engine FROM meta", [], |row| row.get(0))?;
         if owner != engine.as_str() {
             return Err(StoreError::OtherEngine { dir: dir.to_owned(), owner, asked: engine.to_string() });
         }
         let epoch = connection
             .query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))?;
-        Ok(Self { connection, epoch: epoch.unsigned_abs(), dir: dir.to_owned(), _lock: lock })
+        let turn: i64 = connection.query_row("SELECT turn FROM meta", [], |row| row.get(0))?;
+        let acknowledged = acknowledged::Acknowledged::open(dir, turn.unsigned_abs());
+        Ok(Self {
+            connection,
+            epoch: epoch.unsigned_abs(),
+            dir: dir.to_owned(),
+            acknowledged,
+            unfinished: 0,
+            _lock: lock,
+        })
     }
 
     /// A reader of the same ledger.
@@ -69,6 +83,35 @@ impl SqliteLedger {
     /// How carefully the database syncs: 2 is `FULL`.
     pub fn synchronous(&self) -> Result<u32, StoreError> {
         Ok(self.connection.pragma_query_value(None, "synchronous", |row| row.get(0))?)
+    }
+
+    /// The database knows only that a write failed; the system says why, when the same is tried beside it.
+    fn explained(&self, error: StoreError) -> StoreError {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        let StoreError::Sqlite(cause) = &error else { return error };
+        if !matches!(cause.sqlite_error_code(), Some(CannotOpen | ReadOnly | SystemIoFailure)) {
+            return error;
+        }
+        match self.acknowledged.try_again() {
+            Ok(()) => error,
+            Err(source) => StoreError::Io { what: "writing to", path: self.dir.join(FILE), source },
+        }
+    }
+
+    /// A transaction is on disk. After one that failed, all of the log goes into the database, so that it begins
+    /// anew: frames of the failed one would stand behind those of the next turns for a long time.
+    fn finished(&mut self) {
+        self.unfinished = self.unfinished.saturating_sub(1);
+        if self.unfinished == 0 {
+            return;
+        }
+        // Where readers or the disk are in the way, there is a next time.
+        let done = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?));
+        if done.is_ok_and(|all| all) {
+            self.unfinished = 0;
+        }
     }
 
     /// The epoch that every transaction of this writer asserts.
@@ -87,12 +130,17 @@ impl SqliteReader {
     }
 }
 
-fn open_writer(path: &Path, engine: &EngineId) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
+fn open_writer(dir: &Path, engine: &EngineId) -> Result<Connection, StoreError> {
+    let connection = Connection::open(dir.join(FILE))?;
+    // A ledger that is refused is left as it is: with its log, in which there may be more than the database sees.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     prepare(&connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    migrate(&connection, engine)?;
+    let schema: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    check::check(&connection, dir, schema > 0)?;
+    migrate(&connection, schema, engine)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 
@@ -127,8 +175,7 @@ fn take_lock(dir: &Path, engine: &EngineId) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn migrate(connection: &Connection, engine: &EngineId) -> Result<(), StoreError> {
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+fn migrate(connection: &Connection, found: u32, engine: &EngineId) -> Result<(), StoreError> {
     if found > SCHEMA {
         return Err(StoreError::Newer { found, known: SCHEMA });
     }

@@ -4,31 +4,34 @@
 use std::fs;
 use std::path::Path;
 
+use skein_domain::SessionId;
 use skein_domain::decide::Snapshot;
 use skein_domain::testing::{Random, Record, World};
-use skein_store::{Ledger as _, SqliteLedger, StoreError, Turn, copy_ledger};
+use skein_store::{Ledger as _, Side, SqliteLedger, StoreError, Turn, copy_ledger};
 
 use crate::open;
 
 const SEEDS: u64 = 12;
 const TURNS: u32 = 24;
 
-/// The database and its log, as a disk holds them.
+/// The database, its log and the note of the last acknowledged turn, as a disk holds them.
 #[derive(Clone)]
 struct Disk {
     database: Vec<u8>,
     log: Vec<u8>,
+    turn: Vec<u8>,
 }
 
 impl Disk {
     fn of(dir: &Path) -> Self {
         let read = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
-        Self { database: read("ledger.sqlite"), log: read("ledger.sqlite-wal") }
+        Self { database: read("ledger.sqlite"), log: read("ledger.sqlite-wal"), turn: read("ledger.turn") }
     }
 
     fn opened(&self, dir: &Path) -> Result<SqliteLedger, StoreError> {
         fs::write(dir.join("ledger.sqlite"), &self.database).unwrap();
         fs::write(dir.join("ledger.sqlite-wal"), &self.log).unwrap();
+        fs::write(dir.join("ledger.turn"), &self.turn).unwrap();
         SqliteLedger::open(dir, &"engine".parse().unwrap())
     }
 }
@@ -55,7 +58,7 @@ fn spoil(random: &mut Random, before: &Disk, after: &Disk) -> Disk {
         }
         _ => log[at..].fill(0),
     }
-    Disk { database: before.database.clone(), log }
+    Disk { database: before.database.clone(), log, turn: before.turn.clone() }
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn settled(dir: &Path) -> Disk {
     drop(ledger);
     let copy = dir.join("copy.sqlite");
     copy_ledger(dir, &copy).unwrap();
-    Disk { database: fs::read(copy).unwrap(), log: Vec::new() }
+    Disk { database: fs::read(copy).unwrap(), log: Vec::new(), turn: Vec::new() }
 }
 
 #[test]
@@ -137,4 +140,250 @@ fn a_ledger_that_has_lost_turns_its_events_tell_of_is_refused() {
     drop(connection);
     let said = SqliteLedger::open(dir.path(), &"engine".parse().unwrap()).unwrap_err().to_string();
     assert!(said.contains("its last turn is 1, but there are events of turn"), "{said}");
+}
+
+const LOG_HEAD: usize = 32;
+const FRAME_HEAD: usize = 24;
+const FRAME: usize = FRAME_HEAD + 4096;
+/// Commits whose log is spoilt.
+const COMMITS: usize = 60;
+
+/// Where the bytes of a frame are that mean something, and ones in its page: the page's number, the size at the end of
+/// a transaction, the salts, the checksums.
+const REGIONS: [usize; 9] = [3, 7, 8, 12, 16, 23, FRAME_HEAD, FRAME_HEAD + 2048, FRAME - 1];
+
+/// A ledger that is open, and its disk and snapshot after each of many commits; nothing of the log is in the database.
+struct Written {
+    dir: tempfile::TempDir,
+    ledger: SqliteLedger,
+    world: World,
+    disks: Vec<Disk>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Written {
+    fn new(seed: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, world) = (open(dir.path()), World::new(seed));
+        let mut written = Self { dir, ledger, world, disks: Vec::new(), snapshots: Vec::new() };
+        written.go_on(COMMITS);
+        written
+    }
+
+    fn go_on(&mut self, commits: usize) {
+        let end = self.disks.len() + commits;
+        while self.disks.len() < end {
+            let record = self.world.turn();
+            if !record.events.is_empty() {
+                commit(&mut self.ledger, &record);
+                self.disks.push(Disk::of(self.dir.path()));
+                self.snapshots.push(self.world.scene.snapshot.clone());
+            }
+        }
+    }
+
+    fn last(&self) -> (&Disk, &Snapshot) {
+        (&self.disks[self.disks.len() - 1], &self.snapshots[self.snapshots.len() - 1])
+    }
+
+    /// Frames of the log after a commit.
+    fn frames(&self, commit: usize) -> usize {
+        (self.disks[commit].log.len() - LOG_HEAD) / FRAME
+    }
+}
+
+/// Ways to spoil one frame, by name.
+fn ways(frame: usize) -> Vec<(String, std::ops::Range<usize>)> {
+    let at = LOG_HEAD + frame * FRAME;
+    let mut all: Vec<_> = REGIONS.iter().map(|n| (format!("byte {n}"), at + n..at + n + 1)).collect();
+    all.push(("its head".to_owned(), at..at + FRAME_HEAD));
+    all.push(("its page".to_owned(), at + FRAME_HEAD..at + FRAME));
+    all.push(("all of it".to_owned(), at..at + FRAME));
+    all
+}
+
+fn garbled(disk: &Disk, range: std::ops::Range<usize>) -> Disk {
+    let mut disk = disk.clone();
+    disk.log[range].iter_mut().for_each(|byte| *byte ^= 0x5A);
+    disk
+}
+
+#[track_caller]
+fn assert_refused(disk: &Disk, dir: &Path, what: &str) {
+    match disk.opened(dir) {
+        Err(StoreError::Damaged { .. }) => {}
+        Err(other) => panic!("{what}: {other}"),
+        Ok(mut ledger) => panic!("{what} is spoilt, and turn {} is there", ledger.load().unwrap().turn),
+    }
+    assert!(fs::read(dir.join("ledger.sqlite-wal")).unwrap() == disk.log, "{what}: the log was changed");
+    assert!(fs::read(dir.join("ledger.sqlite")).unwrap() == disk.database, "{what}: the database was changed");
+}
+
+#[test]
+fn a_log_that_is_spoilt_before_acknowledged_turns_is_refused_and_left_as_it_is() {
+    let written = Written::new(5);
+    let (whole, _) = written.last();
+    let dir = tempfile::tempdir().unwrap();
+    // By the log alone: what the note beside it tells is not there.
+    let log_alone = Disk { turn: Vec::new(), ..whole.clone() };
+    let middle = written.frames(COMMITS - 3);
+    assert!(middle > 100, "{middle} frames");
+    let ends: Vec<usize> = (0..COMMITS - 2).map(|commit| written.frames(commit) - 1).collect();
+    for frame in (0..middle).filter(|frame| frame % 7 == 0 || ends.contains(frame)) {
+        for (how, range) in ways(frame) {
+            assert_refused(&garbled(&log_alone, range.clone()), dir.path(), &format!("frame {frame}, {how}"));
+            let mut zeroed = log_alone.clone();
+            zeroed.log[range].fill(0);
+            // A byte that was zero is as good as before.
+            if zeroed.log != log_alone.log {
+                assert_refused(&zeroed, dir.path(), &format!("frame {frame}, {how}, zeroed"));
+            }
+        }
+    }
+    for at in 0..LOG_HEAD {
+        assert_refused(&garbled(&log_alone, at..at + 1), dir.path(), &format!("byte {at} of the log's head"));
+    }
+    // With the note, also what no later frame speaks for; and what is missing altogether.
+    for frame in middle..written.frames(COMMITS - 1) {
+        for (how, range) in ways(frame) {
+            assert_refused(&garbled(whole, range), dir.path(), &format!("frame {frame}, {how}"));
+        }
+    }
+    for commit in 0..COMMITS - 1 {
+        let cut = Disk { log: written.disks[commit].log.clone(), ..whole.clone() };
+        assert_refused(&cut, dir.path(), &format!("the log from turn {commit} on"));
+    }
+    assert_refused(&Disk { log: Vec::new(), ..whole.clone() }, dir.path(), "the log");
+    let said = Disk { log: Vec::new(), ..whole.clone() }.opened(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("was acknowledged") && said.contains("ledger.turn"), "{said}");
+}
+
+#[test]
+fn a_spoilt_last_transaction_of_the_log_is_left_out_and_the_turn_before_it_is_there() {
+    let mut written = Written::new(5);
+    let mut transactions = 0;
+    while transactions < 4 {
+        let ((before, kept), first) = (written.last(), written.frames(written.disks.len() - 1));
+        let (before, kept) = (before.clone(), kept.clone());
+        written.go_on(1);
+        let ((after, new), frames) = (written.last(), written.frames(written.disks.len() - 1));
+        // One of a single frame has no inside.
+        if frames < first + 3 {
+            continue;
+        }
+        transactions += 1;
+        for frame in [first, usize::midpoint(first, frames), frames - 1] {
+            for (how, range) in ways(frame) {
+                let mut disk = Disk { turn: before.turn.clone(), ..garbled(after, range.clone()) };
+                for zeroed in [false, true] {
+                    if zeroed {
+                        disk.log[range.clone()].fill(0);
+                    }
+                    let dir = tempfile::tempdir().unwrap();
+                    let what = format!("frame {frame} of {first}..{frames}, {how}, zeroed: {zeroed}");
+                    let mut ledger = disk.opened(dir.path()).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let loaded = Snapshot::load(ledger.load().unwrap());
+                    // A byte that was zero is as good as before.
+                    let there = if disk.log == after.log { new } else { &kept };
+                    assert!(loaded == *there, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_that_a_log_left_behind_when_it_began_anew_are_no_part_of_it() {
+    let mut written = Written::new(7);
+    let all: i64 = rusqlite::Connection::open(written.dir.path().join("ledger.sqlite"))
+        .unwrap()
+        .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(all, 0, "the log begins anew");
+    let old = written.last().0.log.clone();
+    written.go_on(3);
+    let (new, snapshot) = written.last();
+    assert!(
+        new.log.len() == old.len() && new.log[..LOG_HEAD] != old[..LOG_HEAD],
+        "the log begins anew, over the old one"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Snapshot::load(new.opened(dir.path()).unwrap().load().unwrap()) == *snapshot);
+    // A tail that is torn there has old frames behind it.
+    let (first, last) = (&written.disks[written.disks.len() - 2], new);
+    let at = (LOG_HEAD..last.log.len()).find(|at| first.log[*at] != last.log[*at]).unwrap();
+    let torn = Disk { turn: first.turn.clone(), ..garbled(last, at..at + 1) };
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = Snapshot::load(torn.opened(dir.path()).unwrap().load().unwrap());
+    assert!(loaded == written.snapshots[written.snapshots.len() - 2]);
+    // Damage in the new part is damage.
+    let spoilt = Disk { turn: Vec::new(), ..garbled(last, LOG_HEAD + 100..LOG_HEAD + 101) };
+    let dir = tempfile::tempdir().unwrap();
+    assert_refused(&spoilt, dir.path(), "the first frame");
+}
+
+#[test]
+fn frames_of_a_transaction_that_was_given_up_are_no_damage() {
+    let mut written = Written::new(8);
+    let mut other = rusqlite::Connection::open(written.dir.path().join("ledger.sqlite")).unwrap();
+    other.pragma_update(None, "cache_size", 10).unwrap();
+    let length = written.last().0.log.len();
+    let given_up = other.transaction().unwrap();
+    for n in 0..400 {
+        let body = "x".repeat(2000);
+        given_up.execute("INSERT INTO events (turn, at, body) VALUES (?1, 0, ?2)", rusqlite::params![n, body]).unwrap();
+    }
+    given_up.rollback().unwrap();
+    written.go_on(2);
+    let (disk, snapshot) = written.last();
+    assert!(disk.log.len() > length + 50 * FRAME, "what was given up stands in the log: {}", disk.log.len() - length);
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Snapshot::load(disk.opened(dir.path()).unwrap().load().unwrap()) == *snapshot);
+}
+
+#[test]
+fn a_note_of_the_last_turn_that_cannot_be_read_says_nothing() {
+    let written = Written::new(9);
+    let (disk, snapshot) = written.last();
+    let turns = [Vec::new(), vec![0; 24], disk.turn[..23].to_vec(), {
+        let mut higher = disk.turn.clone();
+        higher[10] ^= 1;
+        higher
+    }];
+    for turn in turns {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Disk { turn, ..disk.clone() }.opened(dir.path()).unwrap();
+        assert!(Snapshot::load(ledger.load().unwrap()) == *snapshot);
+    }
+}
+
+#[test]
+fn a_backup_of_a_damaged_ledger_is_refused_and_leaves_it_as_it_is() {
+    let written = Written::new(10);
+    let (whole, _) = written.last();
+    let at = LOG_HEAD + 50 * FRAME;
+    for disk in [garbled(whole, at..at + 1), Disk { log: Vec::new(), ..whole.clone() }] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ledger.lock"), "").unwrap();
+        assert_refused(&disk, dir.path(), "the log");
+        let refused = copy_ledger(dir.path(), &dir.path().join("copy")).unwrap_err();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+        assert!(fs::read(dir.path().join("ledger.sqlite-wal")).unwrap_or_default() == disk.log);
+    }
+}
+
+#[test]
+fn after_a_turn_that_could_not_be_written_the_log_begins_anew() {
+    let mut kept = crate::Kept::new();
+    let key =
+        |key: u32| Side::ClientKey { user: "tester".parse().unwrap(), key: key.to_string(), session: SessionId(1) };
+    let head = |kept: &crate::Kept| Disk::of(kept.dir.path()).log[..LOG_HEAD].to_vec();
+    kept.write(key(1)).unwrap();
+    let before = head(&kept);
+    kept.write(key(2)).unwrap();
+    assert_eq!(head(&kept), before, "turns that go well are written one behind the other");
+    kept.write(key(2)).unwrap_err();
+    kept.write(key(3)).unwrap();
+    kept.write(key(4)).unwrap();
+    assert_ne!(head(&kept), before, "nothing of a turn that was given up may stand behind later turns");
 }
