@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::{
-    agent, backup, completions, config, demo, documents, functions, instance, logs, plan, run, secret, session,
+    agent, backup, completions, config, demo, documents, functions, image, instance, logs, plan, run, secret, session,
     solution, token, up, why,
 };
 
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
+    /// Disk images: convert to what a cloud wants, show, profiles; needs no engine
+    Image(image::ImageArgs),
     /// Write all that the engine needs to go on into one file, also while it is up
     Backup(backup::BackupArgs),
     /// Put a backup in the place of the engine's folder

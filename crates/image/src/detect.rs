@@ -19,6 +19,7 @@ pub enum Format {
     /// `VirtualBox`'s.
     Vdi,
     /// Google's: `disk.raw` in a sparse tar, gzipped.
+    #[serde(rename = "gce")]
     GceTar,
     /// A virtual appliance: a tar of OVF, manifest and VMDK.
     Ova,

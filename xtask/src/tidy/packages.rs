@@ -12,13 +12,14 @@ use crate::repo;
 /// Which of our crates each may use. A test may also use what its crate reaches through these.
 const ARROWS: &[(&str, &[&str])] = &[
     ("skein-domain", &[]),
+    ("skein-image", &[]),
     ("skein-store", &["skein-domain"]),
     ("skein-wire", &["skein-domain"]),
     ("skein-api", &["skein-domain"]),
     ("skein-agent", &["skein-domain", "skein-wire"]),
     ("skein-engine", &["skein-domain", "skein-store", "skein-wire", "skein-api"]),
     ("skein-simfault", &["skein-agent", "skein-api", "skein-domain", "skein-engine", "skein-store", "skein-wire"]),
-    ("skein", &["skein-engine", "skein-agent", "skein-api", "skein-domain", "skein-example-requests"]),
+    ("skein", &["skein-engine", "skein-agent", "skein-api", "skein-domain", "skein-image", "skein-example-requests"]),
     ("skein-example-requests", &[]),
     ("xtask", &[]),
 ];

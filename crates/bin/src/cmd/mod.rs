@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod documents;
 pub(crate) mod functions;
+pub(crate) mod image;
 pub(crate) mod instance;
 pub(crate) mod logs;
 pub(crate) mod plan;
@@ -46,6 +47,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Secret(args) => wait(secret::run(args)),
         Command::Token(args) => wait(token::run(args)),
         Command::Config(args) => wait(config::run(args)),
+        Command::Image(args) => image::run(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Completions(args) => Ok(completions::run(&args)),
