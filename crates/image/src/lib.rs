@@ -17,11 +17,13 @@ pub mod budget;
 pub mod bytes;
 pub mod convert;
 pub mod detect;
+pub mod digest;
 pub mod disk;
 pub mod error;
 pub mod format;
 pub mod out;
 pub mod profile;
+pub mod store;
 
 pub use budget::Budget;
 pub use bytes::Bytes;
