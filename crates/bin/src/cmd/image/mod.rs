@@ -1,4 +1,6 @@
-//! `skein image`: disk images of machines. `convert`, `show` and `profiles` need no engine.
+//! `skein image`: disk images of machines. Nothing here needs an engine.
+
+mod store;
 
 use std::fs::File;
 use std::io::IsTerminal as _;
@@ -28,6 +30,18 @@ enum ImageCommand {
     Convert(ConvertArgs),
     /// Say what an image is: format, size, data in it
     Show(ShowArgs),
+    /// Take an image into the store; prints its id
+    Import(store::ImportArgs),
+    /// List the images of the store
+    List(store::OnlyStore),
+    /// Write an image of the store in a format, or in the form a cloud wants
+    Export(ExportArgs),
+    /// Remove an image from the store
+    Remove(store::RemoveArgs),
+    /// Free the room of what no image of the store has
+    Gc(store::OnlyStore),
+    /// Read all of the store and say what is damaged
+    Scrub(store::OnlyStore),
     /// List the clouds and hypervisors whose form of images is known
     Profiles {
         /// As JSON
@@ -40,14 +54,31 @@ enum ImageCommand {
 struct ConvertArgs {
     /// The image; '-' reads standard input (kept in a temporary file meanwhile: disks are not read in order)
     input: PathBuf,
+    /// What the image is [default: found out by its first bytes]
+    #[arg(long, value_name = "FORMAT")]
+    from: Option<Format>,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    /// Id, the beginning of it, or name
+    image: String,
+    #[command(flatten)]
+    form: Form,
+    #[command(flatten)]
+    store: store::StoreArg,
+}
+
+/// What is written, and where.
+#[derive(Debug, clap::Args)]
+struct Form {
     /// Where to; '-' writes standard output, for formats that are written in order
     output: PathBuf,
     /// A format (raw, qcow2, vmdk, vhd, vhdx, vdi, gce, ova) or a cloud ('skein image profiles')
     #[arg(long, value_name = "FORMAT|CLOUD")]
     to: String,
-    /// What the image is [default: found out by its first bytes]
-    #[arg(long, value_name = "FORMAT")]
-    from: Option<Format>,
     /// Smaller, at more CPU time
     #[arg(long)]
     archive: bool,
@@ -82,6 +113,12 @@ pub(crate) fn run(args: ImageArgs) -> Ended {
     match args.command {
         ImageCommand::Convert(args) => convert(&args),
         ImageCommand::Show(args) => show(&args),
+        ImageCommand::Import(args) => store::import(&args),
+        ImageCommand::List(args) => store::list(&args),
+        ImageCommand::Export(args) => export(&args),
+        ImageCommand::Remove(args) => store::remove(&args),
+        ImageCommand::Gc(args) => store::gc(&args),
+        ImageCommand::Scrub(args) => store::scrub(&args),
         ImageCommand::Profiles { json } => profiles(json),
     }
 }
@@ -108,7 +145,7 @@ fn open(bytes: &Arc<dyn Bytes>, from: Option<Format>) -> anyhow::Result<(Format,
 }
 
 /// A format's word, or a profile's name.
-fn options(args: &ConvertArgs, disk: &dyn Disk) -> anyhow::Result<Options> {
+fn options(args: &Form, disk: &dyn Disk) -> anyhow::Result<Options> {
     let mut options = match args.to.parse::<Format>() {
         Ok(format) => Options::new(format),
         Err(unknown) => {
@@ -129,22 +166,43 @@ fn options(args: &ConvertArgs, disk: &dyn Disk) -> anyhow::Result<Options> {
 }
 
 fn convert(args: &ConvertArgs) -> Ended {
-    let streams = args.output == Path::new("-");
-    if !streams && args.output.exists() && !args.force {
-        return Err(usage(format!("{} is there already; --force replaces it", args.output.display())));
-    }
-    if streams && std::io::stdout().is_terminal() {
-        return Err(usage("a disk image is not for a terminal: give a file, or a pipe"));
-    }
+    args.form.check()?;
     let bytes = input(&args.input)?;
     let (from, disk) = open(&bytes, args.from)?;
-    let options = options(args, disk.as_ref())?;
+    write(&args.form, from, disk.as_ref())
+}
+
+fn export(args: &ExportArgs) -> Ended {
+    args.form.check()?;
+    let (store, image) = args.store.find(&args.image)?;
+    write(&args.form, Format::Raw, &store.disk(&image.id)?)
+}
+
+impl Form {
+    fn streams(&self) -> bool {
+        self.output == Path::new("-")
+    }
+
+    /// Before anything is read: may this be written there?
+    fn check(&self) -> anyhow::Result<()> {
+        if !self.streams() && self.output.exists() && !self.force {
+            return Err(usage(format!("{} is there already; --force replaces it", self.output.display())));
+        }
+        if self.streams() && std::io::stdout().is_terminal() {
+            return Err(usage("a disk image is not for a terminal: give a file, or a pipe"));
+        }
+        Ok(())
+    }
+}
+
+fn write(args: &Form, from: Format, disk: &dyn Disk) -> Ended {
+    let options = options(args, disk)?;
     let bar = Bar::new(disk.size(), args.json);
-    let written = if streams {
+    let written = if args.streams() {
         let mut stdout = std::io::stdout();
-        skein_image::convert(disk.as_ref(), &mut Out::stream(&mut stdout), &options, &bar)
+        skein_image::convert(disk, &mut Out::stream(&mut stdout), &options, &bar)
     } else {
-        into_file(&args.output, |file| skein_image::convert(disk.as_ref(), &mut Out::File(file), &options, &bar))?
+        into_file(&args.output, |file| skein_image::convert(disk, &mut Out::File(file), &options, &bar))?
     };
     bar.end();
     let report = match written {
@@ -155,7 +213,7 @@ fn convert(args: &ConvertArgs) -> Ended {
         }
         Err(error) => return Err(error.into()),
     };
-    if args.json && !streams {
+    if args.json && !args.streams() {
         output::json(&json!({
             "from": from, "to": options.format, "virtual_bytes": report.virtual_bytes,
             "data_bytes": report.data_bytes, "bytes": report.bytes, "output": args.output,
