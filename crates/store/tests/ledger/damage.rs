@@ -228,28 +228,28 @@ fn a_log_that_is_spoilt_before_acknowledged_turns_is_refused_and_left_as_it_is()
     let log_alone = Disk { turn: Vec::new(), ..whole.clone() };
     let middle = written.frames(COMMITS - 3);
     assert!(middle > 100, "{middle} frames");
-    let ends: Vec<usize> = (0..COMMITS - 2).map(|commit| written.frames(commit) - 1).collect();
-    for frame in (0..middle).filter(|frame| frame % 7 == 0 || ends.contains(frame)) {
+    let ends: Vec<usize> = (0..COMMITS - 2).step_by(8).map(|commit| written.frames(commit) - 1).collect();
+    for frame in (0..middle).filter(|frame| frame % 61 == 0 || ends.contains(frame) || middle - frame < 4) {
         for (how, range) in ways(frame) {
             assert_refused(&garbled(&log_alone, range.clone()), dir.path(), &format!("frame {frame}, {how}"));
-            let mut zeroed = log_alone.clone();
-            zeroed.log[range].fill(0);
-            // A byte that was zero is as good as before.
-            if zeroed.log != log_alone.log {
+            if range.len() > 1 {
+                let mut zeroed = log_alone.clone();
+                zeroed.log[range].fill(0);
                 assert_refused(&zeroed, dir.path(), &format!("frame {frame}, {how}, zeroed"));
             }
         }
     }
-    for at in 0..LOG_HEAD {
+    for at in (0..LOG_HEAD).step_by(3) {
         assert_refused(&garbled(&log_alone, at..at + 1), dir.path(), &format!("byte {at} of the log's head"));
     }
     // With the note, also what no later frame speaks for; and what is missing altogether.
-    for frame in middle..written.frames(COMMITS - 1) {
+    let end = written.frames(COMMITS - 1);
+    for frame in [middle, written.frames(COMMITS - 2) - 1, written.frames(COMMITS - 2), end - 1] {
         for (how, range) in ways(frame) {
             assert_refused(&garbled(whole, range), dir.path(), &format!("frame {frame}, {how}"));
         }
     }
-    for commit in 0..COMMITS - 1 {
+    for commit in (0..COMMITS - 1).step_by(6).chain([COMMITS - 2]) {
         let cut = Disk { log: written.disks[commit].log.clone(), ..whole.clone() };
         assert_refused(&cut, dir.path(), &format!("the log from turn {commit} on"));
     }
