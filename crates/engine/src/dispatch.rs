@@ -86,11 +86,11 @@ fn carry_out(app: &Arc<App>, mail: &mut Mail<'_>, output: Output) {
         }
         Output::Recorded { instance, attempts } => mail.add(&instance, ToAgent::Recorded { attempts }),
         Output::DrainAgent { instance, why } => mail.add(&instance, ToAgent::Drain { why }),
-        Output::Lease { instance, heartbeat } => {
+        Output::Lease { instance, boot, heartbeat } => {
             app.metrics.heartbeats.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let settled = app.settled();
             let (lease_ms, heartbeat_ms) = (settled.settings.lease_ms, settled.heartbeat_ms);
-            mail.add(&instance, ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
+            mail.put(&instance, Some(&boot), ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
         }
         Output::TellReceivers => app.to_tell.notify_one(),
         Output::MakeMachine { solution, instance } => crate::machines::make(app, solution, instance),

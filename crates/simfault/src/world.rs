@@ -215,18 +215,18 @@ impl World {
         }
     }
 
+    /// As the broker does: orders and leases are for the boot that they were given to.
+    fn is_connected_as_another_boot(&self, id: &InstanceId, boot: &str) -> bool {
+        self.machines.iter().any(|m| m.id == *id && m.connection != 0 && m.boot.to_string() != boot)
+    }
+
     fn let_out(&mut self, output: Output) {
         let lease_ms = if self.setup.mutant == Some(Mutant::NoLeaseCheck) { 3_600_000 } else { LEASE_MS };
         match output {
             Output::Reply { answer, reply } => self.answered(reply, answer),
             Output::StartOnAgent { order } => {
                 let Place::Instance(id) = &order.attempt.place else { return };
-                // As the broker does: an order is for the boot that it was given to.
-                if self
-                    .machines
-                    .iter()
-                    .any(|m| m.id == *id && m.connection != 0 && m.boot.to_string() != order.attempt.boot)
-                {
+                if self.is_connected_as_another_boot(id, &order.attempt.boot) {
                     return;
                 }
                 let (attempt, generation) = (order.attempt.key, order.attempt.generation);
@@ -242,7 +242,10 @@ impl World {
             Output::Recorded { instance, attempts } => {
                 self.send(&instance.to_string(), ToAgent::Recorded { attempts });
             }
-            Output::Lease { instance, heartbeat } => {
+            Output::Lease { instance, boot, heartbeat } => {
+                if self.is_connected_as_another_boot(&instance, &boot) {
+                    return;
+                }
                 let lease = ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms: HEARTBEAT_MS };
                 self.send(&instance.to_string(), lease);
             }

@@ -101,7 +101,8 @@ impl Core {
                 FromAgent::Heartbeat { number, cpu_percent, memory_mb, .. } => {
                     self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
                     self.snapshot.set_live(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
-                    self.turn.outputs.push(Output::Lease { instance: id.clone(), heartbeat: number });
+                    let boot = boot.to_owned();
+                    self.turn.outputs.push(Output::Lease { instance: id.clone(), boot, heartbeat: number });
                     self.repeat_orders(id);
                 }
                 FromAgent::Accepted(order) => self.advance(id, order, AttemptState::Sent),

@@ -85,6 +85,8 @@ pub enum Output {
     Lease {
         /// Whose.
         instance: InstanceId,
+        /// Its boot: another one counts its heartbeats anew.
+        boot: String,
         /// The heartbeat that it answers.
         heartbeat: u64,
     },
