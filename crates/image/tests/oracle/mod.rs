@@ -177,3 +177,42 @@ pub(crate) fn assert_same(a: &dyn Disk, b: &dyn Disk, what: &str) {
         at += len;
     }
 }
+
+/// Now, for what must not take long.
+#[allow(clippy::disallowed_methods, reason = "a test of how long something takes")]
+pub(crate) fn started() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Changes a few bytes, half of the time among the first `header` ones, or cuts the image off.
+pub(crate) fn mutate(image: &mut Vec<u8>, dice: &mut Dice, header: usize) {
+    if dice.below(20) == 0 {
+        image.truncate(dice.below(image.len() as u64) as usize);
+    }
+    for _ in 0..=dice.below(3) {
+        if image.is_empty() {
+            return;
+        }
+        let most = if dice.below(2) == 0 { image.len().min(header) } else { image.len() };
+        let at = dice.below(most as u64) as usize;
+        match dice.below(4) {
+            0 => image[at] ^= 1 << dice.below(8),
+            1 => image[at] = dice.roll().to_le_bytes()[0],
+            // Numbers that are limits, and places that exist.
+            kind => {
+                let number = match dice.below(4) {
+                    0 => u64::MAX,
+                    1 => 0,
+                    2 => 1 << dice.below(64),
+                    _ => dice.below(image.len() as u64) / 512 * 512,
+                };
+                let bytes = if kind == 2 { number.to_be_bytes() } else { number.to_le_bytes() };
+                let (at, len) = (at / 8 * 8, if dice.below(2) == 0 { 8 } else { 4 });
+                let from = if kind == 2 { 8 - len } else { 0 };
+                for (to, byte) in image[at..].iter_mut().zip(&bytes[from..from + len]) {
+                    *to = *byte;
+                }
+            }
+        }
+    }
+}
