@@ -2,6 +2,7 @@
 
 mod qcow2;
 mod raw;
+mod vdi;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
     match format {
         Format::Raw => Ok(Box::new(raw::Raw::open(bytes, budget)?)),
         Format::Qcow2 => Ok(Box::new(qcow2::Qcow2::open(bytes, budget)?)),
+        Format::Vdi => Ok(Box::new(vdi::Vdi::open(bytes, budget)?)),
         other => Err(not_yet(other)),
     }
 }
@@ -21,6 +23,7 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
     match options.format {
         Format::Raw => raw::write(disk, out, options, progress),
         Format::Qcow2 => qcow2::write(disk, out, options, progress),
+        Format::Vdi => vdi::write(disk, out, options, progress),
         other => Err(not_yet(other)),
     }
 }

@@ -15,6 +15,9 @@ use crate::{Budget, Bytes, Disk, Error, Extent, Kind, Result};
 /// Most bytes of L2 tables held, if the budget allows it.
 const CACHE_BYTES_MAX: u64 = 16 << 20;
 
+/// A data extent is at most so long: who asks again and again must not go over a whole table each time.
+const RUN_MAX: u64 = 16 << 20;
+
 type Table = Arc<Vec<u8>>;
 
 /// A qcow2 image.
@@ -244,6 +247,9 @@ impl Disk for Qcow2 {
                     return Ok(Extent { kind: found.other(), len: at - offset });
                 }
                 at = (at + len).min(end);
+                if found == Kind::Data && at - offset >= RUN_MAX {
+                    break;
+                }
             }
             // One table at a time: whoever wants one extent should not wait for a whole disk's tables.
             break;
