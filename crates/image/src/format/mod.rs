@@ -1,6 +1,8 @@
 //! The formats, one file each: its reader ([`open`]) and its writer.
 
+mod qcow2;
 mod raw;
+mod vdi;
 
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::{Budget, Bytes, Disk, Error, Format, Out, Result};
 pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Box<dyn Disk>> {
     match format {
         Format::Raw => Ok(Box::new(raw::Raw::open(bytes, budget)?)),
+        Format::Qcow2 => Ok(Box::new(qcow2::Qcow2::open(bytes, budget)?)),
+        Format::Vdi => Ok(Box::new(vdi::Vdi::open(bytes, budget)?)),
         other => Err(not_yet(other)),
     }
 }
@@ -18,6 +22,8 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
 pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
     match options.format {
         Format::Raw => raw::write(disk, out, options, progress),
+        Format::Qcow2 => qcow2::write(disk, out, options, progress),
+        Format::Vdi => vdi::write(disk, out, options, progress),
         other => Err(not_yet(other)),
     }
 }
