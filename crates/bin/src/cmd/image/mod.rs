@@ -12,9 +12,10 @@ use anyhow::Context as _;
 use serde_json::json;
 use skein_image::bytes::FileBytes;
 use skein_image::convert::{Compression, Effort};
+use skein_image::fits::Level;
 use skein_image::{Budget, Bytes, Disk, Error, Format, Kind, Options, Out, Profile, Progress};
 
-use crate::failure::{Ended, INTERRUPTED, OK, usage};
+use crate::failure::{Ended, FAILED, INTERRUPTED, OK, usage};
 use crate::output::{self, Table, line, note};
 
 /// `skein image`.
@@ -30,6 +31,8 @@ enum ImageCommand {
     Convert(ConvertArgs),
     /// Say what an image is: format, size, data in it
     Show(ShowArgs),
+    /// Say what stands against an image starting on a cloud, before anything is uploaded
+    Fits(FitsArgs),
     /// Take an image into the store; prints its id
     Import(store::ImportArgs),
     /// List the images of the store
@@ -108,11 +111,26 @@ struct ShowArgs {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct FitsArgs {
+    /// The image
+    file: PathBuf,
+    /// A cloud or hypervisor ('skein image profiles')
+    cloud: String,
+    /// What the image is [default: found out by its first bytes]
+    #[arg(long, value_name = "FORMAT")]
+    from: Option<Format>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs it.
 pub(crate) fn run(args: ImageArgs) -> Ended {
     match args.command {
         ImageCommand::Convert(args) => convert(&args),
         ImageCommand::Show(args) => show(&args),
+        ImageCommand::Fits(args) => fits(&args),
         ImageCommand::Import(args) => store::import(&args),
         ImageCommand::List(args) => store::list(&args),
         ImageCommand::Export(args) => export(&args),
@@ -323,4 +341,29 @@ fn profiles(json: bool) -> Ended {
     }
     line(&table.render());
     Ok(OK)
+}
+
+/// Exit status 1 when it would not start there.
+fn fits(args: &FitsArgs) -> Ended {
+    let profile = Profile::builtin(&args.cloud).map_err(|e| usage(e.to_string()))?;
+    let (_, disk) = open(&input(&args.file)?, args.from)?;
+    let disk: Arc<dyn Disk> = Arc::from(disk);
+    let facts = skein_image::inspect::inspect(&disk)?;
+    let findings = skein_image::fits::fits(&facts, disk.size(), &profile);
+    let refused = findings.iter().any(|f| f.level == Level::Refused);
+    if args.json {
+        output::json(&json!({"profile": profile.name, "fits": !refused, "facts": facts, "findings": findings}))?;
+    } else {
+        for finding in &findings {
+            let word = match finding.level {
+                Level::Refused => "no",
+                Level::Warning => "warning",
+                Level::Unknown => "unknown",
+            };
+            line(&format!("{word:<8} {}; {}", finding.what, finding.next_step));
+        }
+        let system = facts.system.as_ref().map_or("an unknown system", |system| system.name.as_str());
+        note(&format!("{system}: {} on {}", if refused { "would not start" } else { "fits" }, profile.title));
+    }
+    Ok(if refused { FAILED } else { OK })
 }

@@ -1,0 +1,207 @@
+//! What is on a disk, without mounting or running any of it: how it starts, which system it holds, which drivers that
+//! has. What cannot be read here (other file systems, other packings) is said to be unknown, never guessed.
+
+mod initrd;
+pub mod partitions;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ext4_view::{Ext4, Ext4Read};
+use serde::Serialize;
+
+use crate::{Disk, Result};
+use partitions::{Partition, Purpose};
+
+/// Largest file that is read whole, bytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// BIOS firmware can start it: there is boot code.
+    pub bios: bool,
+    /// UEFI firmware can start it: there is an EFI system partition.
+    pub uefi: bool,
+    /// It has a GPT.
+    pub gpt: bool,
+    /// A partition is encrypted (LUKS).
+    pub encrypted: bool,
+    /// The system it holds, where a file system could be read that has one.
+    pub system: Option<System>,
+    /// What could not be looked into, and why.
+    pub unknown: Vec<String>,
+}
+
+/// An installed system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct System {
+    /// Its name for people, from os-release.
+    pub name: String,
+    /// Version of its newest kernel.
+    pub kernel: Option<String>,
+    /// Drivers in that kernel or its initial RAM disk: what can find the disk. Unknown when that is packed in a way
+    /// that is not read here.
+    pub early_drivers: Option<BTreeSet<String>>,
+    /// All drivers that are installed.
+    pub drivers: BTreeSet<String>,
+    /// Devices that fstab names by a path that depends on the machine (`/dev/sda1`).
+    pub fragile_mounts: Vec<String>,
+    /// cloud-init is installed.
+    pub cloud_init: bool,
+}
+
+struct Part {
+    disk: Arc<dyn Disk>,
+    at: Partition,
+}
+
+impl Ext4Read for Part {
+    fn read(
+        &mut self,
+        start: u64,
+        buffer: &mut [u8],
+    ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        let end = start.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.at.len) {
+            return Err("beyond the partition".into());
+        }
+        Ok(self.disk.read_at(self.at.offset + start, buffer)?)
+    }
+}
+
+/// Looks at a disk.
+pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Facts> {
+    let table = partitions::read(disk.as_ref())?;
+    let has = |purpose| table.partitions.iter().any(|part| part.purpose == purpose);
+    let mut facts = Facts {
+        bios: table.boot_code && (!table.gpt || has(Purpose::BiosBoot)),
+        uefi: has(Purpose::EfiSystem),
+        gpt: table.gpt,
+        ..Facts::default()
+    };
+    let mut systems = Vec::new();
+    for part in table.partitions.iter().filter(|part| part.purpose == Purpose::Other) {
+        match kind(disk.as_ref(), *part)? {
+            Kind::Ext => match Ext4::load(Box::new(Part { disk: Arc::clone(disk), at: *part })) {
+                Ok(files) => systems.push(files),
+                Err(error) => facts.unknown.push(format!("a file system cannot be read: {error}")),
+            },
+            Kind::Luks => facts.encrypted = true,
+            Kind::Unread(name) => facts.unknown.push(format!("a file system of the kind {name} is not read here")),
+            Kind::Unknown => {}
+        }
+    }
+    // A partition of its own for /boot has the kernel, the root file system has the rest.
+    let boot = systems.iter().find(|files| newest_kernel(files, "/").is_some());
+    if let Some(root) = systems.iter().find(|files| os_release(files).is_some()) {
+        facts.system = Some(system(root, boot.unwrap_or(root)));
+    }
+    Ok(facts)
+}
+
+enum Kind {
+    Ext,
+    Luks,
+    Unread(&'static str),
+    Unknown,
+}
+
+fn kind(disk: &dyn Disk, part: Partition) -> Result<Kind> {
+    let has = |offset: u64, magic: &[u8]| -> Result<bool> {
+        let mut found = vec![0; magic.len()];
+        if offset + magic.len() as u64 > part.len {
+            return Ok(false);
+        }
+        disk.read_at(part.offset + offset, &mut found)?;
+        Ok(found == magic)
+    };
+    Ok(if has(1080, &[0x53, 0xef])? {
+        Kind::Ext
+    } else if has(0, b"LUKS\xba\xbe")? {
+        Kind::Luks
+    } else if has(0, b"XFSB")? {
+        Kind::Unread("XFS")
+    } else if has(0x1_0040, b"_BHRfS_M")? {
+        Kind::Unread("Btrfs")
+    } else if has(3, b"NTFS")? {
+        Kind::Unread("NTFS")
+    } else if has(536, b"LABELONE")? || has(512, b"LABELONE")? {
+        Kind::Unread("LVM")
+    } else {
+        Kind::Unknown
+    })
+}
+
+fn text(files: &Ext4, path: &str) -> Option<String> {
+    let small = files.metadata(path).is_ok_and(|m| m.len() <= 1 << 20);
+    small.then(|| files.read_to_string(path).ok()).flatten()
+}
+
+fn os_release(files: &Ext4) -> Option<String> {
+    text(files, "/etc/os-release").or_else(|| text(files, "/usr/lib/os-release"))
+}
+
+fn system(root: &Ext4, boot: &Ext4) -> System {
+    let release = os_release(root).unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let kernel = newest_kernel(root, "/boot").or_else(|| newest_kernel(boot, "/"));
+    let tree = kernel.as_deref().and_then(|version| {
+        ["/usr/lib/modules", "/lib/modules"]
+            .iter()
+            .map(|base| format!("{base}/{version}"))
+            .find(|d| root.exists(d.as_str()).unwrap_or(false))
+    });
+    let listed = |file: &str| -> BTreeSet<String> {
+        let list = tree.as_ref().and_then(|tree| text(root, &format!("{tree}/{file}"))).unwrap_or_default();
+        list.lines().filter_map(|line| initrd::module(line.split(':').next()?)).collect()
+    };
+    let builtin = listed("modules.builtin");
+    let mut drivers = listed("modules.dep");
+    drivers.extend(builtin.iter().cloned());
+    let early_drivers = kernel.as_deref().and_then(|version| initial_ram_disk(root, boot, version)).map(|mut found| {
+        found.extend(builtin);
+        found
+    });
+    let cloud_init = ["/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"].iter().any(|p| root.exists(*p).unwrap_or(false));
+    System {
+        name: pretty.unwrap_or("unnamed").trim_matches('"').to_owned(),
+        kernel,
+        early_drivers,
+        drivers,
+        fragile_mounts: fragile_mounts(&text(root, "/etc/fstab").unwrap_or_default()),
+        cloud_init,
+    }
+}
+
+fn newest_kernel(files: &Ext4, dir: &str) -> Option<String> {
+    let names = files.read_dir(dir).ok()?.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().as_str().ok()?.to_owned();
+        name.strip_prefix("vmlinuz-").map(str::to_owned)
+    });
+    names.max_by_key(|version| numbers(version))
+}
+
+/// `6.10.1` is newer than `6.9.12`.
+fn numbers(version: &str) -> (Vec<u64>, String) {
+    let parts = version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok());
+    (parts.collect(), version.to_owned())
+}
+
+fn initial_ram_disk(root: &Ext4, boot: &Ext4, version: &str) -> Option<BTreeSet<String>> {
+    let names = [format!("initrd.img-{version}"), format!("initramfs-{version}.img"), format!("initrd-{version}")];
+    let places = names.iter().flat_map(|name| [(root, format!("/boot/{name}")), (boot, format!("/{name}"))]);
+    let mut found =
+        places.filter(|(files, path)| files.metadata(path.as_str()).is_ok_and(|m| m.len() <= FILE_BYTES_MAX));
+    let (files, path) = found.next()?;
+    initrd::modules(&files.read(path.as_str()).ok()?)
+}
+
+fn fragile_mounts(fstab: &str) -> Vec<String> {
+    let device = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let fragile = |device: &String| {
+        ["/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/nvme"].iter().any(|p| device.starts_with(p))
+    };
+    fstab.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(device).filter(fragile).collect()
+}
