@@ -21,6 +21,7 @@ pub mod disk;
 pub mod error;
 pub mod format;
 pub mod out;
+pub mod wrapper;
 
 pub use budget::Budget;
 pub use bytes::Bytes;
@@ -29,3 +30,4 @@ pub use detect::{Format, detect};
 pub use disk::{Disk, Extent, Kind};
 pub use error::{Error, Result};
 pub use out::Out;
+pub use wrapper::{Wrapper, detect_wrapper, unwrap_to};
