@@ -47,7 +47,7 @@ fn by_program(program: &str, args: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
 fn unwrapped_within(bytes: &dyn Bytes, budget: &Budget) -> Result<Vec<u8>> {
     let mut file = tempfile::tempfile().unwrap();
     // What it held before must not show through.
-    file.write_all(&[0xaa; 100_000]).unwrap();
+    file.write_all(&vec![0xaa; 100_000]).unwrap();
     let len = unwrap_to(bytes, &file, budget, &())?;
     let mut whole = Vec::new();
     std::io::Seek::rewind(&mut file).unwrap();
