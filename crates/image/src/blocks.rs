@@ -197,3 +197,19 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (head, rest) = bytes.split_at(bytes.len().min(64));
     head.iter().all(|b| *b == 0) && rest.chunks(4096).all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
 }
+
+/// The runs of pieces of `piece` bytes that are not all zero.
+pub(crate) fn runs(bytes: &[u8], piece: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let piece_at = |at: usize| &bytes[at..bytes.len().min(at + piece)];
+        while at < bytes.len() && is_zero(piece_at(at)) {
+            at = bytes.len().min(at + piece);
+        }
+        let from = at;
+        while at < bytes.len() && !is_zero(piece_at(at)) {
+            at = bytes.len().min(at + piece);
+        }
+        (from < at).then_some(from..at)
+    })
+}

@@ -26,6 +26,7 @@ pub mod inspect;
 pub mod out;
 pub mod profile;
 pub mod store;
+pub mod wrapper;
 
 pub use budget::Budget;
 pub use bytes::Bytes;
@@ -35,3 +36,4 @@ pub use disk::{Disk, Extent, Kind};
 pub use error::{Error, Result};
 pub use out::Out;
 pub use profile::Profile;
+pub use wrapper::{Wrapper, detect_wrapper, unwrap_to};

@@ -44,7 +44,9 @@ fn cpio(names: &[String]) -> Vec<u8> {
         let mut fields = [0_usize; 13];
         fields[11] = name.len() + 1;
         out.extend_from_slice(b"070701");
-        fields.iter().for_each(|field| out.extend_from_slice(format!("{field:08x}").as_bytes()));
+        for field in &fields {
+            out.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
         out.extend_from_slice(name.as_bytes());
         out.push(0);
         out.resize(out.len().next_multiple_of(4), 0);

@@ -1,4 +1,5 @@
 //! The qcow2 reader and writer against QEMU's.
+#![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "sizes of tests")]
 
 mod oracle;

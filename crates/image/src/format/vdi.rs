@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{Walk, is_zero};
+use crate::blocks::{Walk, runs};
 use crate::bytes::{field, read_vec};
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Error, Extent, Kind, Out, Result};
@@ -235,7 +235,10 @@ pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
             digest.update(&number.to_le_bytes());
             digest.update(&checksums);
             map[usize::try_from(number).unwrap_or(usize::MAX)] = allocated;
-            write_pieces(out, data_at + u64::from(allocated) * BLOCK_BYTES, &block)?;
+            let at = data_at + u64::from(allocated) * BLOCK_BYTES;
+            for run in runs(&block, PIECE_BYTES) {
+                out.write_at(at + run.start as u64, &block[run])?;
+            }
             allocated += 1;
             Ok(())
         },
@@ -253,22 +256,6 @@ pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
 /// disks of one UUID.
 fn checksums(block: &[u8]) -> Vec<u8> {
     block.chunks(PIECE_BYTES).flat_map(|piece| crc32c::crc32c(piece).to_le_bytes()).collect()
-}
-
-/// Writes runs of pieces that are not zero; the rest stays a hole.
-fn write_pieces(out: &mut Out<'_>, at: u64, block: &[u8]) -> Result<()> {
-    let mut run = 0..0;
-    for piece in block.chunks(PIECE_BYTES) {
-        if is_zero(piece) {
-            if !run.is_empty() {
-                out.write_at(at + run.start as u64, &block[run.clone()])?;
-            }
-            run = run.end + piece.len()..run.end + piece.len();
-        } else {
-            run.end += piece.len();
-        }
-    }
-    if run.is_empty() { Ok(()) } else { out.write_at(at + run.start as u64, &block[run]) }
 }
 
 fn header(size: u64, data_at: u32, (blocks, allocated): (usize, u32), digest: &[u8; 32]) -> [u8; HEADER_BYTES] {

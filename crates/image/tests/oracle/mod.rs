@@ -1,5 +1,6 @@
 //! What the tests of the formats share: disks, files, and `qemu-img` as the oracle.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "sizes of tests")]
 
 use std::fs::File;
