@@ -1,8 +1,13 @@
 //! The formats, one file each: its reader ([`open`]) and its writer.
 
+mod gce;
 mod raw;
+mod shared;
+mod vhd;
 
 use std::sync::Arc;
+
+pub use gce::unpack as unpack_gce;
 
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Error, Format, Out, Result};
@@ -11,6 +16,8 @@ use crate::{Budget, Bytes, Disk, Error, Format, Out, Result};
 pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Box<dyn Disk>> {
     match format {
         Format::Raw => Ok(Box::new(raw::Raw::open(bytes, budget)?)),
+        Format::Vhd => vhd::open(bytes, budget),
+        Format::GceTar => Err(gce_is_packed()),
         other => Err(not_yet(other)),
     }
 }
@@ -18,7 +25,16 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
 pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
     match options.format {
         Format::Raw => raw::write(disk, out, options, progress),
+        Format::Vhd => vhd::write(disk, out, options, progress),
+        Format::GceTar => gce::write(disk, out, options, progress),
         other => Err(not_yet(other)),
+    }
+}
+
+fn gce_is_packed() -> Error {
+    Error::Unsupported {
+        what: "reading a gzipped tar in place".to_owned(),
+        next_step: "spool its disk to a file with format::unpack_gce and open that as raw".to_owned(),
     }
 }
 
