@@ -4,10 +4,12 @@ mod gce;
 mod raw;
 mod shared;
 mod vhd;
+mod vmdk;
 
 use std::sync::Arc;
 
 pub use gce::unpack as unpack_gce;
+pub use vmdk::open_flat as open_flat_vmdk;
 
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Error, Format, Out, Result};
@@ -17,6 +19,7 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
     match format {
         Format::Raw => Ok(Box::new(raw::Raw::open(bytes, budget)?)),
         Format::Vhd => vhd::open(bytes, budget),
+        Format::Vmdk => vmdk::open(bytes, budget),
         Format::GceTar => Err(gce_is_packed()),
         other => Err(not_yet(other)),
     }
@@ -26,6 +29,7 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
     match options.format {
         Format::Raw => raw::write(disk, out, options, progress),
         Format::Vhd => vhd::write(disk, out, options, progress),
+        Format::Vmdk => vmdk::write(disk, out, options, progress),
         Format::GceTar => gce::write(disk, out, options, progress),
         other => Err(not_yet(other)),
     }

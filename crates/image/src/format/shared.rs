@@ -22,16 +22,27 @@ impl Claims {
         }
         Ok(())
     }
-    /// Does no byte belong to two of them?
-    pub(super) fn check(mut self) -> Result<()> {
+    /// Does no byte belong to two of them? They come back in order.
+    pub(super) fn check(mut self) -> Result<Taken> {
         self.0.sort_unstable();
         match self.0.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-            None => Ok(()),
+            None => Ok(Taken(self.0)),
             Some(pair) => Err(Error::Refused(format!(
                 "two parts of the image share bytes of the file: {}..{} and {}..{}",
                 pair[0].0, pair[0].1, pair[1].0, pair[1].1
             ))),
         }
+    }
+}
+
+/// Places that are taken, in order.
+pub(super) struct Taken(Vec<(u64, u64)>);
+
+impl Taken {
+    /// Does `len` bytes at `start` touch one of them?
+    pub(super) fn touches(&self, start: u64, len: u64) -> bool {
+        let next = self.0.partition_point(|place| place.1 <= start);
+        self.0.get(next).is_some_and(|place| place.0 < start.saturating_add(len))
     }
 }
 
