@@ -25,6 +25,7 @@ pub mod format;
 pub mod inspect;
 pub mod out;
 pub mod profile;
+pub mod source;
 pub mod store;
 pub mod wrapper;
 

@@ -1,10 +1,17 @@
 //! The formats, one file each: its reader ([`open`]) and its writer.
 
+mod gce;
 mod qcow2;
 mod raw;
+mod shared;
 mod vdi;
+mod vhd;
+mod vmdk;
 
 use std::sync::Arc;
+
+pub use gce::unpack as unpack_gce;
+pub use vmdk::open_flat as open_flat_vmdk;
 
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Error, Format, Out, Result};
@@ -15,6 +22,9 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
         Format::Raw => Ok(Box::new(raw::Raw::open(bytes, budget)?)),
         Format::Qcow2 => Ok(Box::new(qcow2::Qcow2::open(bytes, budget)?)),
         Format::Vdi => Ok(Box::new(vdi::Vdi::open(bytes, budget)?)),
+        Format::Vhd => vhd::open(bytes, budget),
+        Format::Vmdk => vmdk::open(bytes, budget),
+        Format::GceTar => Err(gce_is_packed()),
         other => Err(not_yet(other)),
     }
 }
@@ -24,7 +34,17 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
         Format::Raw => raw::write(disk, out, options, progress),
         Format::Qcow2 => qcow2::write(disk, out, options, progress),
         Format::Vdi => vdi::write(disk, out, options, progress),
+        Format::Vhd => vhd::write(disk, out, options, progress),
+        Format::Vmdk => vmdk::write(disk, out, options, progress),
+        Format::GceTar => gce::write(disk, out, options, progress),
         other => Err(not_yet(other)),
+    }
+}
+
+fn gce_is_packed() -> Error {
+    Error::Unsupported {
+        what: "reading a gzipped tar in place".to_owned(),
+        next_step: "spool its disk to a file with format::unpack_gce and open that as raw".to_owned(),
     }
 }
 

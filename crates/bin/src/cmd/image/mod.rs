@@ -155,11 +155,12 @@ fn input(path: &Path) -> anyhow::Result<Arc<dyn Bytes>> {
 }
 
 fn open(bytes: &Arc<dyn Bytes>, from: Option<Format>) -> anyhow::Result<(Format, Box<dyn Disk>)> {
-    let format = match from {
-        Some(format) => format,
-        None => skein_image::detect(bytes.as_ref())?,
+    let spool = || {
+        note("unpacking into a temporary file first");
+        tempfile::tempfile().map_err(Error::io("making a temporary file"))
     };
-    Ok((format, skein_image::format::open(Arc::clone(bytes), format, &Budget::default())?))
+    let opened = skein_image::source::open(Arc::clone(bytes), from, &Budget::default(), spool, &())?;
+    Ok((opened.format, opened.disk))
 }
 
 /// A format's word, or a profile's name.

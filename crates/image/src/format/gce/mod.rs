@@ -1,0 +1,12 @@
+//! Google's format: a gzipped tar with one member, `disk.raw`, kept sparse.
+
+mod deflate;
+mod read;
+mod tar;
+mod write;
+
+pub use read::unpack;
+pub(super) use write::write;
+
+/// The only member.
+const MEMBER: &str = "disk.raw";

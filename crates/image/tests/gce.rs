@@ -1,0 +1,221 @@
+//! Google's tar: extracted by GNU tar to the same disk, as GNU tar makes it read by us; attacks; mutants.
+#![allow(clippy::disallowed_methods, reason = "the tests hold the library to a time limit")]
+mod common;
+
+use std::fs::File;
+use std::io::Write as _;
+
+use common::{GIB, MIB, TIB, assert_same, cases, have, options, read, run, text};
+use skein_image::bytes::FileBytes;
+use skein_image::convert::Effort;
+use skein_image::format::unpack_gce;
+use skein_image::{Budget, Format, convert};
+
+fn unpack(bytes: &[u8], budget: &Budget) -> skein_image::Result<File> {
+    let file = tempfile::tempfile().unwrap();
+    unpack_gce(&bytes.to_vec(), &file, budget, &())?;
+    Ok(file)
+}
+
+#[test]
+fn gnu_tar_and_we_extract_the_same_disk() {
+    let (dir, tar) = (common::Dir::new(), have("tar"));
+    for (name, size, data) in cases() {
+        let (raw, ours) = (dir.raw(name, size, &data), dir.path("ours.tar.gz"));
+        for effort in [Effort::Fast, Effort::Archive] {
+            let mut options = options(Format::GceTar);
+            options.effort = effort;
+            let report = common::to_file(&raw, &options, &ours).unwrap();
+            assert_eq!(report.virtual_bytes, size.next_multiple_of(GIB), "{name}");
+            let spool = dir.path("spool");
+            let bytes = FileBytes::new(File::open(&ours).unwrap()).unwrap();
+            let back = unpack_gce(&bytes, &File::create(&spool).unwrap(), &Budget::default(), &()).unwrap();
+            assert_eq!(back.virtual_bytes, report.virtual_bytes);
+            assert_same(name, common::disk(&spool, Format::Raw).unwrap().as_ref(), &raw);
+            if tar {
+                let list = run("tar", &["-tvzf", text(&ours)]);
+                assert_eq!(list.lines().count(), 1, "{name}: {list}");
+                run("tar", &["-xzf", text(&ours), "-C", text(&dir.path(""))]);
+                let there = dir.path("disk.raw");
+                assert_eq!(there.metadata().unwrap().len(), report.virtual_bytes, "{name}");
+                assert_same(name, common::disk(&there, Format::Raw).unwrap().as_ref(), &raw);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_gnu_tar_makes_is_read() {
+    if !have("tar") {
+        return;
+    }
+    let dir = common::Dir::new();
+    for (name, size, data) in cases() {
+        let raw = dir.raw("disk.raw", size, &data);
+        let kinds: &[&[&str]] = &[
+            &["--format=oldgnu", "-S"],
+            &["--format=posix", "-S"],
+            &["--format=gnu", "-S", "--sparse-version=1.0"],
+            &["--format=ustar"],
+        ];
+        for kind in kinds.iter().take(if size > 3 * GIB { 3 } else { 4 }) {
+            if size > GIB && kind.len() == 1 {
+                continue;
+            }
+            let archive = dir.path("theirs.tar.gz");
+            let common = ["-C", text(&dir.path("")).to_owned().leak(), "-czf", text(&archive), "disk.raw"];
+            run("tar", &[kind, &common[..]].concat());
+            let spool = dir.path("spool");
+            unpack_gce(&read(&archive), &File::create(&spool).unwrap(), &Budget::default(), &()).unwrap();
+            assert_eq!(spool.metadata().unwrap().len(), size, "{name} {kind:?}");
+            assert_same(name, common::disk(&spool, Format::Raw).unwrap().as_ref(), &raw);
+        }
+    }
+}
+
+#[test]
+fn it_is_one_gzip_member_and_always_the_same_bytes() {
+    let dir = common::Dir::new();
+    let raw = dir.raw("raw", 40 * MIB, &[(MIB, common::Seed(1).mixed(3_000_000)), (30 * MIB, vec![5; 100])]);
+    let written = |threads: usize| {
+        let (mut options, mut stream) = (options(Format::GceTar), Vec::new());
+        options.threads = threads;
+        let source = common::disk(&raw, Format::Raw).unwrap();
+        convert(source.as_ref(), &mut skein_image::Out::stream(&mut stream), &options, &()).unwrap();
+        stream
+    };
+    let stream = written(1);
+    assert!(stream == written(4), "threads do not change the result");
+    let mut one = flate2::bufread::GzDecoder::new(stream.as_slice());
+    let len = std::io::copy(&mut one, &mut std::io::sink()).unwrap();
+    assert!(one.into_inner().is_empty(), "nothing stands behind the first member of {len} bytes");
+    assert_eq!(len % 10_240, 0);
+}
+
+#[test]
+fn two_tebibytes_of_holes_take_no_time_and_sizes_beyond_octal_are_right() {
+    let dir = common::Dir::new();
+    let raw = dir.raw("raw", 2 * TIB, &[(TIB + 12_345, vec![1; 4096])]);
+    let ours = dir.path("ours.tar.gz");
+    let began = std::time::Instant::now();
+    let report = common::to_file(&raw, &options(Format::GceTar), &ours).unwrap();
+    assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    assert!(report.bytes < 100_000, "{} bytes", report.bytes);
+    if have("tar") {
+        run("tar", &["-xzf", text(&ours), "-C", text(&dir.path(""))]);
+        assert_same("2 TiB", common::disk(&dir.path("disk.raw"), Format::Raw).unwrap().as_ref(), &raw);
+    }
+    let empty = dir.raw("empty", 0, &[]);
+    assert!(common::to_file(&empty, &options(Format::GceTar), &ours).unwrap_err().to_string().contains("0 bytes"));
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// A plain tar with one member.
+fn tar(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut header = vec![0u8; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    header[156] = kind;
+    header[257..265].copy_from_slice(b"ustar  \0");
+    sum(&mut header);
+    header.extend_from_slice(content);
+    header.resize(header.len().next_multiple_of(512), 0);
+    header
+}
+
+fn sum(header: &mut [u8]) {
+    header[148..156].fill(b' ');
+    let sum: u32 = header[..512].iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+#[test]
+fn attacks_are_refused() {
+    let refused = |what: &str, archive: &[u8], word: &str| {
+        let archive = gzip(archive);
+        let began = std::time::Instant::now();
+        let error = unpack(&archive, &Budget::default()).expect_err(what).to_string();
+        assert!(error.contains(word), "{what}: {error}");
+        assert!(began.elapsed().as_secs() < 2, "{what}: {:?}", began.elapsed());
+    };
+    let content = [7u8; 1000];
+    assert!(unpack(&gzip(&tar("disk.raw", b'0', &content)), &Budget::default()).is_ok());
+    for name in ["../disk.raw", "/etc/passwd", "a/disk.raw", "disk.raw/../../x", "", "././disk.raw"] {
+        refused(name, &tar(name, b'0', &content), "only disk.raw");
+    }
+    for kind in [b'1', b'2', b'5', b'L', b'g', b'K', b'V'] {
+        refused("another kind", &tar("disk.raw", kind, &content), "of type");
+    }
+    let two = [tar("disk.raw", b'0', &content), tar("../x", b'0', &content)].concat();
+    refused("a second member", &two, "more than disk.raw");
+    refused("a cut member", &tar("disk.raw", b'0', &content)[..700], "ends early");
+    refused("no tar", &[0; 4096], "no tar");
+    let pax = |line: &str| [tar("x", b'x', line.as_bytes()), tar("disk.raw", b'0', &content)].concat();
+    refused("a path in an extended header", &pax("20 path=/etc/passwd\n"), "only disk.raw");
+    refused("a length that is none", &pax("99999999999999999999 a=b\n"), "malformed");
+    refused("a length of 0", &pax("0 a=b\n"), "malformed");
+    refused("a giant size", &pax("29 size=18446744073709551615\n"), "virtual_bytes_max");
+    let mut sparse = tar("disk.raw", b'S', &content);
+    let mut with = |at: usize, text: &str, word: &str| {
+        sparse[at..at + text.len()].copy_from_slice(text.as_bytes());
+        sum(&mut sparse);
+        refused(text, &sparse, word);
+    };
+    with(483, "77777777777", "counts 0 bytes");
+    with(386, "77777777777\x0000000001750", "beyond its size");
+    with(386, "00000000000\x0000000001751", "counts 1001 bytes");
+    with(386, "0000000000z", "no");
+    let mut endless = sparse.clone();
+    endless[386..410].fill(0);
+    endless[482] = 1;
+    sum(&mut endless);
+    endless.truncate(512);
+    let mut more = vec![b'1'; 504];
+    for entry in more.chunks_exact_mut(12) {
+        entry.copy_from_slice(b"00000000000\0");
+    }
+    more.resize(512, 1);
+    for _ in 0..200_000 {
+        endless.extend_from_slice(&more);
+    }
+    refused("an endless map", &endless, "metadata_bytes_max");
+}
+
+#[test]
+fn a_bomb_stops_at_the_budget_and_zeros_do_not_count() {
+    let budget = Budget { data_bytes_max: 8 * MIB, ..Budget::default() };
+    let mut bomb = tar("disk.raw", b'0', &vec![0xee; 64 << 20]);
+    bomb.resize(bomb.len() + 1024, 0);
+    let error = unpack(&gzip(&bomb), &budget).unwrap_err().to_string();
+    assert!(error.contains("data_bytes_max"), "{error}");
+    let zeros = gzip(&tar("disk.raw", b'0', &vec![0; 64 << 20]));
+    assert!(unpack(&zeros, &budget).is_ok());
+    let long_end = gzip(&[tar("disk.raw", b'0', b"x"), vec![0; 40 << 20]].concat());
+    assert!(unpack(&long_end, &budget).unwrap_err().to_string().contains("more than disk.raw"));
+}
+
+#[test]
+fn mutants_never_panic_or_hang() {
+    // The tar is what is changed; gzip's own CRC would hide it.
+    let mut sparse = tar("disk.raw", b'S', &common::Seed(3).mixed(20_000));
+    for (at, text) in [(386, "00000000000"), (398, "00000047040"), (483, "00000200000")] {
+        sparse[at..at + text.len()].copy_from_slice(text.as_bytes());
+    }
+    sum(&mut sparse);
+    sparse.resize(sparse.len() + 1024, 0);
+    let mut n = 0;
+    common::mutants(&sparse, &[0..512, 120..160, 380..512], |mut bytes| {
+        n += 1;
+        if n % 2 == 0 && bytes.len() > 512 {
+            sum(&mut bytes);
+        }
+        unpack(&gzip(&bytes), &Budget::default()).map(|_| ())
+    });
+    let good = gzip(&sparse);
+    common::mutants(&good, &[0..20, 0..good.len()], |bytes| unpack(&bytes, &Budget::default()).map(|_| ()));
+}
