@@ -6,6 +6,7 @@ mod raw;
 mod shared;
 mod vdi;
 mod vhd;
+mod vhdx;
 mod vmdk;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
         Format::Vdi => Ok(Box::new(vdi::Vdi::open(bytes, budget)?)),
         Format::Vhd => vhd::open(bytes, budget),
         Format::Vmdk => vmdk::open(bytes, budget),
+        Format::Vhdx => vhdx::open(bytes, budget),
         Format::GceTar => Err(gce_is_packed()),
         other => Err(not_yet(other)),
     }
@@ -36,6 +38,7 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
         Format::Vdi => vdi::write(disk, out, options, progress),
         Format::Vhd => vhd::write(disk, out, options, progress),
         Format::Vmdk => vmdk::write(disk, out, options, progress),
+        Format::Vhdx => vhdx::write(disk, out, options, progress),
         Format::GceTar => gce::write(disk, out, options, progress),
         other => Err(not_yet(other)),
     }

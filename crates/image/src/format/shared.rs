@@ -46,6 +46,25 @@ impl Taken {
     }
 }
 
+/// A set of small numbers: which parts of a file are taken, one bit each.
+#[derive(Default)]
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    /// For numbers below `len`, which the caller's budget allows.
+    pub(super) fn new(len: u64) -> Self {
+        Self(vec![0; usize::try_from(len.div_ceil(64)).unwrap_or(0)])
+    }
+    /// Adds it; was it there already? Beyond the end everything is.
+    pub(super) fn set(&mut self, bit: u64) -> bool {
+        let Some(word) = usize::try_from(bit / 64).ok().and_then(|n| self.0.get_mut(n)) else { return true };
+        let mask = 1 << (bit % 64);
+        let was = *word & mask != 0;
+        *word |= mask;
+        was
+    }
+}
+
 /// Identifiers of an image, from its content: the same disk gets the same. Not a proof of equality: the blocks go in
 /// by their CRC-32C, because formats without compression are written as fast as memory can be copied.
 pub(super) struct Mark(blake3::Hasher);

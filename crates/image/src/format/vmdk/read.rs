@@ -11,30 +11,12 @@ use super::{
 };
 use crate::bytes::field::{le16, le32, le64};
 use crate::bytes::read_vec;
-use crate::format::shared::{Claims, Taken};
+use crate::format::shared::{Bits, Claims, Taken};
 use crate::{Budget, Bytes, Disk, Error, Extent, Kind, Result};
 
 /// Tables kept in memory: 2 KiB each, for 32 MiB of disk each.
 const TABLES_KEPT: usize = 256;
 const TABLE_BYTES: usize = 2048;
-
-/// What a sector of the file may belong to at most once, and which tables were looked at.
-#[derive(Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn new(len: u64) -> Self {
-        Self(vec![0; usize::try_from(len.div_ceil(64)).unwrap_or(0)])
-    }
-    /// Sets it; was it set already?
-    fn set(&mut self, bit: u64) -> bool {
-        let Some(word) = usize::try_from(bit / 64).ok().and_then(|n| self.0.get_mut(n)) else { return true };
-        let mask = 1 << (bit % 64);
-        let was = *word & mask != 0;
-        *word |= mask;
-        was
-    }
-}
 
 #[derive(Default)]
 struct Tables {
