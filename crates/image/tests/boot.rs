@@ -87,6 +87,9 @@ fn a_disk_boots_from_every_format_that_qemu_reads() {
         (Format::Qcow2, Compression::None, "qcow2"),
         (Format::Qcow2, Compression::Zlib, "qcow2"),
         (Format::Qcow2, Compression::Zstd, "qcow2"),
+        (Format::Vmdk, Compression::None, "vmdk"),
+        (Format::Vhd, Compression::None, "vpc"),
+        (Format::Vhdx, Compression::None, "vhdx"),
         (Format::Vdi, Compression::None, "vdi"),
     ] {
         let path = dir.path().join(format!("{format}-{compression:?}"));
