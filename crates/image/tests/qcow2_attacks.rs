@@ -43,7 +43,7 @@ impl Image {
     fn packed(&mut self) -> u64 {
         let mut packed = vec![0; CLUSTER];
         let level = libdeflater::CompressionLvl::new(9).unwrap();
-        let len = libdeflater::Compressor::new(level).deflate_compress(&[b'!'; CLUSTER], &mut packed).unwrap();
+        let len = libdeflater::Compressor::new(level).deflate_compress(&vec![b'!'; CLUSTER], &mut packed).unwrap();
         assert!(len <= 512);
         self.0[DATA..DATA + 512].copy_from_slice(&packed[..512]);
         COMPRESSED | DATA as u64
