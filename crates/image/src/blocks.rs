@@ -144,8 +144,9 @@ impl Walk<'_> {
         work: &impl Fn(&mut K, u64, &[u8]) -> Result<T>,
     ) -> Result<Vec<(u64, T)>> {
         let len = usize::try_from(to - from).unwrap_or(usize::MAX);
-        buffer.clear();
+        // Only what is not read over is made zero.
         buffer.resize(len.next_multiple_of(self.block_bytes), 0);
+        buffer[len..].fill(0);
         self.disk.read_at(from, &mut buffer[..len])?;
         let mut results = Vec::new();
         for (n, block) in buffer.chunks_exact(self.block_bytes).enumerate() {
@@ -212,4 +213,23 @@ pub(crate) fn runs(bytes: &[u8], piece: usize) -> impl Iterator<Item = std::ops:
         }
         (from < at).then_some(from..at)
     })
+}
+
+/// Buffers for blocks that go from a thread to the writer, and back when they are written: memory that is given
+/// back to the system and asked for again costs more than the copy.
+#[derive(Default)]
+pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// A copy of the block.
+    pub(crate) fn copy(&self, block: &[u8]) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(block);
+        buffer
+    }
+    /// It was written.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
 }

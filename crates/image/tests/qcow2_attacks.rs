@@ -133,7 +133,7 @@ fn a_header_that_is_none_is_refused() {
         ("ends beyond its cluster", 112, 0x6803_f857),
     ] {
         refused(word, |image| {
-            image.be32(116, u32::MAX).be32(at, number);
+            image.be32(116, if at == 112 { u32::MAX } else { 0 }).be32(at, number);
         });
     }
     for (word, at, number) in [
@@ -148,10 +148,15 @@ fn a_header_that_is_none_is_refused() {
         ("L1 table stands at", 40, 0),
         ("L1 table stands at", 40, 513),
         ("ends beyond", 40, 1 << 40),
-        ("ends beyond", 40, u64::MAX << 16),
+        ("L1 table stands at", 40, u64::MAX << 16),
         ("refcount table stands at", 48, 1),
         ("ends beyond", 48, 1 << 40),
         ("in use", 40, REFCOUNTS as u64),
+        ("snapshot table stands at", 64, 77),
+        ("snapshot table stands at", 64, u64::MAX << 16),
+        ("how its data file is kept", 88, 1 << 1),
+        // An end of the extensions that has a length.
+        ("ends beyond its cluster", 112, 0xffff),
     ] {
         refused(word, |image| {
             image.be64(at, number);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::Walk;
+use crate::blocks::{Spare, Walk};
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Extent, Kind, Out, Result};
 
@@ -37,15 +37,18 @@ impl Disk for Raw {
 pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
     let virtual_bytes = super::rounded_size(disk, options.size_multiple)?;
     let mut data_bytes = 0;
+    let spare = Spare::default();
     let walk = Walk { disk, block_bytes: BLOCK_BYTES, threads: options.threads, progress };
     walk.run(
         || (),
-        |(), _, block| Ok(block.to_vec()),
+        |(), _, block| Ok(spare.copy(block)),
         |number, block| {
             let offset = number * BLOCK_BYTES as u64;
             let len = usize::try_from(disk.size() - offset).unwrap_or(usize::MAX).min(block.len());
             data_bytes += len as u64;
-            out.write_at(offset, &block[..len])
+            out.write_at(offset, &block[..len])?;
+            spare.give_back(block);
+            Ok(())
         },
     )?;
     out.finish(virtual_bytes)?;

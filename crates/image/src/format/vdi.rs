@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{Walk, runs};
+use crate::blocks::{Spare, Walk, runs};
 use crate::bytes::{field, read_vec};
 use crate::convert::{Options, Progress, Report};
 use crate::{Budget, Bytes, Disk, Error, Extent, Kind, Out, Result};
@@ -227,10 +227,11 @@ pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
     let mut digest = blake3::Hasher::new();
     digest.update(&virtual_bytes.to_le_bytes());
     let block_bytes = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
+    let spare = Spare::default();
     let walk = Walk { disk, block_bytes, threads: options.threads, progress };
     walk.run(
         || (),
-        |(), _, block| Ok((block.to_vec(), checksums(block))),
+        |(), _, block| Ok((spare.copy(block), checksums(block))),
         |number, (block, checksums)| {
             digest.update(&number.to_le_bytes());
             digest.update(&checksums);
@@ -239,6 +240,7 @@ pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
             for run in runs(&block, PIECE_BYTES) {
                 out.write_at(at + run.start as u64, &block[run])?;
             }
+            spare.give_back(block);
             allocated += 1;
             Ok(())
         },

@@ -9,6 +9,7 @@ const V3_BYTES: u64 = 104;
 /// What QEMU refuses beyond.
 const L1_BYTES_MAX: u64 = 32 << 20;
 const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
+const RAW_DATA_FILE_AUTOCLEAR_BIT: u64 = 1 << 1;
 const SNAPSHOTS_MAX: u64 = 65_536;
 
 /// What the reader needs of it, checked.
@@ -71,7 +72,7 @@ impl Header {
             codec,
         };
         budget.virtual_size(header.size)?;
-        header.tables(bytes.len())?;
+        header.tables(field::be64(&head, 24), bytes.len())?;
         Ok(header)
     }
 
@@ -90,8 +91,9 @@ impl Header {
         self.l2_len() << self.cluster_bits
     }
 
-    fn tables(&self, file_len: u64) -> Result<()> {
-        let needed = self.size.div_ceil(self.l2_covers());
+    /// `size` is the header's, which need not be a number of sectors.
+    fn tables(&self, size: u64, file_len: u64) -> Result<()> {
+        let needed = size.div_ceil(self.l2_covers());
         if self.l1_len < needed {
             return Err(Error::corrupt(format!("the L1 table has {} entries, the size needs {needed}", self.l1_len)));
         }
@@ -108,13 +110,11 @@ impl Header {
     }
 
     fn table(&self, what: &str, at: u64, len: u64, most: u64, file_len: u64) -> Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
         if len > most {
             return Err(Error::corrupt(format!("{what} has {len} bytes: at most {most} are allowed")));
         }
-        if at == 0 || !at.is_multiple_of(self.cluster()) {
+        // QEMU asks this of the place of an empty table too.
+        if (at == 0 && len > 0) || !at.is_multiple_of(self.cluster()) || at > i64::MAX as u64 {
             return Err(Error::corrupt(format!("{what} stands at {at}, which is no cluster of its own")));
         }
         if at.checked_add(len).is_none_or(|end| end > file_len) {
@@ -159,6 +159,9 @@ fn features(head: &[u8], version: u32, cluster_bits: u32) -> Result<(bool, Codec
             what: format!("the qcow2 feature of incompatible bit {}", unknown.trailing_zeros()),
             next_step: "convert it with the program that made it, without that feature".to_owned(),
         });
+    }
+    if field::be64(head, 88) & RAW_DATA_FILE_AUTOCLEAR_BIT != 0 {
+        return Err(Error::corrupt("it says how its data file is kept, and that it has none"));
     }
     let refcount_order = field::be32(head, 96);
     if refcount_order > 6 {
@@ -213,18 +216,19 @@ fn extensions(bytes: &dyn Bytes, head: &[u8], version: u32, cluster_bits: u32) -
     while at + 8 <= end {
         let extension = read_vec(bytes, at, 8)?;
         let (kind, len) = (field::be32(&extension, 0), u64::from(field::be32(&extension, 4)));
+        at += 8;
+        if len > end - at {
+            return Err(Error::corrupt(format!(
+                "the header extension {kind:#x} ({len} bytes) ends beyond its cluster"
+            )));
+        }
         match kind {
             END => return Ok(()),
             DATA_FILE => return Err(foreign("names another file for its data")),
             ENCRYPTION => return Err(Error::corrupt("a header of an encryption without an encryption")),
             _ => {}
         }
-        at = at + 8 + len.next_multiple_of(8);
-        if at > end {
-            return Err(Error::corrupt(format!(
-                "the header extension {kind:#x} ({len} bytes) ends beyond its cluster"
-            )));
-        }
+        at += len.next_multiple_of(8);
     }
     Ok(())
 }
