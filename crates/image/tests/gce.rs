@@ -1,5 +1,5 @@
 //! Google's tar: extracted by GNU tar to the same disk, as GNU tar makes it read by us; attacks; mutants.
-#![allow(clippy::disallowed_methods, reason = "the tests hold the library to a time limit")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests, held to time limits")]
 mod common;
 
 use std::fs::File;

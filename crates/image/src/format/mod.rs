@@ -1,6 +1,7 @@
 //! The formats, one file each: its reader ([`open`]) and its writer.
 
 mod gce;
+mod ova;
 mod raw;
 mod shared;
 mod vhd;
@@ -10,6 +11,7 @@ mod vmdk;
 use std::sync::Arc;
 
 pub use gce::unpack as unpack_gce;
+pub use ova::{Appliance, DiskFacts, Firmware, ManifestDigest, ovf, write_appliance};
 pub use vmdk::open_flat as open_flat_vmdk;
 
 use crate::convert::{Options, Progress, Report};
@@ -22,6 +24,7 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
         Format::Vhd => vhd::open(bytes, budget),
         Format::Vmdk => vmdk::open(bytes, budget),
         Format::Vhdx => vhdx::open(bytes, budget),
+        Format::Ova => ova::open(bytes, budget),
         Format::GceTar => Err(gce_is_packed()),
         other => Err(not_yet(other)),
     }
@@ -33,6 +36,7 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
         Format::Vhd => vhd::write(disk, out, options, progress),
         Format::Vmdk => vmdk::write(disk, out, options, progress),
         Format::Vhdx => vhdx::write(disk, out, options, progress),
+        Format::Ova => ova::write(disk, out, options, progress),
         Format::GceTar => gce::write(disk, out, options, progress),
         other => Err(not_yet(other)),
     }
