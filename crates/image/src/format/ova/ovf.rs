@@ -87,11 +87,7 @@ pub fn ovf(appliance: &Appliance, disk: &DiskFacts) -> Result<String> {
     if disk.file.contains(['"', '<', '&', '/', '\\']) {
         return Err(Error::Usage(format!("'{}' is no name for a disk's file", disk.file.escape_debug())));
     }
-    let Appliance { name, cpus, memory_mib, .. } = appliance;
-    let firmware = match appliance.firmware {
-        Firmware::Bios => "bios",
-        Firmware::Efi => "efi",
-    };
+    let (name, hardware) = (&appliance.name, hardware(appliance));
     let DiskFacts { file, file_bytes, virtual_bytes, data_bytes } = disk;
     Ok(format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
@@ -115,7 +111,22 @@ pub fn ovf(appliance: &Appliance, disk: &DiskFacts) -> Result<String> {
     <OperatingSystemSection ovf:id="101" vmw:osType="otherLinux64Guest">
       <Info>The guest's operating system</Info>
     </OperatingSystemSection>
-    <VirtualHardwareSection>
+{hardware}  </VirtualSystem>
+</Envelope>
+"#
+    ))
+}
+
+/// Processors, memory, a SCSI controller with the disk, a network adapter. The elements of an item stand in the
+/// alphabet's order: readers that validate by the schema insist on it.
+fn hardware(appliance: &Appliance) -> String {
+    let Appliance { name, cpus, memory_mib, .. } = appliance;
+    let firmware = match appliance.firmware {
+        Firmware::Bios => "bios",
+        Firmware::Efi => "efi",
+    };
+    format!(
+        r#"    <VirtualHardwareSection>
       <Info>The machine's hardware</Info>
       <System>
         <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>
@@ -166,8 +177,6 @@ pub fn ovf(appliance: &Appliance, disk: &DiskFacts) -> Result<String> {
       </Item>
       <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="{firmware}"/>
     </VirtualHardwareSection>
-  </VirtualSystem>
-</Envelope>
 "#
-    ))
+    )
 }
