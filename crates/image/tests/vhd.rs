@@ -1,5 +1,5 @@
 //! VHD: what Azure takes, read by QEMU; what QEMU writes, read by us; attacks; mutants.
-#![allow(clippy::disallowed_methods, reason = "the tests hold the library to a time limit")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests, held to time limits")]
 mod common;
 
 use common::{GIB, MIB, TIB, assert_refused, assert_same, cases, have, options, patched, read, run, text};

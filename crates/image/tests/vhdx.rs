@@ -1,5 +1,5 @@
 //! VHDX: ours read by QEMU, QEMU's read by us, a log replayed in memory; attacks; mutants.
-#![allow(clippy::disallowed_methods, reason = "the tests hold the library to a time limit")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests, held to time limits")]
 mod common;
 
 use std::sync::Arc;

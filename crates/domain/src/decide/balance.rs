@@ -285,7 +285,7 @@ impl<'a> Overlay<'a> {
             if cost_max.is_some_and(|most| self.cost_on(profile, &kind.solution, &kind.facts) > most) {
                 continue;
             }
-            let usable: usize = of_kind.rooms().map(|(_, ids)| ids.len()).sum();
+            let usable = of_kind.usable;
             if let Err(reason) = suits_kind(&kind.solution, &kind.facts, profile) {
                 count(reason, of_kind.members.len());
                 continue;

@@ -39,6 +39,11 @@ pub(super) struct Asking<'a> {
 }
 
 impl Ever {
+    /// Instances could take it, and nothing else ever.
+    pub(super) fn only_instances(&self) -> bool {
+        self.instance.is_ok() && self.gateway.is_err()
+    }
+
     pub(super) fn of(overlay: &Overlay<'_>, profile: &Profile) -> Self {
         let gateway = overlay.any_gateway_ever(profile);
         match overlay.suited(profile) {

@@ -122,6 +122,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         taken: BTreeMap::new(),
         together_tried: BTreeSet::new(),
         ever: BTreeMap::new(),
+        full: BTreeMap::new(),
         given: BTreeMap::new(),
     };
     pass.place();
@@ -174,6 +175,9 @@ pub(super) struct Pass<'a> {
     together_tried: BTreeSet<NodeKey>,
     /// Which kinds of place could ever take a profile, asked once.
     ever: BTreeMap<Arc<Profile>, Ever>,
+    /// Profiles that only instances take and that found none: within a pass room only gets less, so that holds
+    /// for every other class of the profile too.
+    full: BTreeMap<Arc<Profile>, Reason>,
     /// Attempts given to each user by this pass.
     given: BTreeMap<UserName, u32>,
 }
@@ -193,7 +197,7 @@ const FAIR_ITEMS: usize = 4;
 /// Nodes of one class looked at for what could be sent ahead, in one pass.
 const AHEAD_NODES_MAX: usize = 64;
 /// Items sent ahead for a slot while their run time is only a guess.
-const CREDIT_GUESSED_MAX: u32 = 2;
+const CREDIT_GUESSED_MAX: u32 = 8;
 /// Share of a user who is not named in the policy.
 const WEIGHT: u32 = 100;
 
@@ -377,6 +381,10 @@ impl<'a> Pass<'a> {
             return Err(Stop::Pass);
         }
         let (overlay, profile) = (&self.overlay, &class.profile);
+        let of_session = profile.group.is_some() || overlay.policy.instances_per_session_max.is_some();
+        if let Some(reason) = self.full.get(profile).filter(|_| !of_session) {
+            return Err(self.stop(class, reason.clone()));
+        }
         let ever = self.ever.entry(profile.clone()).or_insert_with(|| Ever::of(overlay, profile));
         let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
         let reason = match choose(overlay, ever, asking) {
@@ -388,6 +396,8 @@ impl<'a> Pass<'a> {
         };
         if let Reason::WaitsForCheaper { until, .. } = reason {
             self.plan.wake_at(until);
+        } else if ever.only_instances() {
+            self.full.insert(profile.clone(), reason.clone());
         }
         Err(self.stop(class, reason))
     }
@@ -481,8 +491,11 @@ impl<'a> Pass<'a> {
         let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone(), self.given.clone());
         let mut keys: Vec<NodeKey> = set.iter().map(node_key).collect();
         keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
+        let full = self.full.clone();
         let found = self.try_together(keys, session);
         if found.is_err() {
+            // What found no room beside the rest of the set may find some without it.
+            self.full = full;
             let wake = self.plan.next_wake;
             (self.overlay, self.plan, self.taken, self.given) = before;
             if let Some(at) = wake {

@@ -125,6 +125,8 @@ pub(super) enum Part {
 pub(super) struct OfKind {
     /// Everything that could take work now or later.
     pub members: BTreeSet<InstanceId>,
+    /// How many can take work now.
+    pub usable: usize,
     free: ByRoom,
     held: ByRoom,
     own: BTreeMap<SessionId, ByRoom>,
@@ -146,6 +148,7 @@ impl OfKind {
     }
 
     fn put(&mut self, id: &InstanceId, at: &(Holder, Room)) {
+        self.usable += 1;
         let put = |rooms: &mut ByRoom| rooms.entry(at.1.clone()).or_default().insert(id.clone());
         match at.0 {
             Holder::Nobody => {
@@ -162,6 +165,7 @@ impl OfKind {
     }
 
     fn take(&mut self, id: &InstanceId, at: &(Holder, Room)) {
+        self.usable -= 1;
         let take = |rooms: &mut ByRoom| {
             if let Some(ids) = rooms.get_mut(&at.1) {
                 ids.remove(id);

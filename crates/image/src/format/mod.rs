@@ -1,6 +1,7 @@
 //! The formats, one file each: its reader ([`open`]) and its writer.
 
 mod gce;
+mod ova;
 mod qcow2;
 mod raw;
 mod shared;
@@ -12,6 +13,7 @@ mod vmdk;
 use std::sync::Arc;
 
 pub use gce::unpack as unpack_gce;
+pub use ova::{Appliance, DiskFacts, Firmware, ManifestDigest, ovf, write_appliance};
 pub use vmdk::open_flat as open_flat_vmdk;
 
 use crate::convert::{Options, Progress, Report};
@@ -26,8 +28,8 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
         Format::Vhd => vhd::open(bytes, budget),
         Format::Vmdk => vmdk::open(bytes, budget),
         Format::Vhdx => vhdx::open(bytes, budget),
+        Format::Ova => ova::open(bytes, budget),
         Format::GceTar => Err(gce_is_packed()),
-        other => Err(not_yet(other)),
     }
 }
 
@@ -39,8 +41,8 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
         Format::Vhd => vhd::write(disk, out, options, progress),
         Format::Vmdk => vmdk::write(disk, out, options, progress),
         Format::Vhdx => vhdx::write(disk, out, options, progress),
+        Format::Ova => ova::write(disk, out, options, progress),
         Format::GceTar => gce::write(disk, out, options, progress),
-        other => Err(not_yet(other)),
     }
 }
 
@@ -49,10 +51,6 @@ fn gce_is_packed() -> Error {
         what: "reading a gzipped tar in place".to_owned(),
         next_step: "spool its disk to a file with format::unpack_gce and open that as raw".to_owned(),
     }
-}
-
-fn not_yet(format: Format) -> Error {
-    Error::Unsupported { what: format!("the format {format}"), next_step: "convert it to raw first".to_owned() }
 }
 
 /// The virtual size that is asked for.

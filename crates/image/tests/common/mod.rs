@@ -1,6 +1,5 @@
 //! What the tests of the formats share: disks to try, the real tools as oracles, mutants.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::disallowed_methods, reason = "the tests hold the library to a time limit")]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

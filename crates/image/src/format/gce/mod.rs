@@ -6,6 +6,7 @@ mod tar;
 mod write;
 
 pub use read::unpack;
+pub(super) use tar::{parse as parse_number, plain_header, sum};
 pub(super) use write::write;
 
 /// The only member.

@@ -24,7 +24,7 @@ fn number(value: u64, field: &mut [u8]) {
 }
 
 /// The number in `field`.
-pub(super) fn parse(field: &[u8]) -> Result<u64> {
+pub(in crate::format) fn parse(field: &[u8]) -> Result<u64> {
     let bad = || Error::corrupt("a number in a tar header is none");
     if field.first().is_some_and(|first| first & 0x80 != 0) {
         let (first, rest) = (field[0] & 0x7f, &field[1..]);
@@ -47,7 +47,7 @@ pub(super) fn parse(field: &[u8]) -> Result<u64> {
 }
 
 /// The sum over a header, its own field counted as spaces.
-pub(super) fn sum(header: &[u8]) -> u64 {
+pub(in crate::format) fn sum(header: &[u8]) -> u64 {
     let counted = |(n, byte): (usize, &u8)| u64::from(if (148..156).contains(&n) { b' ' } else { *byte });
     header.iter().enumerate().map(counted).sum()
 }
