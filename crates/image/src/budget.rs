@@ -12,8 +12,6 @@ pub struct Budget {
     pub virtual_bytes_max: u64,
     /// Most bytes of tables held in memory at a time.
     pub metadata_bytes_max: u64,
-    /// Most bytes that one compressed piece may give, for each of its own.
-    pub piece_ratio_max: u64,
     /// Most bytes of data that an image may give, for each byte of its file.
     pub ratio_max: u64,
     /// Most bytes of data (zero runs not counted).
@@ -25,7 +23,6 @@ impl Default for Budget {
         Self {
             virtual_bytes_max: 64 << 40,
             metadata_bytes_max: 48 * MIB,
-            piece_ratio_max: 4_096,
             ratio_max: 256,
             data_bytes_max: 16 << 40,
         }

@@ -93,7 +93,6 @@ pub(crate) fn read_vec(bytes: &dyn Bytes, offset: u64, len: usize) -> Result<Vec
     Ok(buffer)
 }
 
-#[allow(dead_code, reason = "each format reads some of these")]
 /// Numbers in a header: `be`/`le` as the format stores them; out of bounds is 0, which every format refuses.
 pub(crate) mod field {
     fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -1,6 +1,6 @@
 //! One disk, written in another format.
 
-use crate::format::{self};
+use crate::format::{self, ManifestDigest};
 use crate::{Disk, Error, Format, Out, Result};
 
 /// How hard to compress.
@@ -22,6 +22,8 @@ pub struct Options {
     pub effort: Effort,
     /// Compression of a qcow2.
     pub compression: Compression,
+    /// Digests of an appliance's manifest.
+    pub manifest: ManifestDigest,
     /// Threads that read and compress.
     pub threads: usize,
     /// The virtual size is rounded up to a multiple of this, bytes.
@@ -44,7 +46,8 @@ impl Options {
     /// With defaults: fast, uncompressed, as many threads as the machine has cores.
     pub fn new(format: Format) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { format, effort: Effort::Fast, compression: Compression::None, threads, size_multiple: 1 }
+        let (effort, compression, manifest) = (Effort::Fast, Compression::None, ManifestDigest::Sha256);
+        Self { format, effort, compression, manifest, threads, size_multiple: 1 }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::ManifestDigest;
 use crate::{Disk, Error, Format, Options, Result};
 
 /// What a cloud or hypervisor wants of an image.
@@ -41,17 +42,6 @@ pub struct Profile {
     /// What here is not from such a page.
     #[serde(default)]
     pub assumed: Vec<String>,
-}
-
-/// Digests of an appliance's manifest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ManifestDigest {
-    /// SHA-256.
-    #[default]
-    Sha256,
-    /// SHA-1, for what is older.
-    Sha1,
 }
 
 fn one() -> u64 {
@@ -115,7 +105,7 @@ impl Profile {
 
     /// How to convert for it.
     pub fn options(&self) -> Options {
-        Options { size_multiple: self.size_multiple_bytes, ..Options::new(self.format) }
+        Options { size_multiple: self.size_multiple_bytes, manifest: self.digest, ..Options::new(self.format) }
     }
 
     /// Is the disk's size one it takes? The error says what would have to be done.

@@ -25,6 +25,7 @@ fn forms() -> Vec<(Options, Option<&'static str>)> {
         (options(Format::Vhdx, Compression::None), Some("vhdx")),
         (options(Format::Vdi, Compression::None), Some("vdi")),
         (options(Format::GceTar, Compression::None), None),
+        (options(Format::Ova, Compression::None), None),
     ]
 }
 
@@ -95,7 +96,10 @@ fn star(dir: &Path, disks: &[PathBuf]) {
             let from = (options.format == Format::Raw).then_some(Format::Raw);
             assert_same(disk.as_ref(), open_as(&out, from).as_ref(), &what);
             if let Some(driver) = driver.filter(|_| judged && disk.size() > 0) {
-                qemu_img(&["compare", "-q", "-f", "raw", "-F", driver, text(path), text(&out)]);
+                // QEMU reads the holes of a VHDX one by one: 20 GiB take it half a minute.
+                if driver != "vhdx" || disk.size() <= 1 << 30 {
+                    qemu_img(&["compare", "-q", "-f", "raw", "-F", driver, text(path), text(&out)]);
+                }
                 if matches!(driver, "qcow2" | "vmdk" | "vhdx" | "vdi") {
                     qemu_img(&["check", "-q", "-f", driver, text(&out)]);
                 }

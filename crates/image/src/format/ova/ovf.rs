@@ -13,7 +13,8 @@ pub enum Firmware {
 }
 
 /// Digests of the manifest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ManifestDigest {
     /// Of OVF 2.0, taken by everything of this decade.
     #[default]

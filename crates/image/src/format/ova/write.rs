@@ -2,10 +2,11 @@
 
 use std::fs::File;
 
-use super::ovf::{Appliance, DiskFacts, ManifestDigest, ovf};
+use super::ovf::{Appliance, DiskFacts, Firmware, ManifestDigest, ovf};
 use crate::bytes::FileBytes;
 use crate::convert::{Options, Progress, Report};
 use crate::format::{gce, vmdk};
+use crate::inspect::partitions::{self, Purpose, Table};
 use crate::{Bytes, Disk, Error, Out, Result};
 
 pub(in crate::format) fn write(
@@ -15,7 +16,14 @@ pub(in crate::format) fn write(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let spool = tempfile::tempfile().map_err(Error::io("making a temporary file for the appliance's disk"))?;
-    write_appliance(disk, out, options, &Appliance::default(), &spool, progress)
+    let appliance = Appliance { firmware: firmware(disk), manifest: options.manifest, ..Appliance::default() };
+    write_appliance(disk, out, options, &appliance, &spool, progress)
+}
+
+/// What the disk can be started by; BIOS where both can, or nothing can be seen.
+fn firmware(disk: &dyn Disk) -> Firmware {
+    let only_efi = |table: Table| !table.boot_code && table.partitions.iter().any(|p| p.purpose == Purpose::EfiSystem);
+    if partitions::read(disk).is_ok_and(only_efi) { Firmware::Efi } else { Firmware::Bios }
 }
 
 /// An appliance with a machine that the caller describes. `spool` is an empty file that takes the compressed disk.
