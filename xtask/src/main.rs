@@ -17,6 +17,7 @@ cargo xtask COMMAND
   bench decide
   bench ledger [ATTEMPTS]
   bench idle [AGENTS]
+  bench image [MIB]
   sim faults [--seeds N] [--seed S]
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["bench", "dispatch", rest @ ..] => steps::bench("dispatch", rest),
         ["bench", "idle", rest @ ..] => steps::bench("idle", rest),
         ["bench", "ledger", rest @ ..] => steps::bench_ledger(rest),
+        ["bench", "image", rest @ ..] => steps::bench_image(rest),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
         ["generate"] => generated::write(),

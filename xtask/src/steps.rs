@@ -39,6 +39,9 @@ pub(crate) fn slow() -> Result<()> {
     println!("==> 1,000 kills");
     let kills = ["test", "--package", "skein", "--test", "chaos", "--", "--nocapture"];
     cargo_with(&[("SKEIN_CHAOS_KILLS", "1000")], &kills)?;
+    println!("==> disks of 2 TiB in every format");
+    let matrix = ["test", "--package", "skein-image", "--test", "matrix"];
+    cargo_with(&[("SKEIN_MATRIX", "all")], &matrix)?;
     println!("==> 10,000 worlds of faults");
     sim_faults(&["--seeds", "10000"])
 }
@@ -64,6 +67,12 @@ pub(crate) fn bench_decide() -> Result<()> {
 /// The ledger alone: many ended attempts, and pages of them.
 pub(crate) fn bench_ledger(arguments: &[&str]) -> Result<()> {
     let run = ["run", "--quiet", "--release", "--package", "skein-store", "--example", "ledger", "--"];
+    cargo(&[&run, arguments].concat())
+}
+
+/// Conversions of disk images beside `qemu-img`.
+pub(crate) fn bench_image(arguments: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "skein-image", "--example", "image", "--"];
     cargo(&[&run, arguments].concat())
 }
 

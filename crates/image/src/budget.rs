@@ -20,12 +20,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            virtual_bytes_max: 64 << 40,
-            metadata_bytes_max: 48 * MIB,
-            ratio_max: 256,
-            data_bytes_max: 16 << 40,
-        }
+        Self { virtual_bytes_max: 64 << 40, metadata_bytes_max: 48 * MIB, ratio_max: 256, data_bytes_max: 16 << 40 }
     }
 }
 
