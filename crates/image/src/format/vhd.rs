@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::shared::{Claims, Mark, not_empty, sectored_size};
-use crate::blocks::Walk;
+use crate::blocks::{Spare, Walk};
 use crate::bytes::field::{be16, be32, be64};
 use crate::bytes::read_vec;
 use crate::convert::{Options, Progress, Report};
@@ -300,17 +300,19 @@ pub(super) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
             "a VHD holds at most 2040 GiB ({BYTES_MAX} bytes), this disk has {size}: write a VHDX, or shrink the disk"
         )));
     }
-    let (mut data_bytes, mut mark) = (0, Mark::new("vhd", size));
+    let (mut data_bytes, mut mark, spare) = (0, Mark::new("vhd", size), Spare::default());
     let walk = Walk { disk, block_bytes: BLOCK_BYTES, threads: options.threads, progress };
     walk.run(
         || (),
-        |(), _, block| Ok((crc32c::crc32c(block), block.to_vec())),
+        |(), _, block| Ok((crc32c::crc32c(block), spare.copy(block))),
         |number, (crc, block)| {
             mark.block(number, crc);
             let offset = number * BLOCK_BYTES as u64;
             let len = usize::try_from(disk.size() - offset).unwrap_or(usize::MAX).min(block.len());
             data_bytes += len as u64;
-            out.write_at(offset, &block[..len])
+            out.write_at(offset, &block[..len])?;
+            spare.give_back(block);
+            Ok(())
         },
     )?;
     out.write_at(size, &fixed_footer(size, mark.uuid("disk")))?;
