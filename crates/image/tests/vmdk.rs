@@ -89,7 +89,7 @@ fn two_tebibytes_of_holes_take_no_time_and_nothing_is_written_for_them() {
     let disk = common::disk(&vmdk, Format::Vmdk).unwrap();
     assert_eq!(disk.extent_at(0).unwrap().kind, Kind::Zero);
     assert_same("2 TiB", disk.as_ref(), &raw);
-    assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() < 4_000, "{:?}", began.elapsed());
     assert!(report.bytes < MIB, "{} bytes", report.bytes);
     let error = common::to_file(&dir.raw("none", 0, &[]), &options(Format::Vmdk), &vmdk).unwrap_err().to_string();
     assert!(error.contains("0 bytes"), "{error}");

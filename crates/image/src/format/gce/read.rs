@@ -15,8 +15,9 @@ use crate::{Budget, Bytes, Error, Result};
 const PIECE: usize = 1 << 16;
 /// Bytes of an extended (PAX) header.
 const PAX_MAX: u64 = 64 << 10;
-/// Records of a sparse map: 22 million entries would be more memory than a budget allows anyway.
-const MAP_ENTRY_BYTES: u64 = 16;
+/// What an entry of a sparse map counts against the budget for tables: its memory, and the time that reading it
+/// takes. So a map has at most some 800,000 entries; a disk that needs more is better sent in another format.
+const MAP_ENTRY_BYTES: u64 = 64;
 
 /// Spools the disk of a gzipped tar to `to`, whose holes are the disk's zeros. The archive may hold one member only,
 /// and that must be called `disk.raw`: no name in it becomes a path.
