@@ -367,6 +367,9 @@ impl World {
                 self.heal();
             }
             self.happen(coming);
+            if !self.faults {
+                self.resume_paused();
+            }
             let over = self.books.sessions_ended >= self.specs.len();
             if !self.faults && over && self.machines.iter().all(|m| m.processes.is_empty()) {
                 // The clouds are to come to rest too: nothing but the minimum is left.
@@ -396,11 +399,18 @@ impl World {
                 self.later(10, Coming::Dial(n));
             }
         }
-        let sessions: Vec<_> = self.core.as_ref().unwrap().snapshot().sessions.keys().copied().collect();
+        self.resume_paused();
+    }
+
+    /// Also what is paused after the faults, by a request that was on its way for long (seeds 2462 and 3345).
+    fn resume_paused(&mut self) {
+        let Some(core) = &self.core else { return };
+        let paused = core.snapshot().sessions.values().filter(|s| s.state == skein_domain::SessionState::Paused);
         let by: skein_domain::UserName = "sim".parse().unwrap();
-        let resume = |session| Input::Resume { reply: 0, session, by: by.clone() };
-        let inputs = sessions.into_iter().map(resume).collect();
-        self.turn(inputs);
+        let inputs: Vec<Input> = paused.map(|s| Input::Resume { reply: 0, session: s.id, by: by.clone() }).collect();
+        if !inputs.is_empty() {
+            self.turn(inputs);
+        }
     }
 
     fn happen(&mut self, coming: Coming) {
