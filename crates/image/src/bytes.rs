@@ -79,6 +79,28 @@ impl Bytes for FileBytes {
     }
 }
 
+/// The bytes in order: for decoders.
+pub(crate) struct InOrder<'a> {
+    bytes: &'a dyn Bytes,
+    at: u64,
+}
+
+impl<'a> InOrder<'a> {
+    pub(crate) fn new(bytes: &'a dyn Bytes) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl std::io::Read for InOrder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.bytes.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        self.bytes.read_at(self.at, &mut buffer[..len]).map_err(std::io::Error::other)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
 fn beyond(offset: u64, wanted: usize, len: u64) -> Error {
     Error::corrupt(format!("{wanted} bytes at {offset} are asked for, but the file ends at {len}"))
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 
 use crate::blocks::runs;
+use crate::bytes::InOrder;
 use crate::convert::Progress;
 use crate::{Budget, Bytes, Error, Out, Result};
 
@@ -59,7 +60,7 @@ pub fn unwrap_to(bytes: &dyn Bytes, to: &File, budget: &Budget, progress: &dyn P
     })?;
     // What the file held before would show through the holes.
     to.set_len(0).map_err(Error::io("emptying the file to write to"))?;
-    let reader = BufReader::with_capacity(1 << 18, Source { bytes, at: 0 });
+    let reader = BufReader::with_capacity(1 << 18, InOrder::new(bytes));
     let whole: Box<dyn Read + '_> = match wrapper {
         Wrapper::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         Wrapper::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_KIB_MAX)),
@@ -133,21 +134,5 @@ impl Copy<'_> {
             Ok(read) => read,
             Err(other) => Error::corrupt(format!("the {}, after {} bytes: {other}", self.wrapper.word(), self.at)),
         }
-    }
-}
-
-/// The compressed bytes, in order.
-struct Source<'a> {
-    bytes: &'a dyn Bytes,
-    at: u64,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = usize::try_from(self.bytes.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let len = left.min(buffer.len());
-        self.bytes.read_at(self.at, &mut buffer[..len]).map_err(std::io::Error::other)?;
-        self.at += len as u64;
-        Ok(len)
     }
 }

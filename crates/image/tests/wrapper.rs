@@ -30,7 +30,7 @@ fn wrap(wrapper: Wrapper, bytes: &[u8]) -> Option<Vec<u8>> {
 fn by_program(program: &str, args: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
     let child = Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut child) = child else {
-        eprintln!("SKIPPED: there is no {program} on this machine");
+        oracle::skipped(&format!("there is no {program} on this machine"));
         return None;
     };
     let mut stdin = child.stdin.take().unwrap();

@@ -124,8 +124,8 @@ pub(super) async fn session(
     // Before the first look at the ledger, so that nothing that grows in between is missed.
     let grown = app.logs.grown();
     let (seen, read) = (after(&headers, &from), BTreeMap::new());
-    let (logs, events, early) = (from.logs, from.events, BTreeSet::new());
-    let follower = Follower { app, id, spec, sender, seen, logs, events, grown, read, early, first: true };
+    let (logs, events, growing, early) = (from.logs, from.events, BTreeSet::new(), BTreeSet::new());
+    let follower = Follower { app, id, spec, sender, seen, logs, events, grown, read, growing, early, first: true };
     tokio::spawn(follower.run());
     Ok(answer(receiver))
 }
@@ -142,6 +142,8 @@ struct Follower {
     grown: broadcast::Receiver<AttemptKey>,
     /// Log streams of attempts that have not ended.
     read: BTreeMap<(AttemptKey, LogStream), Sending>,
+    /// Of these, the ones with more to send: a pass costs what grew, not what there is.
+    growing: BTreeSet<(AttemptKey, LogStream)>,
     /// Attempts of this session whose log grew before their order was read here.
     early: BTreeSet<AttemptKey>,
     /// What is found in the first pass may have grown before we listened.
@@ -202,6 +204,9 @@ impl Follower {
     fn begin(&mut self, attempt: AttemptKey) {
         for stream in [LogStream::Out, LogStream::Err] {
             self.read.entry((attempt, stream)).or_insert(Sending { bytes: 0, more: self.first });
+            if self.first {
+                self.growing.insert((attempt, stream));
+            }
         }
     }
 
@@ -216,6 +221,7 @@ impl Follower {
         for stream in [LogStream::Out, LogStream::Err] {
             if let Some(sending) = self.read.get_mut(&(attempt, stream)) {
                 sending.more = true;
+                self.growing.insert((attempt, stream));
             }
         }
     }
@@ -226,6 +232,7 @@ impl Follower {
             self.known_attempts(false);
         }
         self.read.values_mut().for_each(|sending| sending.more = true);
+        self.growing.extend(self.read.keys());
     }
 
     /// What grew since the last look.
@@ -251,8 +258,7 @@ impl Follower {
 
     async fn send_grown(&mut self) -> Result<(), ()> {
         self.look_at_grown();
-        let growing: Vec<_> = self.read.iter().filter(|(_, sending)| sending.more).map(|(key, _)| *key).collect();
-        for key in growing {
+        for key in std::mem::take(&mut self.growing) {
             self.send_log(key).await?;
         }
         Ok(())

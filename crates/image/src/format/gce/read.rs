@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::{MEMBER, tar};
 use crate::blocks::is_zero;
+use crate::bytes::InOrder;
 use crate::convert::{Progress, Report};
 use crate::{Budget, Bytes, Error, Result};
 
@@ -22,7 +23,7 @@ const MAP_ENTRY_BYTES: u64 = 64;
 /// Spools the disk of a gzipped tar to `to`, whose holes are the disk's zeros. The archive may hold one member only,
 /// and that must be called `disk.raw`: no name in it becomes a path.
 pub fn unpack(bytes: &dyn Bytes, to: &File, budget: &Budget, progress: &dyn Progress) -> Result<Report> {
-    let source = Source { bytes, at: 0 };
+    let source = InOrder::new(bytes);
     let gunzip = flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 18, source));
     let mut unpacking = Unpacking { from: gunzip, to, budget, progress, file_bytes: bytes.len(), data: 0 };
     let (member, ranges) = unpacking.member()?;
@@ -41,22 +42,6 @@ pub fn unpack(bytes: &dyn Bytes, to: &File, budget: &Budget, progress: &dyn Prog
     unpacking.padding(member.stored)?;
     unpacking.nothing_more()?;
     Ok(Report { bytes: member.real_size, virtual_bytes: member.real_size, data_bytes: unpacking.data })
-}
-
-/// The file as a stream.
-struct Source<'a> {
-    bytes: &'a dyn Bytes,
-    at: u64,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = usize::try_from(self.bytes.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let len = left.min(buffer.len());
-        self.bytes.read_at(self.at, &mut buffer[..len]).map_err(std::io::Error::other)?;
-        self.at += len as u64;
-        Ok(len)
-    }
 }
 
 struct Member {
