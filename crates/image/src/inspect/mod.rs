@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ext4_view::{Ext4, Ext4Read};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Disk, Result};
 use partitions::{Partition, Purpose};
@@ -17,7 +17,7 @@ use partitions::{Partition, Purpose};
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// What was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// BIOS firmware can start it: there is boot code.
     pub bios: bool,
@@ -34,7 +34,7 @@ pub struct Facts {
 }
 
 /// An installed system.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// Its name for people, from os-release.
     pub name: String,
