@@ -38,6 +38,9 @@ pub struct Facts {
 pub struct System {
     /// Its name for people, from os-release.
     pub name: String,
+    /// Architecture of its programs, as Rust names it (`x86_64`, `aarch64`), where its dynamic linker says.
+    #[serde(default)]
+    pub arch: Option<String>,
     /// Version of its newest kernel.
     pub kernel: Option<String>,
     /// Drivers in that kernel or its initial RAM disk: what can find the disk. Unknown when that is packed in a way
@@ -166,12 +169,29 @@ fn system(root: &Ext4, boot: &Ext4) -> System {
     let cloud_init = ["/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"].iter().any(|p| root.exists(*p).unwrap_or(false));
     System {
         name: pretty.unwrap_or("unnamed").trim_matches('"').to_owned(),
+        arch: arch(root),
         kernel,
         early_drivers,
         drivers,
         fragile_mounts: fragile_mounts(&text(root, "/etc/fstab").unwrap_or_default()),
         cloud_init,
     }
+}
+
+/// By the dynamic linker, whose path each architecture's ABI fixes.
+fn arch(root: &Ext4) -> Option<String> {
+    let linkers = [
+        ("x86_64", "lib64/ld-linux-x86-64.so.2"),
+        ("aarch64", "lib/ld-linux-aarch64.so.1"),
+        ("riscv64", "lib/ld-linux-riscv64-lp64d.so.1"),
+        ("s390x", "lib/ld64.so.1"),
+        ("x86_64", "lib/ld-musl-x86_64.so.1"),
+        ("aarch64", "lib/ld-musl-aarch64.so.1"),
+    ];
+    let there = |path: &str| {
+        ["/", "/usr/"].iter().any(|under| root.symlink_metadata(format!("{under}{path}").as_str()).is_ok())
+    };
+    linkers.iter().find(|(_, path)| there(path)).map(|(arch, _)| (*arch).to_owned())
 }
 
 fn newest_kernel(files: &Ext4, dir: &str) -> Option<String> {
