@@ -182,8 +182,7 @@ fn the_file_that_an_image_came_in_is_kept_if_asked_and_comes_back_byte_for_byte(
     assert!(store.native(&without.id).err().unwrap().to_string().contains("not kept"));
     let kept: Arc<dyn skein_image::Bytes> = Arc::new(file.clone());
     let opened = format::open(Arc::clone(&kept), Format::Qcow2, &Budget::default()).unwrap();
-    let new =
-        New { disk: opened.as_ref(), format: Format::Qcow2, keep: Some(kept), origin: Origin::default() };
+    let new = New { disk: opened.as_ref(), format: Format::Qcow2, keep: Some(kept), origin: Origin::default() };
     let imported = store.import(new, 2, &()).unwrap();
     assert!(imported.known && imported.manifest.id == without.id, "the same disk");
     assert!(imported.new_bytes < 1 << 19, "its clusters are the disk's own: {}", imported.new_bytes);

@@ -83,8 +83,29 @@ pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Facts> {
         gpt: table.gpt,
         ..Facts::default()
     };
+    let systems = file_systems(disk, &table.partitions, &mut facts)?;
+    // A partition of its own for /boot has the kernel, the root file system has the rest.
+    let boot = systems.iter().find(|files| newest_kernel(files, "/").is_some());
+    if let Some(root) = systems.iter().find(|files| os_release(files).is_some()) {
+        facts.system = Some(system(root, boot.unwrap_or(root)));
+    }
+    Ok(facts)
+}
+
+/// The root file system, and the architecture of its programs; none when none could be read.
+pub(crate) fn root(disk: &Arc<dyn Disk>) -> Result<Option<(Ext4, Option<String>)>> {
+    let table = partitions::read(disk.as_ref())?;
+    let systems = file_systems(disk, &table.partitions, &mut Facts::default())?;
+    let root = systems.into_iter().find(|files| os_release(files).is_some());
+    Ok(root.map(|root| {
+        let arch = arch(&root);
+        (root, arch)
+    }))
+}
+
+fn file_systems(disk: &Arc<dyn Disk>, partitions: &[Partition], facts: &mut Facts) -> Result<Vec<Ext4>> {
     let mut systems = Vec::new();
-    for part in table.partitions.iter().filter(|part| part.purpose == Purpose::Other) {
+    for part in partitions.iter().filter(|part| part.purpose == Purpose::Other) {
         match kind(disk.as_ref(), *part)? {
             Kind::Ext => match Ext4::load(Box::new(Part { disk: Arc::clone(disk), at: *part })) {
                 Ok(files) => systems.push(files),
@@ -95,12 +116,7 @@ pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Facts> {
             Kind::Unknown => {}
         }
     }
-    // A partition of its own for /boot has the kernel, the root file system has the rest.
-    let boot = systems.iter().find(|files| newest_kernel(files, "/").is_some());
-    if let Some(root) = systems.iter().find(|files| os_release(files).is_some()) {
-        facts.system = Some(system(root, boot.unwrap_or(root)));
-    }
-    Ok(facts)
+    Ok(systems)
 }
 
 enum Kind {

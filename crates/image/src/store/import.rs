@@ -120,11 +120,7 @@ fn next(chunks: &Mutex<Receiver<Chunk>>) -> Option<Vec<Chunk>> {
 }
 
 /// Keeps what is not there yet; the parts, and the bytes that were put.
-fn keep(
-    shelf: &dyn Shelf,
-    compressor: &mut zstd::bulk::Compressor<'_>,
-    batch: &[Chunk],
-) -> Result<(Vec<Part>, u64)> {
+fn keep(shelf: &dyn Shelf, compressor: &mut zstd::bulk::Compressor<'_>, batch: &[Chunk]) -> Result<(Vec<Part>, u64)> {
     let part = |(offset, content): &Chunk| {
         let chunk = ChunkId::of(content);
         Part { offset: *offset, len: content.len() as u64, chunk }

@@ -117,7 +117,10 @@ impl StoredDisk {
         for part in self.parts[self.part_from(offset)..].iter().take_while(|part| part.offset < end) {
             let content = self.chunk(part.chunk)?;
             if content.len() as u64 != part.len {
-                return Err(Error::corrupt(format!("the chunk {} is not as long as the image's list says", part.chunk)));
+                return Err(Error::corrupt(format!(
+                    "the chunk {} is not as long as the image's list says",
+                    part.chunk
+                )));
             }
             let (from, to) = (part.offset.max(offset), (part.offset + part.len).min(end));
             let place = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
