@@ -84,9 +84,8 @@ fn takes(app: &App, to: &str) -> Result<Takes, Fail> {
         }
         None => to.to_owned(),
     };
-    let profile = Profile::find(&profile, Some(&app.dir.join("profiles"))).map_err(|e| {
-        Fail::bad(format!("there is no solution '{to}'; and {e}"))
-    })?;
+    let profile = Profile::find(&profile, Some(&app.dir.join("profiles")))
+        .map_err(|e| Fail::bad(format!("there is no solution '{to}'; and {e}")))?;
     let ways = profile.boot.iter().filter_map(|way| match way.as_str() {
         "bios" => Some(Boot::Bios),
         "uefi" => Some(Boot::Uefi),

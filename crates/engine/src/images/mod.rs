@@ -9,7 +9,8 @@
 //! One that loses its folder shows its images as not stored.
 
 mod choose;
-mod fetch;
+pub mod fetch;
+mod import;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use skein_image::store::{Folder, ImageId, Manifest, Shelf, Signer, Store};
 use skein_store::{Reader as _, Side};
 
 pub(crate) use choose::choose;
-pub(crate) use fetch::{Asked, import_url};
+pub(crate) use import::{Asked, import_url};
 pub(crate) use operation::{Operation, Operations};
 
 use crate::app::App;

@@ -142,6 +142,13 @@ impl Operation {
     }
 }
 
+impl super::fetch::Fetching for Operation {
+    fn begins(&self, total: Option<u64>) {
+        let at = self.lock().at.clone();
+        self.stage(at, total);
+    }
+}
+
 impl Progress for Operation {
     fn at(&self, offset: u64) {
         self.done.store(offset, Ordering::Relaxed);

@@ -22,8 +22,8 @@ impl ChunkId {
     pub fn parse(text: &str) -> Option<Self> {
         blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }
-    /// The name of the object.
-    pub(super) fn object(self) -> String {
+    /// The name of its object on a shelf.
+    pub fn object(self) -> String {
         let name = self.to_string();
         format!("chunks/{}/{name}", &name[..2])
     }
@@ -45,6 +45,12 @@ pub(super) fn compressor() -> Result<zstd::bulk::Compressor<'static>> {
 
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     zstd::bulk::decompress(packed, MAX)
+}
+
+/// The chunk that these packed bytes are.
+pub(super) fn name_of(packed: &[u8]) -> Result<ChunkId> {
+    let content = unpack(packed).map_err(|e| Error::corrupt(format!("a chunk cannot be unpacked: {e}")))?;
+    Ok(ChunkId::of(&content))
 }
 
 /// Is this the chunk that the object's name says?

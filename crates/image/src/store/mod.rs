@@ -338,6 +338,11 @@ impl Store {
     }
 }
 
+/// The name of the chunk that these packed bytes are: what a client sends is named by what is in it.
+pub fn check_chunk(packed: &[u8]) -> Result<ChunkId> {
+    chunk::name_of(packed)
+}
+
 fn object(id: &ImageId) -> String {
     format!("images/{id}.json")
 }
