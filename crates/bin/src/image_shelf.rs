@@ -21,7 +21,7 @@ impl EngineShelf {
     }
 
     /// A call, from a thread of the importer's.
-    pub(crate) fn call<T>(&self, call: impl Future<Output = Result<T, ApiError>>) -> Result<T> {
+    pub(crate) fn call<T>(&self, call: impl Future<Output = std::result::Result<T, ApiError>>) -> Result<T> {
         self.runtime.block_on(call).map_err(|error| match error {
             ApiError::Refused { .. } => Error::Usage(format!("the engine at {}: {error}", self.client.url())),
             other => Error::io(format!("asking the engine at {}", self.client.url()))(std::io::Error::other(other)),

@@ -20,7 +20,7 @@ const TRIES: u32 = 5;
 /// A server that sends nothing for this long has broken off.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Wait before the second try; doubled for each one more.
-const BACK_OFF: Duration = Duration::from_millis(200);
+const BACK_OFF: Duration = Duration::from_millis(100);
 /// Largest file that is fetched, bytes (image_fetch_bytes_max).
 const FETCH_BYTES_MAX: u64 = 4 << 40;
 

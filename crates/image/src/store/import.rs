@@ -73,21 +73,6 @@ pub(super) fn take(shelf: &dyn Shelf, disk: &dyn Disk, threads: usize, progress:
     Ok(Taken { parts, root: digest::root(disk.size(), &leaves), data_bytes, new_bytes })
 }
 
-/// The digest of a disk.
-pub(super) fn root_of(disk: &dyn Disk, threads: usize, progress: &dyn Progress) -> Result<String> {
-    let mut leaves = BTreeMap::new();
-    let walk = Walk { disk, block_bytes: LEAF_BYTES, threads, progress };
-    walk.run(
-        || (),
-        |(), _, block| Ok(digest::leaf(block)),
-        |number, leaf| {
-            leaves.insert(number, leaf);
-            Ok(())
-        },
-    )?;
-    Ok(digest::root(disk.size(), &leaves))
-}
-
 type Chunk = (u64, Vec<u8>);
 type Kept = Mutex<Result<(Vec<Part>, u64)>>;
 

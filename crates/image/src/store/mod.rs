@@ -28,7 +28,7 @@ pub use shelf::{Entry, Guard, Shelf};
 pub use sign::{Signature, Signer};
 
 use crate::convert::Progress;
-use crate::{Bytes, Disk, Error, Format, Result, format, inspect};
+use crate::{Bytes, Disk, Error, Format, Result, digest, format, inspect};
 use import::Taken;
 use recipe::{List, Part};
 
@@ -151,14 +151,14 @@ impl Store {
         }
         let disk = self.parts(id, List::Disk, &manifest.disk)?;
         let disk = StoredDisk::new(Arc::clone(&self.shelf), manifest.disk.bytes, disk, self.shelf.lock(false)?);
-        let root = import::root_of(&disk, threads, progress)?;
+        let root = digest::of(&disk, threads, progress)?;
         if root != id.as_str() {
             return Err(Error::corrupt(format!("the disk that was sent as {id} is {root}")));
         }
         if let Some(kept) = &manifest.native_file {
             let parts = self.parts(id, List::Native, kept)?;
             let file = StoredDisk::new(Arc::clone(&self.shelf), kept.bytes, parts, self.shelf.lock(false)?);
-            import::root_of(&file, threads, progress)?;
+            digest::of(&file, threads, progress)?;
         }
         let facts = inspect::inspect(&(Arc::new(disk) as Arc<dyn Disk>))?;
         let lock = self.shelf.lock(false)?;
@@ -253,7 +253,7 @@ impl Store {
 
     /// Reads all of an image: is its disk what its name says?
     pub fn check(&self, id: &ImageId, threads: usize, progress: &dyn Progress) -> Result<()> {
-        let root = import::root_of(&self.disk(id)?, threads, progress)?;
+        let root = digest::of(&self.disk(id)?, threads, progress)?;
         if root == id.as_str() { Ok(()) } else { Err(Error::corrupt(format!("the disk of {id} is {root}"))) }
     }
 
