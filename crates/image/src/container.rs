@@ -53,8 +53,8 @@ pub fn write(
 ) -> Result<Contained> {
     let Some((root, arch)) = inspect::root(disk)? else {
         return Err(Error::Unsupported {
-            what: "a container of this image: no root file system could be read on it".to_owned(),
-            next_step: "it is read from ext4 on a partition; 'skein image show' says what is there".to_owned(),
+            what: "a container of a disk on which no root file system can be read".to_owned(),
+            next_step: "have the system on ext4 in a partition; 'skein image show' says what is there".to_owned(),
         });
     };
     let level = if effort == Effort::Archive { 9 } else { 1 };

@@ -128,7 +128,11 @@ pub(super) async fn put_manifest(
     let name = sent.origin.name.clone();
     let shared = Arc::clone(&app);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let adopted = tokio::task::spawn_blocking(move || shared.images.store.adopt(sent, threads, &()));
+    let adopted = tokio::task::spawn_blocking(move || {
+        let manifest = shared.images.store.adopt(sent, threads, &())?;
+        shared.images.fulfil(&shared.images.store.objects(&manifest)?);
+        Ok::<_, Fail>(manifest)
+    });
     let manifest = adopted.await.map_err(Fail::internal)??;
     let image = images::catalogue(&app, &manifest, &user, &name, BTreeSet::new()).await?;
     Ok(Json(image_view(&app, image)))

@@ -75,6 +75,15 @@ impl Images {
         promised.len() <= PROMISED_MAX
     }
 
+    /// An image has these now, and keeps them. Another client that was promised them loses them only if that image
+    /// is removed meanwhile; its import then says which are missing, and sends them when it is run again.
+    pub(crate) fn fulfil(&self, objects: &BTreeSet<String>) {
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in objects {
+            promised.remove(name);
+        }
+    }
+
     /// Is it kept for somebody?
     pub(crate) fn is_promised(&self, object: &str) -> bool {
         let promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +105,7 @@ pub(crate) fn find(app: &App, asked: &str) -> Result<Image, Fail> {
     }
 }
 
-/// Puts an image of the store into the catalogue; one that is there keeps its labels.
+/// Puts an image of the store into the catalogue; one that is there keeps its name, and gets the tags too.
 pub(crate) async fn catalogue(
     app: &App,
     manifest: &Manifest,
@@ -106,7 +115,12 @@ pub(crate) async fn catalogue(
 ) -> Result<Image, Fail> {
     let image = of(manifest, user, name, tags)?;
     let _edit = app.images.edit.lock().await;
-    if let Some(known) = app.readers.get()?.image(&image.id)? {
+    if let Some(mut known) = app.readers.get()?.image(&image.id)? {
+        if image.tags.is_subset(&known.tags) {
+            return Ok(known);
+        }
+        known.tags.extend(image.tags);
+        write(app, Side::Image(Box::new(known.clone()))).await?;
         return Ok(known);
     }
     write(app, Side::Image(Box::new(image.clone()))).await?;

@@ -257,6 +257,16 @@ impl Store {
         if root == id.as_str() { Ok(()) } else { Err(Error::corrupt(format!("the disk of {id} is {root}"))) }
     }
 
+    /// Names of the objects that an image is made of, its manifest aside.
+    pub fn objects(&self, manifest: &Manifest) -> Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for (list, kept) in lists_of(manifest) {
+            all.insert(list.object(&manifest.id));
+            all.extend(self.parts(&manifest.id, list, kept)?.into_iter().map(|part| part.chunk.object()));
+        }
+        Ok(all)
+    }
+
     /// Forgets an image; its chunks go with the next collection.
     pub fn remove(&self, id: &ImageId) -> Result<()> {
         self.manifest(id)?;

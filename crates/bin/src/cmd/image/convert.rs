@@ -94,8 +94,7 @@ pub(super) fn export(args: &ExportArgs) -> Ended {
     if args.form.to == NATIVE {
         let manifest = place.store().manifest(&id)?;
         let file: Arc<dyn Disk> = Arc::new(place.store().native(&id)?);
-        let form = Form { to: Format::Raw.to_string(), compress: None, output: args.form.output.clone(), ..args.form };
-        return form.write(manifest.native, &file, None);
+        return args.form.write_native(manifest.native, &file);
     }
     let disk: Arc<dyn Disk> = Arc::new(place.store().disk(&id)?);
     args.form.write(Format::Raw, &disk, args.place.profiles().as_deref())
@@ -140,14 +139,22 @@ impl Form {
         Ok(options)
     }
 
+    /// The bytes of the file that an image came in.
+    fn write_native(&self, native: Format, file: &Arc<dyn Disk>) -> Ended {
+        self.write_as(native, file, &Options::new(Format::Raw))
+    }
+
     fn write(&self, from: Format, disk: &Arc<dyn Disk>, profiles: Option<&Path>) -> Ended {
-        let options = self.options(disk.as_ref(), profiles)?;
+        self.write_as(from, disk, &self.options(disk.as_ref(), profiles)?)
+    }
+
+    fn write_as(&self, from: Format, disk: &Arc<dyn Disk>, options: &Options) -> Ended {
         let bar = Bar::new(disk.size(), self.json);
         let written = if self.streams() {
             let mut stdout = std::io::stdout();
-            one(disk, Target::Stream(&mut stdout), &options, &bar)
+            one(disk, Target::Stream(&mut stdout), options, &bar)
         } else {
-            into_file(&self.output, |file| one(disk, Target::File(file), &options, &bar))?
+            into_file(&self.output, |file| one(disk, Target::File(file), options, &bar))?
         };
         bar.end();
         let written = match written {
@@ -176,6 +183,10 @@ impl Form {
             note(&format!(
                 "{from} to a container: {files} files, {unpacked}, {bytes} written; {left_out} devices left out"
             ));
+            return Ok(());
+        }
+        if self.to == NATIVE {
+            note(&format!("{from} as it came: {} written", size(written.bytes)));
             return Ok(());
         }
         let (data, disk, bytes) = (size(written.data_bytes), size(written.virtual_bytes), size(written.bytes));
