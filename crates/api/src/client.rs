@@ -99,12 +99,14 @@ impl Client {
         let mut path = "/api/v1".to_owned();
         for part in parts {
             path.push('/');
+            // RFC 3986, section 2.3: what needs no escape.
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0').to_ascii_uppercase();
             for byte in part.bytes() {
-                // RFC 3986, section 2.3: what needs no escape.
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                if plain(byte) {
                     path.push(char::from(byte));
                 } else {
-                    path.push_str(&format!("%{byte:02X}"));
+                    path.extend(['%', digit(byte >> 4), digit(byte & 15)]);
                 }
             }
         }

@@ -111,7 +111,8 @@ fn the_engine_fetches_from_a_url_keeps_the_file_and_says_what_a_machine_would_st
 fn an_image_taken_in_without_an_engine_is_in_the_catalogue_of_the_next() {
     let home = Home::new();
     disk(&home.path("disk.img"), 3, 4 << 20);
-    let id = home.skein(&["image", "import", "disk.img", "--name", "early", "--dir", "data"]).ok().out.trim().to_owned();
+    let id =
+        home.skein(&["image", "import", "disk.img", "--name", "early", "--dir", "data"]).ok().out.trim().to_owned();
     let home = Home::with_engine_in(home, &["--dir", "data"]);
     until("the catalogue to have it", || {
         let list = home.json(&["image", "list", "--dir", "data"]);

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
 use crate::convert::{Effort, Progress};
+use crate::digest::hex;
 use crate::{Disk, Error, Result, inspect};
 
 /// Deepest folder: a file system that loops ends here.
@@ -203,10 +204,6 @@ impl<W: Write> Write for Hashed<W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The archive around the layer; its bytes.

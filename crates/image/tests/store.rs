@@ -202,10 +202,11 @@ fn what_another_sends_is_looked_at_again_before_it_is_an_image() {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(path, to).unwrap();
     };
-    objects("images").iter().filter(|p| p.extension().unwrap() == "chunks").for_each(|p| send(p));
-    objects("chunks").iter().skip(1).for_each(|p| send(p));
+    let send_all = |paths: &mut dyn Iterator<Item = &std::path::PathBuf>| paths.for_each(|p| send(p));
+    send_all(&mut objects("images").iter().filter(|p| p.extension().is_some_and(|end| end == "chunks")));
+    send_all(&mut objects("chunks").iter().skip(1));
     assert!(target.adopt(manifest.clone(), 1, &()).is_err(), "a chunk is missing");
-    objects("chunks").iter().for_each(|p| send(p));
+    send_all(&mut objects("chunks").iter());
     let other = ImageId::new(&"0".repeat(64)).unwrap();
     let list = |id: &ImageId| to.path().join("images").join(format!("{id}.chunks"));
     std::fs::copy(list(&manifest.id), list(&other)).unwrap();

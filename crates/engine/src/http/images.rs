@@ -180,7 +180,7 @@ pub(super) async fn missing(_: User, State(app): State<Arc<App>>, request: Reque
     if asked.chunks.len() > ASKED_MAX {
         return Err(Fail::bad(format!("ask about at most {ASKED_MAX} chunks at a time (image_chunks_asked_max)")));
     }
-    let names = asked.chunks.iter().map(|text| chunk_id(text).map(|id| id.object())).collect::<Result<Vec<_>, _>>()?;
+    let names = asked.chunks.iter().map(|text| chunk_id(text).map(ChunkId::object)).collect::<Result<Vec<_>, _>>()?;
     // Promised first: a collection between the look and the promise would make a liar of the answer.
     app.images.promise(names.iter().cloned());
     let shared = Arc::clone(&app);

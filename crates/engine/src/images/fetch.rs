@@ -14,14 +14,15 @@ use futures_util::StreamExt as _;
 use reqwest::Url;
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use skein_image::Progress;
+use skein_image::digest::Sha256;
 
 /// Tries in a row that bring nothing more.
 const TRIES: u32 = 5;
 /// A server that sends nothing for this long has broken off.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Wait before the second try; doubled for each one more.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// Largest file that is fetched, bytes (image_fetch_bytes_max).
+/// Largest file that is fetched, bytes (`image_fetch_bytes_max`).
 const FETCH_BYTES_MAX: u64 = 4 << 40;
 
 /// A file that could not be fetched.
@@ -54,13 +55,12 @@ pub async fn fetch(
     spool: File,
     progress: &dyn Fetching,
 ) -> Result<(File, String), FetchError> {
-    let mut state = Fetched { spool, bytes: 0, total: None, same: None, hash: new_hash() };
+    let mut state = Fetched { spool, bytes: 0, total: None, same: None, hash: Sha256::new() };
     let (mut idle, mut before) = (0, 0);
     loop {
         match state.go_on(http, url, progress).await {
             Ok(()) => {
-                let digest = state.hash.finish();
-                return Ok((state.spool, digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()));
+                return Ok((state.spool, state.hash.finish()));
             }
             Err(Broke::ForGood(error)) => return Err(error),
             Err(Broke::Off(why)) => {
@@ -76,10 +76,6 @@ pub async fn fetch(
     }
 }
 
-fn new_hash() -> ring::digest::Context {
-    ring::digest::Context::new(&ring::digest::SHA256)
-}
-
 /// How far a fetch is.
 struct Fetched {
     spool: File,
@@ -87,7 +83,7 @@ struct Fetched {
     total: Option<u64>,
     /// What names this very file: its entity tag, or when it was changed.
     same: Option<String>,
-    hash: ring::digest::Context,
+    hash: Sha256,
 }
 
 enum Broke {
@@ -141,7 +137,7 @@ impl Fetched {
         let tag = text(ETAG).filter(|tag| !tag.starts_with("W/"));
         self.same = tag.or_else(|| text(LAST_MODIFIED)).map(str::to_owned);
         self.total = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        (self.bytes, self.hash) = (0, new_hash());
+        (self.bytes, self.hash) = (0, Sha256::new());
         progress.begins(self.total);
         let empty = self.spool.set_len(0).and_then(|()| self.spool.seek(SeekFrom::Start(0)));
         empty.map(|_| ()).map_err(|e| Broke::ForGood(e.into()))

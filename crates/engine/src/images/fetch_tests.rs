@@ -86,7 +86,7 @@ async fn a_fetch_that_breaks_off_goes_on_where_it_was() {
     let (bytes, sha256) = get(&url, &seen).await.unwrap();
     assert!(bytes == content(0));
     let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-    assert_eq!(sha256, digest.as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>());
+    assert_eq!(sha256, crate::clock::hex(digest.as_ref()));
     assert!(calls.load(Ordering::SeqCst) >= 5, "it was cut off again and again");
     assert_eq!(*seen.totals.lock().unwrap(), [Some(BYTES as u64)], "it began once");
 }

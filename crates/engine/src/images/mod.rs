@@ -16,10 +16,9 @@ mod operation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use skein_domain::image::{Boot, Offers, TAGS_MAX, check_label};
-use skein_domain::{Digest, Image, UserName};
+use skein_domain::{Digest, Image, Timestamp, UserName};
 use skein_image::store::{Folder, ImageId, Manifest, Shelf, Signer, Store};
 use skein_store::{Reader as _, Side};
 
@@ -32,8 +31,8 @@ use crate::clock;
 use crate::core::Input;
 use crate::http::Fail;
 
-/// Objects that a client was told are there stay for so long.
-const PROMISE: Duration = Duration::from_secs(3600);
+/// Objects that a client was told are there stay for so long, ms.
+const PROMISE_MS: u64 = 3_600_000;
 /// Most objects promised at a time: a terabyte of chunks.
 const PROMISED_MAX: usize = 16 << 20;
 
@@ -45,7 +44,7 @@ pub(crate) struct Images {
     pub shelf: Arc<dyn Shelf>,
     /// Imports, collections, scrubs.
     pub operations: Operations,
-    promised: Mutex<BTreeMap<String, Instant>>,
+    promised: Mutex<BTreeMap<String, Timestamp>>,
     /// Changes of the catalogue read it first: one at a time.
     edit: tokio::sync::Mutex<()>,
 }
@@ -67,9 +66,10 @@ impl Images {
     /// Keeps these from the collection for a while. False when there are too many: nobody relies on them then.
     pub(crate) fn promise(&self, objects: impl IntoIterator<Item = String>) -> bool {
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + PROMISE;
+        let now = clock::now();
+        let until = now.after_ms(PROMISE_MS);
         if promised.len() >= PROMISED_MAX {
-            promised.retain(|_, until| *until > Instant::now());
+            promised.retain(|_, until| *until > now);
         }
         promised.extend(objects.into_iter().map(|name| (name, until)));
         promised.len() <= PROMISED_MAX
@@ -87,7 +87,7 @@ impl Images {
     /// Is it kept for somebody?
     pub(crate) fn is_promised(&self, object: &str) -> bool {
         let promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        promised.get(object).is_some_and(|until| *until > Instant::now())
+        promised.get(object).is_some_and(|until| *until > clock::now())
     }
 }
 

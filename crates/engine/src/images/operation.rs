@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use skein_api::OperationView;
+use skein_domain::Timestamp;
 use skein_image::Progress;
 
+use crate::clock;
 use crate::http::Fail;
 
-/// Those that are over are forgotten after this.
-const KEPT: Duration = Duration::from_secs(3600);
+/// Those that are over are forgotten after this, ms.
+const KEPT_MS: u64 = 3_600_000;
 /// Most at a time.
 const RUNNING_MAX: usize = 16;
 
@@ -37,9 +38,9 @@ pub(crate) struct Operation {
 struct Stage {
     at: String,
     total: Option<u64>,
-    since: Instant,
+    since: Timestamp,
     /// Elapsed in this stage when it ended.
-    over: Option<(Instant, Result<serde_json::Value, Over>)>,
+    over: Option<(Timestamp, Result<serde_json::Value, Over>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,14 +53,15 @@ impl Operations {
     /// A new one, under way.
     pub(crate) fn begin(&self, kind: &'static str) -> Result<Arc<Operation>, Fail> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, operation| operation.lock().over.as_ref().is_none_or(|(at, _)| at.elapsed() < KEPT));
+        let now = clock::now();
+        all.retain(|_, operation| operation.lock().over.as_ref().is_none_or(|(at, _)| now.ms_since(*at) < KEPT_MS));
         if all.values().filter(|operation| operation.lock().over.is_none()).count() >= RUNNING_MAX {
             return Err(Fail::busy(format!(
                 "{RUNNING_MAX} operations are under way, as many as there may be (operations_max): try again later"
             )));
         }
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let stage = Stage { at: "starting".to_owned(), total: None, since: Instant::now(), over: None };
+        let stage = Stage { at: "starting".to_owned(), total: None, since: clock::now(), over: None };
         let operation = Operation {
             number,
             kind,
@@ -95,7 +97,7 @@ impl Operation {
     pub(crate) fn stage(&self, at: impl Into<String>, total: Option<u64>) {
         let mut stage = self.lock();
         self.done.store(0, Ordering::Relaxed);
-        (stage.at, stage.total, stage.since) = (at.into(), total, Instant::now());
+        (stage.at, stage.total, stage.since) = (at.into(), total, clock::now());
     }
 
     /// It is over.
@@ -104,7 +106,7 @@ impl Operation {
             let was_asked = self.is_cancelled();
             if was_asked { Over::Cancelled } else { Over::Failed(fail.text()) }
         });
-        self.lock().over = Some((Instant::now(), result));
+        self.lock().over = Some((clock::now(), result));
     }
 
     /// Somebody wants it to end.
@@ -116,8 +118,8 @@ impl Operation {
     pub(crate) fn view(&self) -> OperationView {
         let stage = self.lock();
         let done_bytes = self.done.load(Ordering::Relaxed);
-        let until = stage.over.as_ref().map_or_else(Instant::now, |(at, _)| *at);
-        let spent_ms = u64::try_from(until.duration_since(stage.since).as_millis()).unwrap_or(u64::MAX).max(1);
+        let until = stage.over.as_ref().map_or_else(clock::now, |(at, _)| *at);
+        let spent_ms = until.ms_since(stage.since).max(1);
         let bytes_per_s = done_bytes.saturating_mul(1000) / spent_ms;
         let left = stage.total.map(|total| total.saturating_sub(done_bytes));
         let left_ms = left.filter(|_| bytes_per_s > 0).map(|left| left.saturating_mul(1000) / bytes_per_s.max(1));

@@ -296,7 +296,8 @@ impl Store {
                 self.throw(&entry, &mut done)?;
             }
         }
-        for entry in self.shelf.list("images/")?.iter().filter(|entry| !entry.name.ends_with(".json")) {
+        lists.extend(images.iter().map(|manifest| object(&manifest.id)));
+        for entry in &self.shelf.list("images/")? {
             if !lists.contains(&entry.name) && !promised(&entry.name) {
                 self.throw(entry, &mut done)?;
             }

@@ -7,6 +7,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::hex;
 use crate::{Error, Result};
 
 /// A manifest's signature.
@@ -63,15 +64,6 @@ fn make(path: &Path) -> Result<Vec<u8>> {
 pub(super) fn holds(bytes: &[u8], signature: &Signature) -> bool {
     let (Some(key), Some(mark)) = (unhex(&signature.key), unhex(&signature.signature)) else { return false };
     UnparsedPublicKey::new(&ED25519, key).verify(bytes, &mark).is_ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
