@@ -4,7 +4,7 @@ use serde_json::json;
 use skein_domain::event::{Event, Then};
 use skein_domain::session::ItemState;
 use skein_domain::testing::{Random, dedicated, facts, key, loose, name, task};
-use skein_domain::{AttemptEnd, Digest, EndCause, ItemEnd, NodeKey, OutputFile, SessionId, TaskSpec, Timestamp};
+use skein_domain::{AttemptEnd, Digest, EndCause, Image, ItemEnd, NodeKey, OutputFile, SessionId, TaskSpec, Timestamp};
 use skein_store::{
     AgentIdentity, Document, DocumentKind, JoinTokenRow, Page, Reader as _, SecretRow, Side, StoreError, TokenRow,
 };
@@ -86,6 +86,34 @@ fn tokens_join_tokens_identities_and_secrets() {
     }
     assert!(reader.tokens().unwrap().is_empty() && reader.secrets().unwrap().is_empty());
     assert_eq!(reader.join_token("j").unwrap(), Some(JoinTokenRow { used: true, ..join }));
+}
+
+#[test]
+fn the_image_catalogue_is_listed_newest_first_and_an_image_that_changed_is_one_row() {
+    let mut kept = Kept::new();
+    let image = |digit: &str, at: i64| Image {
+        id: Digest::new(&digit.repeat(64)).unwrap(),
+        name: "base".into(),
+        tags: ["web".to_owned()].into(),
+        parent: None,
+        native: "qcow2".into(),
+        virtual_bytes: 1 << 30,
+        data_bytes: 1 << 20,
+        offers: skein_domain::image::Offers::default(),
+        user: name("tester"),
+        at: Timestamp(at),
+        deployed: Vec::new(),
+    };
+    let (old, new) = (image("a", 1), image("b", 2));
+    let renamed = Image { name: "other".into(), ..old.clone() };
+    for image in [&old, &new, &renamed] {
+        kept.write(Side::Image(Box::new(image.clone()))).unwrap();
+    }
+    let reader = kept.reader();
+    assert_eq!(reader.images().unwrap(), [new.clone(), renamed.clone()]);
+    assert_eq!(reader.image(&old.id).unwrap(), Some(renamed));
+    kept.write(Side::ImageRemoved(new.id.clone())).unwrap();
+    assert_eq!((reader.image(&new.id).unwrap(), reader.images().unwrap().len()), (None, 1));
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn a_ledger_of_an_older_schema_is_brought_up_to_date() {
             "ALTER TABLE sessions ADD COLUMN spec TEXT NOT NULL DEFAULT '';
              UPDATE sessions SET spec = (SELECT spec FROM specs WHERE session = id);
              DROP TABLE specs;
+             DROP TABLE images;
              PRAGMA user_version = 2;",
         )
         .unwrap();
