@@ -40,19 +40,19 @@ pub(crate) fn try_all(
             mutate(&mut image, &mut dice, hot);
             let began = usage::thread_cpu();
             refused += u64::from(try_one(image).is_err());
-            let took = usage::thread_cpu() - began;
+            let took = usage::thread_cpu().saturating_sub(began);
             assert!(took < CPU_MAX, "mutant {n} took {took:?} of CPU");
             slowest = slowest.max(took);
         }
         // Both happen: the mutants are neither all harmless nor all broken at once.
         assert!(refused > count / 20 && refused < count, "{refused} of {count} were refused");
-        println!("{count} mutants, {refused} refused, the slowest took {} ms of CPU", slowest.as_millis());
+        println!("\n{count} mutants, {refused} refused, the slowest took {} ms of CPU", slowest.as_millis());
     });
     let Some(used) = used else { return };
     let figures = used.said.lines().find_map(|line| line.find(" mutants, ").map(|_| line)).expect("the figures");
     assert!(used.peak_bytes < peak_bytes_max, "{} MiB at the most; {figures}", used.peak_bytes / MIB);
     if wanted.is_some() {
-        eprintln!("{test}: {figures}, {} MiB at the most", used.peak_bytes / MIB);
+        super::said(&format!("{test}: {figures}, {} MiB at the most", used.peak_bytes / MIB));
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Used {
 }
 
 /// CPU time that converting 2 TiB with a few pieces of data may take, making the disk and comparing included.
-pub(crate) const HOLES_CPU_MAX: Duration = Duration::from_millis(900);
+pub(crate) const HOLES_CPU_MAX: Duration = Duration::from_millis(250);
 
 const CHILD: &str = "SKEIN_TEST_CHILD";
 const PEAK: &str = "peak bytes: ";
