@@ -242,6 +242,7 @@ fn logs_that_are_attacks_are_refused() {
     let disk = skein_image::format::open(Arc::new(first_only.clone()), Format::Vhdx, &Budget::default()).unwrap();
     assert_eq!(disk.extent_at(0).unwrap().kind, Kind::Data);
     refused("no whole row", patched(&first_only, LOG, &[9]), "no whole row");
+    refused("a log with half a page", headers(&good, 68, &((1u32 << 20) + 77).to_le_bytes()), "no whole MiB");
     refused("a log that is empty", headers(&small(), 48, &[7; 16]), "no whole row");
     let second = |at: usize, with: &[u8]| {
         let mut bytes = patched(&good, LOG + 4096 + at, with);

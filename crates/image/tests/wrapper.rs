@@ -206,7 +206,7 @@ const PEAK_BYTES_MAX: u64 = mutants::PEAK_BYTES_MAX + 128 * MIB;
 fn mutants_do_no_harm() {
     let images = || {
         let disk = disk(200_000, 9);
-        WRAPPERS.into_iter().filter_map(|wrapper| Some((wrap(wrapper, &disk)?, vec![0..40]))).collect()
+        WRAPPERS.into_iter().filter_map(|wrapper| Some((wrap(wrapper, &disk)?, vec![0..12, 12..40]))).collect()
     };
     let budget = Budget { virtual_bytes_max: 64 * MIB, ..Budget::default() };
     mutants::try_all("mutants_do_no_harm", PEAK_BYTES_MAX, images, |image| {
