@@ -67,7 +67,8 @@ fn build(folder: &Path) -> Result<PathBuf> {
 }
 
 fn seeds(folder: &Path) -> Result<()> {
-    let status = repo::cargo().current_dir(folder).args(["run", "--quiet", "--release", "--example", "seeds"]).status()?;
+    let status =
+        repo::cargo().current_dir(folder).args(["run", "--quiet", "--release", "--example", "seeds"]).status()?;
     if !status.success() {
         bail!("making the first inputs ended with {status}");
     }
@@ -90,7 +91,10 @@ fn one(folder: &Path, program: &Path, target: &str, seconds: u64) -> Result<(u64
     let said = String::from_utf8_lossy(&output.stderr);
     let tried = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")?.trim().parse().ok());
     if !output.status.success() {
-        eprintln!("{}", said.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
+        eprintln!(
+            "{}",
+            said.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
     }
     Ok((tried.unwrap_or(0), !output.status.success()))
 }

@@ -69,7 +69,9 @@ fn padding(len: u64) -> u64 {
 
 fn skip(from: &mut dyn Read, len: u64) -> Result<()> {
     let skipped = std::io::copy(&mut from.take(len), &mut std::io::sink())?;
-    if skipped < len { bail!("the gzip ends {} bytes early", len - skipped) }
+    if skipped < len {
+        bail!("the gzip ends {} bytes early", len - skipped)
+    }
     Ok(())
 }
 
@@ -85,7 +87,9 @@ fn map(header: &Header, from: &mut dyn Read) -> Result<Map> {
         for entry in entries.chunks_exact(24).filter(|entry| entry[0] != 0) {
             runs.push((number(&entry[..12])?, number(&entry[12..])?));
         }
-        if runs.len() > RUNS_MAX { bail!("the map has over {RUNS_MAX} entries") }
+        if runs.len() > RUNS_MAX {
+            bail!("the map has over {RUNS_MAX} entries")
+        }
         Ok(())
     };
     let mut more = header.bytes[482] != 0;

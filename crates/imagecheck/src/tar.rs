@@ -24,7 +24,8 @@ pub(crate) fn header(record: &[u8]) -> Result<Option<Header>> {
         return Ok(None);
     }
     let name = record[..100].split(|byte| *byte == 0).next().unwrap_or_default();
-    let sum: u64 = record.iter().enumerate().map(|(n, b)| u64::from(if (148..156).contains(&n) { b' ' } else { *b })).sum();
+    let sum: u64 =
+        record.iter().enumerate().map(|(n, b)| u64::from(if (148..156).contains(&n) { b' ' } else { *b })).sum();
     Ok(Some(Header {
         name: String::from_utf8_lossy(name).into_owned(),
         size: number(&record[124..136])?,

@@ -63,7 +63,8 @@ impl Vmdk<'_, '_> {
         let (at, len) = (le64(header, 28), le64(header, 36));
         let len = len.saturating_mul(SECTOR);
         let inside = at > 0 && len > 0 && len <= DESCRIPTOR_MAX;
-        let read = if inside { self.at(at.saturating_mul(SECTOR), len) } else { Err(anyhow::anyhow!("none is inside")) };
+        let read =
+            if inside { self.at(at.saturating_mul(SECTOR), len) } else { Err(anyhow::anyhow!("none is inside")) };
         let Some(text) = found.readable("vmdk.descriptor", read) else { return };
         let text = String::from_utf8_lossy(&text);
         let text = text.trim_end_matches('\0');
@@ -74,7 +75,8 @@ impl Vmdk<'_, '_> {
         found.expect("vmdk.no-parent", has("parentCID=ffffffff"), || "a parent is named".to_owned());
         let optimized = has("createType=\"streamOptimized\"");
         found.expect("vmdk.type", optimized, || "its type is not streamOptimized".to_owned());
-        let extents: Vec<&str> = text.lines().filter(|line| ["RW ", "RDONLY ", "NOACCESS "].iter().any(|a| line.starts_with(a))).collect();
+        let extents: Vec<&str> =
+            text.lines().filter(|line| ["RW ", "RDONLY ", "NOACCESS "].iter().any(|a| line.starts_with(a))).collect();
         let wanted = format!("RW {capacity} SPARSE \"");
         found.expect("vmdk.extent", matches!(&extents[..], [one] if one.starts_with(&wanted)), || {
             format!("extents {extents:?} for a capacity of {capacity} sectors")
@@ -111,14 +113,20 @@ impl Vmdk<'_, '_> {
             if table_at == 0 {
                 continue;
             }
-            let Some(table) = found.readable("vmdk.directory", self.at(table_at * SECTOR, TABLE_LEN * 4)) else { return };
+            let Some(table) = found.readable("vmdk.directory", self.at(table_at * SECTOR, TABLE_LEN * 4)) else {
+                return;
+            };
             places.add("a table", table_at * SECTOR, TABLE_LEN * 4);
-            let used: Vec<(u64, u64)> =
-                (0..).zip(table.chunks_exact(4).map(|entry| u64::from(le32(entry, 0)))).filter(|(_, at)| *at > 0).collect();
+            let used: Vec<(u64, u64)> = (0..)
+                .zip(table.chunks_exact(4).map(|entry| u64::from(le32(entry, 0))))
+                .filter(|(_, at)| *at > 0)
+                .collect();
             self.marked("vmdk.markers", table_at, TABLE_LEN * 4 / SECTOR, 1, found);
             for (n, at) in used {
                 let sector = (number * TABLE_LEN + n) * GRAIN_SECTORS;
-                found.expect("vmdk.capacity", sector < capacity, || format!("a grain for sector {sector} of {capacity}"));
+                found.expect("vmdk.capacity", sector < capacity, || {
+                    format!("a grain for sector {sector} of {capacity}")
+                });
                 let Some(len) = self.grain(at, sector, found) else { continue };
                 places.add("a grain", at * SECTOR, len);
                 grains += 1;
