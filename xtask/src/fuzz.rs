@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: builds the targets of `fuzz/` with libFuzzer's instrumentation, makes their first inputs, runs
 //! them one after the other, and says how many inputs each has tried. A stable compiler is enough: the instrumentation
-//! is a pass of LLVM's. What `cargo fuzz` does besides is AddressSanitizer, which needs a nightly one; nothing of ours
+//! is a pass of LLVM's. What `cargo fuzz` does besides is a sanitizer of addresses, which needs a nightly one; nothing of ours
 //! is unsafe.
 
 use std::path::{Path, PathBuf};

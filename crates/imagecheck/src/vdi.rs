@@ -16,7 +16,9 @@ pub(crate) fn check(input: &Input<'_>, found: &mut Findings) {
     let (size, block) = (le64(&header, 0x170), u64::from(le32(&header, 0x178)));
     let (blocks, allocated) = (u64::from(le32(&header, 0x180)), u64::from(le32(&header, 0x184)));
     let aligned = map_at >= 512 && map_at.is_multiple_of(512) && data_at.is_multiple_of(512);
-    found.expect("vdi.places", aligned && data_at >= map_at + blocks * 4, || format!("map {map_at}, data {data_at}"));
+    if !aligned || data_at < map_at + blocks * 4 {
+        return found.broken("vdi.places", format!("map {map_at}, data {data_at}"));
+    }
     if !block.is_power_of_two() || block < 1 << 20 {
         return found.broken("vdi.block", format!("blocks of {block} bytes"));
     }

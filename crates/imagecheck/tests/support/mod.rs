@@ -116,7 +116,7 @@ pub(crate) fn broken(cloud: &str, path: &Path) -> Vec<&'static str> {
 /// What is said of it, for a failure's message.
 pub(crate) fn said(cloud: &str, path: &Path) -> String {
     let broken = skein_imagecheck::check(cloud, &File::open(path).unwrap()).unwrap();
-    broken.iter().map(|one| format!("{}: {}\n", one.rule.name, one.why)).collect()
+    broken.iter().fold(String::new(), |all, one| format!("{all}{}: {}\n", one.rule.name, one.why))
 }
 
 /// Is the program there? When not, says so, past the harness.
