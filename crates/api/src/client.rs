@@ -6,6 +6,9 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::images::{
+    ChooseRequest, ImageChoiceView, ImageView, ImportRequest, LabelRequest, Missing, MissingRequest, OperationView,
+};
 use crate::types::{
     AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView,
     Health, InputRequest, InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret,
@@ -89,6 +92,34 @@ impl Client {
         body: &B,
     ) -> Result<T, ApiError> {
         self.json(self.request(method, path).json(body)).await
+    }
+
+    /// A request whose path has parts that people give.
+    fn at(&self, method: Method, parts: &[&str]) -> RequestBuilder {
+        let mut path = "/api/v1".to_owned();
+        for part in parts {
+            path.push('/');
+            // RFC 3986, section 2.3: what needs no escape.
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0').to_ascii_uppercase();
+            for byte in part.bytes() {
+                if plain(byte) {
+                    path.push(char::from(byte));
+                } else {
+                    path.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+                }
+            }
+        }
+        self.request(method, &path)
+    }
+
+    /// A body as it is; none when there is no such thing.
+    async fn bytes(&self, request: RequestBuilder) -> Result<Option<Bytes>, ApiError> {
+        match self.send(request).await {
+            Ok(response) => response.bytes().await.map(Some).map_err(|e| ApiError::Answer(e.to_string())),
+            Err(ApiError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn done(&self, request: RequestBuilder) -> Result<(), ApiError> {
@@ -254,6 +285,75 @@ impl Client {
     /// The configuration in force.
     pub async fn config(&self) -> Result<serde_json::Value, ApiError> {
         self.get("/api/v1/config").await
+    }
+    /// The image catalogue, newest first.
+    pub async fn images(&self) -> Result<Vec<ImageView>, ApiError> {
+        self.get("/api/v1/images").await
+    }
+    /// One image, by id, the beginning of one, or name.
+    pub async fn image(&self, image: &str) -> Result<ImageView, ApiError> {
+        self.json(self.at(Method::GET, &["images", image])).await
+    }
+    /// Changes its name and tags.
+    pub async fn label_image(&self, image: &str, labels: &LabelRequest) -> Result<ImageView, ApiError> {
+        self.json(self.at(Method::PATCH, &["images", image]).json(labels)).await
+    }
+    /// Forgets it.
+    pub async fn remove_image(&self, image: &str) -> Result<(), ApiError> {
+        self.done(self.at(Method::DELETE, &["images", image])).await
+    }
+    /// What its store says of it; none when it is not there.
+    pub async fn image_manifest(&self, id: &str) -> Result<Option<Bytes>, ApiError> {
+        self.bytes(self.at(Method::GET, &["images", id, "manifest"])).await
+    }
+    /// Makes an image of the chunks and lists that were sent; the engine reads it before it answers.
+    pub async fn put_image_manifest(&self, id: &str, manifest: Vec<u8>) -> Result<ImageView, ApiError> {
+        self.json(self.at(Method::PUT, &["images", id, "manifest"]).body(manifest)).await
+    }
+    /// A list of its chunks: `chunks` of its disk, `native` of the file that it came in.
+    pub async fn image_list(&self, id: &str, list: &str) -> Result<Option<Bytes>, ApiError> {
+        self.bytes(self.at(Method::GET, &["images", id, "lists", list])).await
+    }
+    /// Sends a list.
+    pub async fn put_image_list(&self, id: &str, list: &str, bytes: Vec<u8>) -> Result<(), ApiError> {
+        self.done(self.at(Method::PUT, &["images", id, "lists", list]).body(bytes)).await
+    }
+    /// Which of these chunks does the store lack?
+    pub async fn missing_chunks(&self, chunks: Vec<String>) -> Result<Vec<bool>, ApiError> {
+        let request = self.request(Method::POST, "/api/v1/images/missing").json(&MissingRequest { chunks });
+        Ok(self.json::<Missing>(request).await?.missing)
+    }
+    /// Sends chunks: for each the length of its packed bytes (4 bytes, little-endian), then those.
+    pub async fn put_chunks(&self, framed: Vec<u8>) -> Result<(), ApiError> {
+        self.done(self.request(Method::POST, "/api/v1/images/chunks").body(framed)).await
+    }
+    /// A chunk, packed.
+    pub async fn chunk(&self, chunk: &str) -> Result<Option<Bytes>, ApiError> {
+        self.bytes(self.at(Method::GET, &["images", "chunks", chunk])).await
+    }
+    /// Has the engine take an image in from a URL.
+    pub async fn import_image(&self, request: &ImportRequest) -> Result<OperationView, ApiError> {
+        self.with_body(Method::POST, "/api/v1/images/import", request).await
+    }
+    /// Has it collect what no image has (`gc`), or read all of the store (`scrub`).
+    pub async fn image_upkeep(&self, what: &str) -> Result<OperationView, ApiError> {
+        self.json(self.at(Method::POST, &["images", what])).await
+    }
+    /// Chooses an image for a machine.
+    pub async fn choose_image(&self, request: &ChooseRequest) -> Result<ImageChoiceView, ApiError> {
+        self.with_body(Method::POST, "/api/v1/images/choose", request).await
+    }
+    /// Operations, newest first; those that are over are forgotten after an hour.
+    pub async fn operations(&self) -> Result<Vec<OperationView>, ApiError> {
+        self.get("/api/v1/operations").await
+    }
+    /// One operation.
+    pub async fn operation(&self, id: &str) -> Result<OperationView, ApiError> {
+        self.json(self.at(Method::GET, &["operations", id])).await
+    }
+    /// Ends an operation.
+    pub async fn cancel_operation(&self, id: &str) -> Result<(), ApiError> {
+        self.done(self.at(Method::DELETE, &["operations", id])).await
     }
     /// Is this content there?
     pub async fn has_file(&self, digest: &str) -> Result<bool, ApiError> {

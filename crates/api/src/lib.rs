@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod document;
+pub mod images;
 pub mod types;
 
 pub use client::{ApiError, Client};
+pub use images::*;
 pub use types::*;

@@ -11,6 +11,7 @@ mod connect;
 mod engine_dir;
 mod failure;
 mod follow;
+mod image_shelf;
 mod local;
 mod log_printer;
 mod logging;

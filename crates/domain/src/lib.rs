@@ -9,6 +9,7 @@ pub mod decide;
 pub mod draft;
 pub mod event;
 pub mod id;
+pub mod image;
 pub mod instance;
 pub mod needs;
 pub mod quantity;
@@ -23,6 +24,7 @@ pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place
 
 pub use event::Event;
 pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
+pub use image::Image;
 pub use instance::{Instance, InstanceFacts, InstanceState, Live, Machine};
 pub use needs::{CpuSetting, Needs};
 pub use quantity::{Digest, NanoUsd, Timestamp};

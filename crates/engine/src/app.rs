@@ -30,6 +30,8 @@ pub(crate) struct App {
     pub readers: Readers,
     /// The content folder.
     pub content: RwLock<Arc<Content>>,
+    /// The image database.
+    pub images: crate::images::Images,
     /// The log folder.
     pub logs: Logs,
     /// Keys.

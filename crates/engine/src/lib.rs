@@ -18,6 +18,7 @@ pub mod core;
 mod dispatch;
 mod gateway;
 mod http;
+mod images;
 mod keys;
 mod log_search;
 pub mod logging;
@@ -49,6 +50,7 @@ use crate::core::Input;
 use crate::writer::Writer;
 
 pub use http::openapi;
+pub use images::fetch;
 
 /// A join token is good for this long, ms: a day.
 const JOIN_TOKEN_MS: u64 = 86_400_000;
@@ -130,6 +132,7 @@ impl Engine {
             app.authority.as_ref().map(|a| a.server.clone()),
         )));
         tasks.push(tokio::spawn(replies::run(app.clone())));
+        tasks.push(tokio::spawn(images::reconcile(app.clone())));
         tasks.extend(maintain::start(&app, options.config.clone()).await?);
         write_whereabouts(&app)?;
         Ok(Self { app, local_token, writer_thread: Some(writer_thread), tasks })
@@ -182,6 +185,7 @@ fn open_app(
     let content = content::Content::open(&content_dir, settled.file_bytes_max).context("opening the content folder")?;
     content.set_limits(settled.file_bytes_max, settled.content_bytes_max);
     let logs_dir = settled.config.logging.logs_directory.clone().unwrap_or_else(|| dir.join("logs"));
+    let images_dir = settled.config.images.directory.clone().unwrap_or_else(|| dir.join("images"));
     let http = reqwest::Client::builder().build().context("making the HTTP client")?;
     Ok(App {
         engine: RwLock::new(engine),
@@ -189,6 +193,7 @@ fn open_app(
         writer,
         readers: Readers::new(dir),
         content: RwLock::new(Arc::new(content)),
+        images: images::Images::open(&images_dir).context("opening the image store")?,
         logs: logs::Logs::open(&logs_dir).context("opening the log folder")?,
         keys: keys::Keys::open(dir)?,
         config: Arc::new(RwLock::new(Arc::new(settled))),

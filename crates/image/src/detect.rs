@@ -23,10 +23,12 @@ pub enum Format {
     GceTar,
     /// A virtual appliance: a tar of OVF, manifest and VMDK.
     Ova,
+    /// No disk: the root file system as a container image (OCI image layout in a tar). Written, not read.
+    Oci,
 }
 
 impl Format {
-    /// Every one.
+    /// Every one that is a disk.
     pub const ALL: [Self; 8] =
         [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vhd, Self::Vhdx, Self::Vdi, Self::GceTar, Self::Ova];
 
@@ -41,6 +43,7 @@ impl Format {
             Self::Vdi => "vdi",
             Self::GceTar => "gce",
             Self::Ova => "ova",
+            Self::Oci => "oci",
         }
     }
 }
@@ -51,10 +54,11 @@ impl std::str::FromStr for Format {
         let alias = match word {
             "vpc" => "vhd",
             "img" | "dd" => "raw",
+            "oci" => return Ok(Self::Oci),
             other => other,
         };
         Self::ALL.into_iter().find(|format| format.word() == alias).ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().map(|format| format.word()).collect();
+            let known: Vec<&str> = Self::ALL.iter().chain(&[Self::Oci]).map(|format| format.word()).collect();
             Error::Usage(format!("there is no format '{word}' (there are: {})", known.join(", ")))
         })
     }

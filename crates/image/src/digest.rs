@@ -3,6 +3,9 @@
 
 use std::sync::LazyLock;
 
+use crate::convert::Progress;
+use crate::{Disk, Result};
+
 /// Bytes of a leaf.
 pub const LEAF_BYTES: usize = 1 << 20;
 
@@ -24,4 +27,44 @@ pub fn root(size: u64, leaves: &std::collections::BTreeMap<u64, Leaf>) -> String
         hasher.update(leaves.get(&number).unwrap_or(&ZERO));
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// Of a disk, read from end to end.
+pub fn of(disk: &dyn Disk, threads: usize, progress: &dyn Progress) -> Result<String> {
+    let mut leaves = std::collections::BTreeMap::new();
+    let walk = crate::blocks::Walk { disk, block_bytes: LEAF_BYTES, threads, progress };
+    walk.run(
+        || (),
+        |(), _, block| Ok(leaf(block)),
+        |number, leaf| {
+            leaves.insert(number, leaf);
+            Ok(())
+        },
+    )?;
+    Ok(root(disk.size(), &leaves))
+}
+
+/// SHA-256 of a file, piece by piece: what its publisher says of it.
+pub struct Sha256(ring::digest::Context);
+
+impl Sha256 {
+    /// Of nothing so far.
+    #[expect(clippy::new_without_default, reason = "what a digest of nothing would be for")]
+    pub fn new() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+    /// And of these bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    /// As 64 hexadecimal digits.
+    pub fn finish(self) -> String {
+        hex(self.0.finish().as_ref())
+    }
+}
+
+/// Two digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -6,7 +6,7 @@ use crate::Profile;
 use crate::inspect::Facts;
 
 /// Drivers that find a disk: without one the kernel starts and finds no root file system.
-const OF_DISKS: [&str; 6] = ["nvme", "hv_storvsc", "virtio_blk", "virtio_scsi", "vmw_pvscsi", "ahci"];
+pub(crate) const OF_DISKS: [&str; 6] = ["nvme", "hv_storvsc", "virtio_blk", "virtio_scsi", "vmw_pvscsi", "ahci"];
 
 /// How sure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

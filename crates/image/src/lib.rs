@@ -15,6 +15,7 @@
 mod blocks;
 pub mod budget;
 pub mod bytes;
+pub mod container;
 pub mod convert;
 pub mod detect;
 pub mod digest;

@@ -15,8 +15,11 @@ pub struct Profile {
     pub name: String,
     /// For people.
     pub title: String,
-    /// The format it takes.
+    /// The format it is given.
     pub format: Format,
+    /// Other formats that it takes as well: one that is kept so needs no conversion.
+    #[serde(default)]
+    pub also: Vec<Format>,
     /// How it gets there: the name of an upload transport.
     pub upload: String,
     /// Digests of an appliance's manifest.
@@ -51,6 +54,9 @@ fn no_limit() -> u64 {
     u64::MAX
 }
 
+/// The form for shared solutions: a container image of the root file system.
+pub const CONTAINER: &str = "container";
+
 macro_rules! profiles {
     ($($name:literal),* $(,)?) => {
         /// The profiles that come with the library, by name.
@@ -63,6 +69,7 @@ profiles!(
     "aws-import",
     "azure",
     "cloud-hypervisor",
+    "container",
     "firecracker",
     "google",
     "hyperv",
@@ -96,6 +103,35 @@ impl Profile {
             Error::Usage(format!("there is no profile '{name}' (there are: {})", known.join(", ")))
         })?;
         Self::read(name, text)
+    }
+
+    /// The one of this name: a user's, `NAME.toml` in `dir`, before one that comes with the library.
+    pub fn find(name: &str, dir: Option<&std::path::Path>) -> Result<Self> {
+        let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let path = dir.filter(|_| is_plain).map(|dir| dir.join(format!("{name}.toml")));
+        let Some(path) = path.filter(|path| path.exists()) else { return Self::builtin(name) };
+        let text = std::fs::read_to_string(&path).map_err(Error::io(format!("reading {}", path.display())))?;
+        Self::read(name, &text)
+    }
+
+    /// Every one that can be found, by name.
+    pub fn all(dir: Option<&std::path::Path>) -> Result<Vec<Self>> {
+        let mut names: std::collections::BTreeSet<String> = Self::names().map(str::to_owned).collect();
+        // No folder of a user's own is no error.
+        for entry in dir.and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+            names.extend(entry.file_name().to_str().and_then(|file| file.strip_suffix(".toml")).map(str::to_owned));
+        }
+        names.iter().map(|name| Self::find(name, dir)).collect()
+    }
+
+    /// It is no disk, but a root file system.
+    pub fn is_container(&self) -> bool {
+        self.format == Format::Oci
+    }
+
+    /// Those of its drivers without which a guest does not find its disk.
+    pub fn disk_drivers(&self) -> impl Iterator<Item = &str> {
+        self.drivers.iter().map(String::as_str).filter(|name| crate::fits::OF_DISKS.contains(name))
     }
 
     /// Names of those that come with the library.
@@ -152,6 +188,14 @@ mod tests {
     fn a_wrong_profile_is_named() {
         let unknown = Profile::builtin("moon").unwrap_err().to_string();
         assert!(unknown.contains("'moon'") && unknown.contains("azure"), "{unknown}");
+        let own = tempfile::tempdir().unwrap();
+        let text = "title='ours'\nformat='raw'\nupload='file'\nboot=['bios']\n";
+        for name in ["azure", "ours"] {
+            std::fs::write(own.path().join(format!("{name}.toml")), text).unwrap();
+            assert_eq!(Profile::find(name, Some(own.path())).unwrap().title, "ours", "a user's own comes first");
+        }
+        assert_eq!(Profile::all(Some(own.path())).unwrap().len(), Profile::names().count() + 1);
+        assert!(Profile::find("../ours", Some(&own.path().join("x"))).is_err());
         let zero = Profile::read("x", "title='t'\nformat='raw'\nupload='file'\nboot=['bios']\nsize_multiple_bytes=0");
         assert!(zero.unwrap_err().to_string().contains("size_multiple_bytes"));
     }

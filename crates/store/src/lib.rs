@@ -16,7 +16,9 @@ pub use row::{
 pub use sqlite::{BACKUP_SUFFIX, BACKUPS, SqliteLedger, SqliteReader, adopt_copy, copy_ledger, newest_backup};
 
 use skein_domain::decide::snapshot::Stored;
-use skein_domain::{AttemptKey, Digest, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, Timestamp};
+use skein_domain::{
+    AttemptKey, Digest, Image, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, Timestamp,
+};
 
 /// Writing. One at a time: opening claims the folder and a new epoch.
 pub trait Ledger: Send {
@@ -82,6 +84,10 @@ pub trait Reader: Send {
     fn identity(&self, instance: &InstanceId) -> Result<Option<AgentIdentity>, StoreError>;
     /// Secrets, sealed.
     fn secrets(&self) -> Result<Vec<SecretRow>, StoreError>;
+    /// The image catalogue, newest first.
+    fn images(&self) -> Result<Vec<Image>, StoreError>;
+    /// One image.
+    fn image(&self, id: &Digest) -> Result<Option<Image>, StoreError>;
     /// The session that a client key stands for.
     fn client_key(&self, user: &str, key: &str) -> Result<Option<SessionId>, StoreError>;
     /// Receivers that something is to be told to.

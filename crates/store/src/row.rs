@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use skein_domain::decide::change::{Change, NodeRow};
 use skein_domain::session::{ItemState, Tally};
 use skein_domain::{
-    Attempt, AttemptEnd, Digest, EngineId, Event, InstanceId, ItemEnd, ItemKey, SessionId, SessionState, SolutionId,
-    Timestamp, UserName,
+    Attempt, AttemptEnd, Digest, EngineId, Event, Image, InstanceId, ItemEnd, ItemKey, SessionId, SessionState,
+    SolutionId, Timestamp, UserName,
 };
 
 /// One turn.
@@ -44,6 +44,10 @@ pub enum Side {
     Secret(SecretRow),
     /// A secret is removed.
     SecretRemoved(String),
+    /// An image of the catalogue, new or changed.
+    Image(Box<Image>),
+    /// An image is not in the catalogue any more.
+    ImageRemoved(Digest),
     /// A client key stands for a session.
     ClientKey {
         /// Whose key.

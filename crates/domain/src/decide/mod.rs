@@ -15,6 +15,7 @@ pub mod change;
 mod choose;
 pub mod cost;
 pub mod explain;
+pub mod image;
 pub mod index;
 pub mod place;
 pub mod plan;

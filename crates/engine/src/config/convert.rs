@@ -1,6 +1,7 @@
 //! From the file's words to what the parts of the engine use; every value is checked here, so that a
 //! bad file is refused whole.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Settled {
     pub content_bytes_max: u64,
     /// Content's own folder, when it has one.
     pub content_dir: Option<PathBuf>,
+    /// Deployment forms that solutions were given, by profile.
+    pub image_profiles: BTreeMap<SolutionId, String>,
     /// Agents may connect.
     pub connection_open: bool,
     /// Further instances may join.
@@ -110,6 +113,7 @@ impl Config {
             file_bytes_max: self.content.file_bytes_max.unwrap_or(16 << 30),
             content_bytes_max: self.content.bytes_max.unwrap_or(200 << 30),
             content_dir,
+            image_profiles: self.image_profiles()?,
             connection_open: self.class(
                 "connection",
                 &self.classes.connection,
@@ -238,6 +242,17 @@ impl Config {
             None if class == "builtin:folder" => Ok(None),
             _ => Err(wrong("classes.storage", format!("'{class}' is not known: give builtin:folder or folder:PATH"))),
         }
+    }
+
+    fn image_profiles(&self) -> Result<BTreeMap<SolutionId, String>, BadConfig> {
+        let named = |(solution, profile): (&String, &String)| {
+            let key = format!("images.profiles.{solution}");
+            if solution != OWN && !self.solutions.contains_key(solution) {
+                return Err(wrong(key, "there is no such solution in 'solutions'".to_owned()));
+            }
+            Ok((name(&key, solution)?, profile.clone()))
+        };
+        self.images.profiles.iter().map(named).collect()
     }
 
     fn solutions(&self) -> Result<Vec<Solution>, BadConfig> {

@@ -77,6 +77,8 @@ pub struct Config {
     pub retention: Retention,
     /// Limits of the content folder.
     pub content: ContentConfig,
+    /// The image database.
+    pub images: ImagesConfig,
     /// A folder of task and thread documents, loaded at start and watched.
     pub tasks_directory: Option<PathBuf>,
     /// Yours: kept, and handed to classes.
@@ -371,6 +373,17 @@ pub struct Retention {
     pub logs_bytes_max: Option<u64>,
     /// How often it is looked at, s (default 300).
     pub check_s: Option<f64>,
+}
+
+/// The image database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImagesConfig {
+    /// Folder of the images' bytes (default `images` in the engine's folder). Taken at the start.
+    pub directory: Option<PathBuf>,
+    /// Deployment form of each solution, by the profile's name (default `kvm` for dedicated, `container` for shared
+    /// solutions). Profiles of your own are `profiles/NAME.toml` in the engine's folder.
+    pub profiles: BTreeMap<String, String>,
 }
 
 /// Limits of the content folder.

@@ -29,6 +29,22 @@ impl Fail {
     pub(crate) fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, error, None)
     }
+    /// As many as there may be are under way.
+    pub(crate) fn busy(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, error, None)
+    }
+    /// The disk did not take it.
+    pub(crate) fn disk(error: &std::io::Error, what: &str) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                format!("no room for {what}: make some, or 'skein image gc'"),
+                None,
+            ),
+            std::io::ErrorKind::ReadOnlyFilesystem => Failure::ReadOnly.into(),
+            _ => Self::internal(format!("writing {what}: {error}")),
+        }
+    }
     pub(crate) fn unauthorized(error: &str, next_step: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, error, Some(next_step))
     }
@@ -45,6 +61,29 @@ impl Fail {
 impl IntoResponse for Fail {
     fn into_response(self) -> Response {
         (self.status, Json(self.body)).into_response()
+    }
+}
+
+impl From<crate::images::fetch::FetchError> for Fail {
+    fn from(e: crate::images::fetch::FetchError) -> Self {
+        match &e {
+            crate::images::fetch::FetchError::Disk(error) => Self::disk(error, "what is fetched"),
+            _ => Self::bad(e.to_string()),
+        }
+    }
+}
+
+impl From<skein_image::Error> for Fail {
+    fn from(e: skein_image::Error) -> Self {
+        use skein_image::Error;
+        match &e {
+            Error::Io { what, source } => Self::disk(source, what),
+            // Of the store's own, or of what was sent: the text says which.
+            Error::Corrupt(_) | Error::Refused(_) | Error::Unsupported { .. } | Error::OverBudget { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string(), None)
+            }
+            Error::Usage(_) | Error::Cancelled => Self::bad(e.to_string()),
+        }
     }
 }
 

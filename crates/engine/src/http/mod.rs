@@ -5,6 +5,7 @@ mod agents;
 mod documents;
 mod fail;
 mod files;
+mod images;
 mod lanes;
 mod openapi;
 mod sessions;
@@ -23,7 +24,8 @@ use axum::routing::{delete, get, post, put};
 use skein_domain::UserName;
 
 use crate::app::App;
-use fail::Fail;
+pub(crate) use fail::Fail;
+pub(crate) use images::image_view;
 
 pub use openapi::document as openapi;
 
@@ -97,6 +99,24 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/config", get(admin::config))
         .route("/api/v1/openapi.json", get(|| async { openapi() }))
         .route("/api/v1/files/{digest}", get(files::get_file).put(files::put_file))
+        .merge(image_routes())
+}
+
+fn image_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/images", get(images::list))
+        .route("/api/v1/images/import", post(images::import))
+        .route("/api/v1/images/choose", post(images::choose))
+        .route("/api/v1/images/gc", post(images::gc))
+        .route("/api/v1/images/scrub", post(images::scrub))
+        .route("/api/v1/images/missing", post(images::missing))
+        .route("/api/v1/images/chunks", post(images::put_chunks))
+        .route("/api/v1/images/chunks/{chunk}", get(images::chunk))
+        .route("/api/v1/images/{image}", get(images::show).patch(images::label).delete(images::remove))
+        .route("/api/v1/images/{image}/manifest", get(images::manifest).put(images::put_manifest))
+        .route("/api/v1/images/{image}/lists/{list}", get(images::chunk_list).put(images::put_chunk_list))
+        .route("/api/v1/operations", get(images::operations))
+        .route("/api/v1/operations/{operation}", get(images::operation).delete(images::cancel))
 }
 
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

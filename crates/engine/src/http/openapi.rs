@@ -116,6 +116,36 @@ const OPERATIONS: &[Operation] = &[
     op("get", "/api/v1/openapi.json", "This document", None, Some("application/json")),
     op("get", "/api/v1/files/{digest}", "Content by digest", None, Some("application/octet-stream")),
     op("put", "/api/v1/files/{digest}", "Store content", Some("application/octet-stream"), None),
+    op("get", "/api/v1/images", "The image catalogue", None, Some("[ImageView]")),
+    op("post", "/api/v1/images/import", "Take an image in from a URL", Some("ImportRequest"), Some("OperationView")),
+    op(
+        "post",
+        "/api/v1/images/choose",
+        "Choose an image for a machine",
+        Some("ChooseRequest"),
+        Some("ImageChoiceView"),
+    ),
+    op("post", "/api/v1/images/gc", "Free the room of what no image has", None, Some("OperationView")),
+    op("post", "/api/v1/images/scrub", "Read all of the image store", None, Some("OperationView")),
+    op("post", "/api/v1/images/missing", "Which chunks the store lacks", Some("MissingRequest"), Some("Missing")),
+    op("post", "/api/v1/images/chunks", "Send chunks", Some("application/octet-stream"), None),
+    op("get", "/api/v1/images/chunks/{chunk}", "A chunk, packed", None, Some("application/octet-stream")),
+    op("get", "/api/v1/images/{image}", "One image, by id or name", None, Some("ImageView")),
+    op("patch", "/api/v1/images/{image}", "Change its name and tags", Some("LabelRequest"), Some("ImageView")),
+    op("delete", "/api/v1/images/{image}", "Forget an image", None, None),
+    op("get", "/api/v1/images/{image}/manifest", "What the store says of it", None, Some("application/json")),
+    op(
+        "put",
+        "/api/v1/images/{image}/manifest",
+        "Make an image of the chunks that were sent",
+        Some("application/json"),
+        Some("ImageView"),
+    ),
+    op("get", "/api/v1/images/{image}/lists/{list}", "A list of its chunks", None, Some("application/octet-stream")),
+    op("put", "/api/v1/images/{image}/lists/{list}", "Send a list", Some("application/octet-stream"), None),
+    op("get", "/api/v1/operations", "Imports, collections, scrubs", None, Some("[OperationView]")),
+    op("get", "/api/v1/operations/{operation}", "One of them", None, Some("OperationView")),
+    op("delete", "/api/v1/operations/{operation}", "End one", None, None),
 ];
 
 #[derive(OpenApi)]
@@ -162,6 +192,16 @@ const OPERATIONS: &[Operation] = &[
         skein_api::InputRequest,
         skein_api::LogPiece,
         skein_api::EventView,
+        skein_api::ImageView,
+        skein_api::DeployedView,
+        skein_api::LabelRequest,
+        skein_api::ImportRequest,
+        skein_api::MissingRequest,
+        skein_api::Missing,
+        skein_api::ChooseRequest,
+        skein_api::ImageChoiceView,
+        skein_api::PassedOverView,
+        skein_api::OperationView,
         skein_api::Health
     ))
 )]

@@ -30,6 +30,10 @@ pub fn open(bytes: Arc<dyn Bytes>, format: Format, budget: &Budget) -> Result<Bo
         Format::Vhdx => vhdx::open(bytes, budget),
         Format::Ova => ova::open(bytes, budget),
         Format::GceTar => Err(gce_is_packed()),
+        Format::Oci => Err(Error::Unsupported {
+            what: "reading a container image as a disk".to_owned(),
+            next_step: "it has no disk: import the disk that it was made of".to_owned(),
+        }),
     }
 }
 
@@ -43,6 +47,7 @@ pub(crate) fn write(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progr
         Format::Vhdx => vhdx::write(disk, out, options, progress),
         Format::Ova => ova::write(disk, out, options, progress),
         Format::GceTar => gce::write(disk, out, options, progress),
+        Format::Oci => Err(Error::Usage("a container is made of files, by container::write, not of blocks".to_owned())),
     }
 }
 

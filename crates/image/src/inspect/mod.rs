@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ext4_view::{Ext4, Ext4Read};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Disk, Result};
 use partitions::{Partition, Purpose};
@@ -17,7 +17,7 @@ use partitions::{Partition, Purpose};
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// What was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// BIOS firmware can start it: there is boot code.
     pub bios: bool,
@@ -34,10 +34,13 @@ pub struct Facts {
 }
 
 /// An installed system.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// Its name for people, from os-release.
     pub name: String,
+    /// Architecture of its programs, as Rust names it (`x86_64`, `aarch64`), where its dynamic linker says.
+    #[serde(default)]
+    pub arch: Option<String>,
     /// Version of its newest kernel.
     pub kernel: Option<String>,
     /// Drivers in that kernel or its initial RAM disk: what can find the disk. Unknown when that is packed in a way
@@ -80,8 +83,29 @@ pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Facts> {
         gpt: table.gpt,
         ..Facts::default()
     };
+    let systems = file_systems(disk, &table.partitions, &mut facts)?;
+    // A partition of its own for /boot has the kernel, the root file system has the rest.
+    let boot = systems.iter().find(|files| newest_kernel(files, "/").is_some());
+    if let Some(root) = systems.iter().find(|files| os_release(files).is_some()) {
+        facts.system = Some(system(root, boot.unwrap_or(root)));
+    }
+    Ok(facts)
+}
+
+/// The root file system, and the architecture of its programs; none when none could be read.
+pub(crate) fn root(disk: &Arc<dyn Disk>) -> Result<Option<(Ext4, Option<String>)>> {
+    let table = partitions::read(disk.as_ref())?;
+    let systems = file_systems(disk, &table.partitions, &mut Facts::default())?;
+    let root = systems.into_iter().find(|files| os_release(files).is_some());
+    Ok(root.map(|root| {
+        let arch = arch(&root);
+        (root, arch)
+    }))
+}
+
+fn file_systems(disk: &Arc<dyn Disk>, partitions: &[Partition], facts: &mut Facts) -> Result<Vec<Ext4>> {
     let mut systems = Vec::new();
-    for part in table.partitions.iter().filter(|part| part.purpose == Purpose::Other) {
+    for part in partitions.iter().filter(|part| part.purpose == Purpose::Other) {
         match kind(disk.as_ref(), *part)? {
             Kind::Ext => match Ext4::load(Box::new(Part { disk: Arc::clone(disk), at: *part })) {
                 Ok(files) => systems.push(files),
@@ -92,12 +116,7 @@ pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Facts> {
             Kind::Unknown => {}
         }
     }
-    // A partition of its own for /boot has the kernel, the root file system has the rest.
-    let boot = systems.iter().find(|files| newest_kernel(files, "/").is_some());
-    if let Some(root) = systems.iter().find(|files| os_release(files).is_some()) {
-        facts.system = Some(system(root, boot.unwrap_or(root)));
-    }
-    Ok(facts)
+    Ok(systems)
 }
 
 enum Kind {
@@ -166,12 +185,29 @@ fn system(root: &Ext4, boot: &Ext4) -> System {
     let cloud_init = ["/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"].iter().any(|p| root.exists(*p).unwrap_or(false));
     System {
         name: pretty.unwrap_or("unnamed").trim_matches('"').to_owned(),
+        arch: arch(root),
         kernel,
         early_drivers,
         drivers,
         fragile_mounts: fragile_mounts(&text(root, "/etc/fstab").unwrap_or_default()),
         cloud_init,
     }
+}
+
+/// By the dynamic linker, whose path each architecture's ABI fixes.
+fn arch(root: &Ext4) -> Option<String> {
+    let linkers = [
+        ("x86_64", "lib64/ld-linux-x86-64.so.2"),
+        ("aarch64", "lib/ld-linux-aarch64.so.1"),
+        ("riscv64", "lib/ld-linux-riscv64-lp64d.so.1"),
+        ("s390x", "lib/ld64.so.1"),
+        ("x86_64", "lib/ld-musl-x86_64.so.1"),
+        ("aarch64", "lib/ld-musl-aarch64.so.1"),
+    ];
+    let there = |path: &str| {
+        ["/", "/usr/"].iter().any(|under| root.symlink_metadata(format!("{under}{path}").as_str()).is_ok())
+    };
+    linkers.iter().find(|(_, path)| there(path)).map(|(arch, _)| (*arch).to_owned())
 }
 
 fn newest_kernel(files: &Ext4, dir: &str) -> Option<String> {

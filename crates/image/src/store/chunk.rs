@@ -1,9 +1,6 @@
-//! One chunk: a zstd frame in a file named by the BLAKE3 of what is in it.
+//! One chunk: a zstd frame in an object named by the BLAKE3 of what is in it.
 
-use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-
+use super::shelf::Shelf;
 use crate::{Error, Result};
 
 /// Smallest, usual and largest chunk, bytes: the cut that kept most in common between two builds of one system.
@@ -21,12 +18,18 @@ impl ChunkId {
     pub(super) fn of(content: &[u8]) -> Self {
         Self(*blake3::hash(content).as_bytes())
     }
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// From 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
         blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }
-    fn path(&self, dir: &Path) -> PathBuf {
+    /// The name of its object on a shelf.
+    pub fn object(self) -> String {
         let name = self.to_string();
-        dir.join("chunks").join(&name[..2]).join(name)
+        format!("chunks/{}/{name}", &name[..2])
+    }
+    /// The chunk that an object is, by its name.
+    pub(super) fn of_object(name: &str) -> Option<Self> {
+        name.rsplit('/').next().and_then(Self::parse).filter(|id| id.object() == name)
     }
 }
 
@@ -36,36 +39,34 @@ impl std::fmt::Display for ChunkId {
     }
 }
 
-/// Keeps a chunk unless it is there; bytes written.
-pub(super) fn keep(dir: &Path, compressor: &mut zstd::bulk::Compressor<'_>, content: &[u8]) -> Result<(ChunkId, u64)> {
-    let id = ChunkId::of(content);
-    let path = id.path(dir);
-    // One that a power cut left empty or short is written again.
-    if fs::metadata(&path).is_ok_and(|m| m.len() > 0) && read(dir, &id).is_ok() {
-        return Ok((id, 0));
-    }
-    let what = || format!("writing {}", path.display());
-    let packed = compressor.compress(content).map_err(Error::io("compressing a chunk"))?;
-    let folder = path.parent().unwrap_or(dir);
-    fs::create_dir_all(folder).map_err(Error::io(what()))?;
-    let mut part = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(what()))?;
-    part.write_all(&packed).map_err(Error::io(what()))?;
-    part.persist(&path).map_err(|e| Error::io(what())(e.error))?;
-    Ok((id, packed.len() as u64))
-}
-
 pub(super) fn compressor() -> Result<zstd::bulk::Compressor<'static>> {
     zstd::bulk::Compressor::new(LEVEL).map_err(Error::io("starting the compressor"))
 }
 
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::decompress(packed, MAX)
+}
+
+/// The chunk that these packed bytes are.
+pub(super) fn name_of(packed: &[u8]) -> Result<ChunkId> {
+    let content = unpack(packed).map_err(|e| Error::corrupt(format!("a chunk cannot be unpacked: {e}")))?;
+    Ok(ChunkId::of(&content))
+}
+
+/// Is this the chunk that the object's name says?
+pub(super) fn is_whole(object: &str, packed: &[u8]) -> bool {
+    let content = unpack(packed).ok();
+    content.is_some_and(|content| ChunkId::of_object(object) == Some(ChunkId::of(&content)))
+}
+
 /// A chunk's content, checked against its name.
-pub(super) fn read(dir: &Path, id: &ChunkId) -> Result<Vec<u8>> {
-    let path = id.path(dir);
-    let packed = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
-    let content = zstd::bulk::decompress(&packed, MAX)
-        .map_err(|e| Error::corrupt(format!("the chunk {} cannot be unpacked: {e}", path.display())))?;
-    if ChunkId::of(&content) != *id {
-        return Err(Error::corrupt(format!("the chunk {} is not what its name says", path.display())));
+pub(super) fn read(shelf: &dyn Shelf, id: ChunkId) -> Result<Vec<u8>> {
+    let packed = shelf.get(&id.object())?;
+    let packed = packed.ok_or_else(|| Error::corrupt(format!("the chunk {id} is missing in {}", shelf.place())))?;
+    let content = unpack(&packed)
+        .map_err(|e| Error::corrupt(format!("the chunk {id} in {} cannot be unpacked: {e}", shelf.place())))?;
+    if ChunkId::of(&content) != id {
+        return Err(Error::corrupt(format!("the chunk {id} in {} is not what its name says", shelf.place())));
     }
     Ok(content)
 }

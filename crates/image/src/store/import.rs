@@ -1,24 +1,22 @@
-//! Taking a disk in, in one pass: read, digest, cut, compress, keep.
+//! Taking bytes in, in one pass: read, digest, cut, compress, keep.
 //!
 //! ```text
 //! Walk (MiB blocks, their digests, several threads) --in order--> cutter --chunks--> threads that compress and keep
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use fastcdc::v2020::FastCDC;
-use serde::{Deserialize, Serialize};
 
-use super::chunk::{self, AVERAGE, MAX, MIN};
-use super::recipe::{self, Part};
-use super::{ImageId, Manifest, Store};
-use crate::blocks::{Walk, is_zero};
+use super::chunk::{self, AVERAGE, ChunkId, MAX, MIN};
+use super::recipe::Part;
+use super::shelf::Shelf;
+use crate::blocks::{Spare, Walk, is_zero};
 use crate::convert::Progress;
 use crate::digest::{self, LEAF_BYTES, Leaf};
-use crate::{Disk, Error, Format, Result};
+use crate::{Disk, Error, Result};
 
 /// Zero pieces of this size are left out.
 const PIECE_BYTES: usize = 1 << 16;
@@ -26,59 +24,42 @@ const PIECE_BYTES: usize = 1 << 16;
 const CUT_BYTES: usize = 4 << 20;
 /// Chunks that wait for a thread.
 const WAITING: usize = 64;
+/// Chunks that a thread asks about, and puts, at a time: to a shelf behind a network each is a round trip.
+const BATCH: usize = 32;
 
-/// Where an image came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// A name for people.
-    pub name: String,
-    /// The file or address that it was read from.
-    pub source: String,
-    /// The image that it was made from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<ImageId>,
+/// Bytes that were taken in.
+pub(super) struct Taken {
+    /// Their chunks, in order.
+    pub(super) parts: Vec<Part>,
+    /// The digest of all.
+    pub(super) root: String,
+    /// Of them, not zero.
+    pub(super) data_bytes: u64,
+    /// Bytes that new chunks take.
+    pub(super) new_bytes: u64,
 }
 
-/// An image that was taken in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imported {
-    /// What is known of it.
-    pub manifest: Manifest,
-    /// It was there before.
-    pub known: bool,
-    /// Bytes that its new chunks take.
-    pub new_bytes: u64,
-}
-
-type Chunk = (u64, Vec<u8>);
-
-pub(super) fn import(
-    store: &Store,
-    disk: &dyn Disk,
-    native: Format,
-    origin: Origin,
-    threads: usize,
-    progress: &dyn Progress,
-) -> Result<Imported> {
-    let dir = store.dir.as_path();
+pub(super) fn take(shelf: &dyn Shelf, disk: &dyn Disk, threads: usize, progress: &dyn Progress) -> Result<Taken> {
     let (sender, receiver) = sync_channel::<Chunk>(WAITING);
     let receiver = Mutex::new(receiver);
     let kept = Mutex::new(Ok((Vec::new(), 0)));
-    let mut leaves: BTreeMap<u64, Leaf> = BTreeMap::new();
+    let (mut leaves, spare): (BTreeMap<u64, Leaf>, _) = (BTreeMap::new(), Spare::default());
     let cut = std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
-            scope.spawn(|| keep_all(dir, &receiver, &kept));
+            scope.spawn(|| keep_all(shelf, &receiver, &kept));
         }
         let mut cutter = Cutter { sender, run: Vec::new(), at: 0, data_bytes: 0 };
         let walk = Walk { disk, block_bytes: LEAF_BYTES, threads, progress };
         walk.run(
             || (),
-            |(), _, block| Ok((digest::leaf(block), block.to_vec())),
+            |(), _, block| Ok((digest::leaf(block), spare.copy(block))),
             |number, (leaf, block)| {
                 leaves.insert(number, leaf);
                 let offset = number * LEAF_BYTES as u64;
                 let len = usize::try_from(disk.size() - offset).unwrap_or(usize::MAX).min(block.len());
-                cutter.take(offset, &block[..len])
+                cutter.take(offset, &block[..len])?;
+                spare.give_back(block);
+                Ok(())
             },
         )?;
         cutter.end_run()?;
@@ -89,47 +70,23 @@ pub(super) fn import(
     let (mut parts, new_bytes) = kept.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     let data_bytes = cut?;
     parts.sort_unstable_by_key(|part: &Part| part.offset);
-    let id = ImageId::new(&digest::root(disk.size(), &leaves))?;
-    if let Ok(manifest) = store.manifest(&id) {
-        return Ok(Imported { manifest, known: true, new_bytes });
-    }
-    sync(dir)?;
-    let manifest = Manifest {
-        chunks_digest: recipe::write(dir, &id, &parts)?,
-        id,
-        virtual_bytes: disk.size(),
-        data_bytes,
-        origin,
-        native,
-        chunks: parts.len() as u64,
-        written_by: concat!("skein-image ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::corrupt(e.to_string()))?;
-    recipe::put(&dir.join("images").join(format!("{}.json", manifest.id)), &text)?;
-    Ok(Imported { manifest, known: false, new_bytes })
+    Ok(Taken { parts, root: digest::root(disk.size(), &leaves), data_bytes, new_bytes })
 }
 
-/// Chunks are written without a sync each: one of the whole file system comes before the image is named.
-fn sync(dir: &Path) -> Result<()> {
-    let file = std::fs::File::open(dir).map_err(Error::io("opening the store"))?;
-    rustix::fs::syncfs(&file).map_err(|e| Error::io("syncing the store")(e.into()))
-}
-
+type Chunk = (u64, Vec<u8>);
 type Kept = Mutex<Result<(Vec<Part>, u64)>>;
 
-fn keep_all(dir: &Path, chunks: &Mutex<Receiver<Chunk>>, kept: &Kept) {
+fn keep_all(shelf: &dyn Shelf, chunks: &Mutex<Receiver<Chunk>>, kept: &Kept) {
     let mut compressor = chunk::compressor();
-    loop {
-        let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((offset, content)) = next else { return };
+    while let Some(batch) = next(chunks) {
         let done = match &mut compressor {
-            Ok(compressor) => chunk::keep(dir, compressor, &content),
+            Ok(compressor) => keep(shelf, compressor, &batch),
             Err(error) => Err(Error::corrupt(error.to_string())),
         };
         let mut all = kept.lock().unwrap_or_else(PoisonError::into_inner);
         match (done, &mut *all) {
-            (Ok((id, bytes)), Ok((parts, sum))) => {
-                parts.push(Part { offset, len: content.len() as u64, chunk: Some(id) });
+            (Ok((new, bytes)), Ok((parts, sum))) => {
+                parts.extend(new);
                 *sum += bytes;
             }
             (Err(error), Ok(_)) => *all = Err(error),
@@ -137,6 +94,35 @@ fn keep_all(dir: &Path, chunks: &Mutex<Receiver<Chunk>>, kept: &Kept) {
             (_, Err(_)) => {}
         }
     }
+}
+
+/// A chunk, and those that wait behind it.
+fn next(chunks: &Mutex<Receiver<Chunk>>) -> Option<Vec<Chunk>> {
+    let chunks = chunks.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut batch = vec![chunks.recv().ok()?];
+    batch.extend(chunks.try_iter().take(BATCH - 1));
+    Some(batch)
+}
+
+/// Keeps what is not there yet; the parts, and the bytes that were put.
+fn keep(shelf: &dyn Shelf, compressor: &mut zstd::bulk::Compressor<'_>, batch: &[Chunk]) -> Result<(Vec<Part>, u64)> {
+    let part = |(offset, content): &Chunk| {
+        let chunk = ChunkId::of(content);
+        Part { offset: *offset, len: content.len() as u64, chunk }
+    };
+    let parts: Vec<Part> = batch.iter().map(part).collect();
+    let names: Vec<String> = parts.iter().map(|part| part.chunk.object()).collect();
+    let missing = shelf.missing(&names)?;
+    let (mut put, mut bytes) = (Vec::new(), 0);
+    for ((name, (_, content)), _) in names.into_iter().zip(batch).zip(missing).filter(|(_, missing)| *missing) {
+        let packed = compressor.compress(content).map_err(Error::io("compressing a chunk"))?;
+        bytes += packed.len() as u64;
+        put.push((name, packed));
+    }
+    if !put.is_empty() {
+        shelf.put_chunks(put)?;
+    }
+    Ok((parts, bytes))
 }
 
 /// Cuts runs of data where their content says, so that what moved within a disk is found again.

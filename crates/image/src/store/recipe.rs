@@ -1,11 +1,10 @@
 //! An image's chunks in order, and its disk put together from them.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ImageId;
 use super::chunk::{self, ChunkId};
-use super::{ImageId, Manifest, sync_dir};
+use super::shelf::{Guard, Shelf};
 use crate::{Bytes, Disk, Error, Extent, Kind, Result};
 
 /// Bytes of one entry: offset, length, name.
@@ -18,42 +17,42 @@ const CACHED: usize = 64;
 pub(super) struct Part {
     pub(super) offset: u64,
     pub(super) len: u64,
-    pub(super) chunk: Option<ChunkId>,
+    pub(super) chunk: ChunkId,
 }
 
-fn path(dir: &Path, id: &ImageId) -> PathBuf {
-    dir.join("images").join(format!("{id}.chunks"))
+/// Lists that an image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    /// Of its disk.
+    Disk,
+    /// Of the file that it came in.
+    Native,
 }
 
-/// Writes the list, synced; its digest.
-pub(super) fn write(dir: &Path, id: &ImageId, parts: &[Part]) -> Result<String> {
+impl List {
+    /// The name of the object.
+    pub(super) fn object(self, id: &ImageId) -> String {
+        let end = if self == Self::Disk { "chunks" } else { "native" };
+        format!("images/{id}.{end}")
+    }
+}
+
+/// The list as bytes.
+pub(super) fn encode(parts: &[Part]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.len() * ENTRY);
     for part in parts {
         bytes.extend_from_slice(&part.offset.to_le_bytes());
         bytes.extend_from_slice(&part.len.to_le_bytes());
-        bytes.extend_from_slice(&part.chunk.map_or([0; 32], |id| id.0));
+        bytes.extend_from_slice(&part.chunk.0);
     }
-    put(&path(dir, id), &bytes)?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
+    bytes
 }
 
-/// A whole file by rename, synced.
-pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write as _;
-    let what = || format!("writing {}", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut part = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(what()))?;
-    part.write_all(bytes).and_then(|()| part.as_file().sync_all()).map_err(Error::io(what()))?;
-    part.persist(path).map_err(|e| Error::io(what())(e.error))?;
-    sync_dir(folder)
-}
-
-/// The list of an image, checked: in order, without overlaps, within the disk.
-pub(super) fn read(dir: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
-    let path = path(dir, &manifest.id);
-    let bytes = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
-    let bad = |why: &str| Error::corrupt(format!("{}: {why}", path.display()));
-    if blake3::hash(&bytes).to_hex().as_str() != manifest.chunks_digest || bytes.len() % ENTRY != 0 {
+/// A list, checked: the one that the manifest names, in order, without overlaps, within `size` bytes.
+pub(super) fn read(shelf: &dyn Shelf, object: &str, digest: &str, size: u64) -> Result<Vec<Part>> {
+    let bad = |why: &str| Error::corrupt(format!("{object} in {}: {why}", shelf.place()));
+    let bytes = shelf.get(object)?.ok_or_else(|| bad("it is missing"))?;
+    if blake3::hash(&bytes).to_hex().as_str() != digest || bytes.len() % ENTRY != 0 {
         return Err(bad("it is not the list that the image's manifest names"));
     }
     let mut parts = Vec::with_capacity(bytes.len() / ENTRY);
@@ -62,10 +61,10 @@ pub(super) fn read(dir: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
         let number = |at: usize| entry[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let mut name = [0; 32];
         name.copy_from_slice(&entry[16..]);
-        let part = Part { offset: number(0), len: number(8), chunk: Some(ChunkId(name)) };
+        let part = Part { offset: number(0), len: number(8), chunk: ChunkId(name) };
         let fits = part.offset >= end && part.len > 0 && part.len <= chunk::MAX as u64;
         end = part.offset.saturating_add(part.len);
-        if !fits || end > manifest.virtual_bytes {
+        if !fits || end > size {
             return Err(bad("its parts overlap or leave the disk"));
         }
         parts.push(part);
@@ -75,35 +74,32 @@ pub(super) fn read(dir: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
 
 type Cached = Vec<(ChunkId, Arc<Vec<u8>>)>;
 
-/// The disk of an image that is kept. Its bytes are the stored form: raw.
-#[derive(Debug)]
+/// The disk of an image that is kept (its bytes are the stored form: raw), or the file that it came in.
 pub struct StoredDisk {
-    dir: PathBuf,
+    shelf: Arc<dyn Shelf>,
     size: u64,
     parts: Vec<Part>,
     cached: Mutex<Cached>,
     /// Held for as long as it is read: no collection meanwhile.
-    _lock: File,
+    _lock: Guard,
 }
 
 impl StoredDisk {
-    pub(super) fn open(dir: &Path, manifest: &Manifest, lock: File) -> Result<Self> {
-        let parts = read(dir, manifest)?;
-        let (dir, size) = (dir.to_owned(), manifest.virtual_bytes);
-        Ok(Self { dir, size, parts, cached: Mutex::default(), _lock: lock })
+    pub(super) fn new(shelf: Arc<dyn Shelf>, size: u64, parts: Vec<Part>, lock: Guard) -> Self {
+        Self { shelf, size, parts, cached: Mutex::default(), _lock: lock }
     }
 
-    fn chunk(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+    fn chunk(&self, id: ChunkId) -> Result<Arc<Vec<u8>>> {
         let lock = || self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, content)) = lock().iter().find(|(known, _)| known == id) {
+        if let Some((_, content)) = lock().iter().find(|(known, _)| *known == id) {
             return Ok(Arc::clone(content));
         }
-        let content = Arc::new(chunk::read(&self.dir, id)?);
+        let content = Arc::new(chunk::read(self.shelf.as_ref(), id)?);
         let mut cached = lock();
         if cached.len() >= CACHED {
             cached.remove(0);
         }
-        cached.push((*id, Arc::clone(&content)));
+        cached.push((id, Arc::clone(&content)));
         Ok(content)
     }
 
@@ -119,10 +115,12 @@ impl StoredDisk {
         }
         buffer.fill(0);
         for part in self.parts[self.part_from(offset)..].iter().take_while(|part| part.offset < end) {
-            let Some(id) = &part.chunk else { continue };
-            let content = self.chunk(id)?;
+            let content = self.chunk(part.chunk)?;
             if content.len() as u64 != part.len {
-                return Err(Error::corrupt(format!("the chunk {id} is not as long as the image's list says")));
+                return Err(Error::corrupt(format!(
+                    "the chunk {} is not as long as the image's list says",
+                    part.chunk
+                )));
             }
             let (from, to) = (part.offset.max(offset), (part.offset + part.len).min(end));
             let place = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);

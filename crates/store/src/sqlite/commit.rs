@@ -232,6 +232,13 @@ fn write_side(to: &Connection, side: &Side) -> Result<(), StoreError> {
              ON CONFLICT DO UPDATE SET sealed = excluded.sealed, at = excluded.at",
             params![s.name, s.sealed, s.at.0],
         ),
+        Side::Image(image) => run(
+            to,
+            "INSERT INTO images (id, at, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET at = excluded.at, body = excluded.body",
+            params![image.id.as_str(), image.at.0, json(image)?],
+        ),
+        Side::ImageRemoved(id) => run(to, "DELETE FROM images WHERE id = ?1", [id.as_str()]),
         Side::SecretRemoved(name) => run(to, "DELETE FROM secrets WHERE name = ?1", [name]),
         Side::ClientKey { user, key, session } => run(
             to,

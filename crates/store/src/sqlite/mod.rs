@@ -20,7 +20,7 @@ pub use check::{BACKUP_SUFFIX, BACKUPS, adopt_copy, copy_ledger, newest_backup};
 
 const SCHEMA: u32 = 3;
 /// What each later schema adds to the one before it.
-const STEPS: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const STEPS: [&str; 3] = [include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
 const FILE: &str = "ledger.sqlite";
 const LOCK: &str = "ledger.lock";
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension as _, Params, Row, params};
 use skein_domain::{
-    AttemptEnd, AttemptKey, Digest, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec, SolutionId,
-    Timestamp, UserName,
+    AttemptEnd, AttemptKey, Digest, Image, InstanceId, ItemKey, NodeKey, OutputFile, SessionId, SessionSpec,
+    SolutionId, Timestamp, UserName,
 };
 
 use super::load::parse;
@@ -268,6 +268,19 @@ impl Reader for SqliteReader {
         self.list("SELECT name, sealed, at FROM secrets ORDER BY name", [], |row| {
             Ok(SecretRow { name: row.get(0)?, sealed: row.get(1)?, at: Timestamp(row.get(2)?) })
         })
+    }
+
+    fn images(&self) -> Result<Vec<Image>, StoreError> {
+        self.list("SELECT id, body FROM images ORDER BY at DESC, id", [], |row| {
+            parse("images", row.get::<_, String>(0)?, &row.get::<_, String>(1)?)
+        })
+    }
+
+    fn image(&self, id: &Digest) -> Result<Option<Image>, StoreError> {
+        let found = self.list("SELECT id, body FROM images WHERE id = ?1", [id.as_str()], |row| {
+            parse("images", row.get::<_, String>(0)?, &row.get::<_, String>(1)?)
+        })?;
+        Ok(found.into_iter().next())
     }
 
     fn receivers(&self) -> Result<Vec<String>, StoreError> {
