@@ -1,5 +1,6 @@
 //! `cargo xtask`: the repository checks and generates itself. Nothing here is in a shipped binary.
 
+mod fuzz;
 mod generated;
 mod repo;
 mod source;
@@ -21,6 +22,8 @@ cargo xtask COMMAND
   sim faults [--seeds N] [--seed S]
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
+  fuzz NAME|all [SECONDS]
+             the parsers of foreign bytes, each with libFuzzer; says how many inputs were tried
   generate   writes the generated files: openapi/openapi.json, docs/config.schema.json
 ";
 
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         ["bench", "image", rest @ ..] => steps::bench_image(rest),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
+        ["fuzz", name] => fuzz::run(name, None),
+        ["fuzz", name, seconds] => fuzz::run(name, Some(seconds)),
         ["generate"] => generated::write(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -1,6 +1,7 @@
 //! One disk, written in another format.
 
 use crate::format::{self, ManifestDigest};
+use crate::gpt;
 use crate::{Disk, Error, Format, Out, Result};
 
 /// How hard to compress.
@@ -74,10 +75,15 @@ pub struct Report {
     pub data_bytes: u64,
 }
 
-/// Writes `disk` to `out`.
+/// Writes `disk` to `out`. Its bytes stay as they are, but for one thing: where the size is rounded up and the disk has
+/// a GPT, that is made to fit the new size.
 pub fn convert(disk: &dyn Disk, out: &mut Out<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
     if options.size_multiple == 0 {
         return Err(Error::Usage("a size cannot be a multiple of 0 bytes".to_owned()));
     }
-    format::write(disk, out, options, progress)
+    // Where the size is rounded up, the second header of a GPT has to move to the new end.
+    match gpt::moved(disk, format::written_size(disk, options)?)? {
+        Some(moved) => format::write(&moved, out, options, progress),
+        None => format::write(disk, out, options, progress),
+    }
 }

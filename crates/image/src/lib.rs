@@ -23,6 +23,7 @@ pub mod disk;
 pub mod error;
 pub mod fits;
 pub mod format;
+mod gpt;
 pub mod inspect;
 pub mod out;
 pub mod profile;

@@ -13,6 +13,7 @@ use crate::repo;
 const ARROWS: &[(&str, &[&str])] = &[
     ("skein-domain", &[]),
     ("skein-image", &[]),
+    ("skein-imagecheck", &[]),
     ("skein-store", &["skein-domain"]),
     ("skein-wire", &["skein-domain"]),
     ("skein-api", &["skein-domain"]),
@@ -126,7 +127,9 @@ impl Metadata {
                     wrong.push(format!("'{name}' may not use '{to}' (it may use: {})", allowed.join(", ")));
                 }
             }
-            let reach = reach(name);
+            let mut reach = reach(name);
+            // What is judged is made in the tests of who judges it; the judge itself does not know it.
+            reach.extend((name == "skein-imagecheck").then_some("skein-image"));
             for to in self.uses(id, true).iter().filter(|to| self.ours.contains(**to)).map(|to| self.name(to)) {
                 if to != name && !reach.contains(to) {
                     wrong.push(format!("tests of '{name}' may not use '{to}'"));

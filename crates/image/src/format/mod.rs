@@ -58,6 +58,17 @@ fn gce_is_packed() -> Error {
     }
 }
 
+/// The size that the written disk will have.
+pub(crate) fn written_size(disk: &dyn Disk, options: &Options) -> Result<u64> {
+    let unit = match options.format {
+        Format::Raw => 1,
+        Format::GceTar => gce::SIZE_UNIT,
+        Format::Qcow2 | Format::Vmdk | Format::Vhd | Format::Vhdx | Format::Vdi | Format::Ova => 512,
+    };
+    let asked = rounded_size(disk, options.size_multiple)?;
+    asked.checked_next_multiple_of(unit).ok_or_else(|| Error::Usage(format!("{asked} bytes are no disk's size")))
+}
+
 /// The virtual size that is asked for.
 pub(crate) fn rounded_size(disk: &dyn Disk, multiple: u64) -> Result<u64> {
     disk.size()

@@ -231,7 +231,13 @@ fn initial_ram_disk(root: &Ext4, boot: &Ext4, version: &str) -> Option<BTreeSet<
     let mut found =
         places.filter(|(files, path)| files.metadata(path.as_str()).is_ok_and(|m| m.len() <= FILE_BYTES_MAX));
     let (files, path) = found.next()?;
-    initrd::modules(&files.read(path.as_str()).ok()?)
+    initrd_modules(&files.read(path.as_str()).ok()?)
+}
+
+/// Kernel modules in an initial RAM disk, under the names that the kernel gives them; none when it is packed in a way
+/// that is not read here.
+pub fn initrd_modules(initrd: &[u8]) -> Option<BTreeSet<String>> {
+    initrd::modules(initrd)
 }
 
 fn fragile_mounts(fstab: &str) -> Vec<String> {

@@ -8,7 +8,7 @@ use crate::convert::{Effort, Options, Progress, Report};
 use crate::format::shared::{Survey, changed, compressor, not_empty};
 use crate::{Disk, Error, Out, Result};
 
-const GIB: u64 = 1 << 30;
+const GIB: u64 = super::SIZE_UNIT;
 /// What the map is in, and what a thread compresses at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 /// tar pads archives to this.

@@ -31,6 +31,10 @@ pub(in crate::format) fn open(bytes: Arc<dyn Bytes>, budget: &Budget) -> Result<
     let mut log_id: Guid = [0; 16];
     log_id.copy_from_slice(&header[48..64]);
     check_place("the log", log_at, log_len, file_bytes)?;
+    if !log_len.is_multiple_of(MIB) {
+        // Its entries are pages: a last one that is cut must not be looked at (MS-VHDX 2.2.2).
+        return Err(Error::corrupt(format!("the log has {log_len} bytes: no whole MiB")));
+    }
     let bytes = if log_id == [0; 16] {
         bytes
     } else {
