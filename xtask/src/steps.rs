@@ -42,6 +42,11 @@ pub(crate) fn slow() -> Result<()> {
     println!("==> disks of 2 TiB in every format");
     let matrix = ["test", "--package", "skein-image", "--test", "matrix"];
     cargo_with(&[("SKEIN_MATRIX", "all")], &matrix)?;
+    println!("==> a whole Debian from every form; what pairs of Debians take in the store");
+    for test in ["linux", "pairs"] {
+        let debian = ["test", "--package", "skein-image", "--test", test, "--", "--nocapture"];
+        cargo_with(&[("SKEIN_DEBIAN", "1")], &debian)?;
+    }
     println!("==> 10,000 worlds of faults");
     sim_faults(&["--seeds", "10000"])
 }
