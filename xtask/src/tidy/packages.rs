@@ -13,6 +13,7 @@ use crate::repo;
 const ARROWS: &[(&str, &[&str])] = &[
     ("skein-domain", &[]),
     ("skein-image", &[]),
+    ("skein-cloud", &["skein-domain", "skein-image"]),
     ("skein-store", &["skein-domain"]),
     ("skein-wire", &["skein-domain"]),
     ("skein-api", &["skein-domain"]),

@@ -1,0 +1,49 @@
+//! A transport as data: what a configuration or a cloud's descriptor says.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Folder, Limits, S3, Transport};
+use crate::sign::AwsKey;
+use crate::{Endpoint, Result, Retry, Surroundings};
+
+/// One place for uploads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "transport", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Settings {
+    /// A folder on this machine.
+    File {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A bucket of S3, or of a service that speaks its protocol.
+    S3 {
+        /// The service.
+        endpoint: Endpoint,
+        /// Its region.
+        region: String,
+        /// The bucket.
+        bucket: String,
+        /// Who asks.
+        key: AwsKey,
+        /// How much at a time.
+        #[serde(default)]
+        limits: Limits,
+        /// How patiently.
+        #[serde(default)]
+        retry: Retry,
+    },
+}
+
+impl Settings {
+    /// The transport.
+    pub fn open(self, around: Surroundings) -> Result<Box<dyn Transport>> {
+        Ok(match self {
+            Self::File { dir } => Box::new(Folder::new(dir)),
+            Self::S3 { endpoint, region, bucket, key, limits, retry } => {
+                Box::new(S3::new(&endpoint, &region, &bucket, key, (limits, retry), around)?)
+            }
+        })
+    }
+}
