@@ -154,7 +154,7 @@ impl Error {
     }
     /// Is it this error of the cloud's?
     pub(crate) fn has_code(&self, codes: &[&str]) -> bool {
-        self.fault().is_some_and(|fault| codes.contains(&fault.code.as_str()))
+        self.fault().is_some_and(|fault| fault.code.split('/').any(|code| codes.contains(&code)))
     }
     pub(crate) fn answer(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Answer { what: what.into(), why: why.into() }

@@ -158,7 +158,14 @@ impl Answer {
             Err(_) => (xml::text(&text, "Code").unwrap_or_default(), xml::text(&text, "Message").unwrap_or_default()),
         };
         let words = if words.is_empty() { plain(&text) } else { words };
-        (header.unwrap_or(code), words.trim().to_owned())
+        let mut code = header.unwrap_or(code);
+        // EBS names a kind and a reason.
+        let reason =
+            serde_json::from_str(&text).ok().and_then(|json: Value| json["Reason"].as_str().map(str::to_owned));
+        if let Some(reason) = reason {
+            code = format!("{code}/{reason}");
+        }
+        (code, words.trim().to_owned())
     }
 }
 
@@ -172,7 +179,7 @@ fn json_error(json: &Value) -> (String, String) {
     let reason = text(&error["errors"][0]["reason"]);
     let kind = text(&json["__type"]);
     let kind = kind.rsplit('#').next().unwrap_or_default().to_owned();
-    let code = [reason, kind, text(&json["Reason"]), text(&error["title"]), text(&json["error"])];
+    let code = [reason, kind, text(&error["title"]), text(&json["error"])];
     let words = [text(&error["message"]), text(&json["Message"]), text(&json["error_description"])];
     let first = |texts: &[String]| texts.iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
     (first(&code), first(&words))
@@ -217,14 +224,28 @@ const CHECKSUM: &[&str] = &[
     "XAmzContentSHA256Mismatch",
     "IncompleteBody",
     "InvalidChecksum",
-    "INVALID_CONTENT_CHECKSUM",
+    "INVALID_BLOCK",
 ];
-const UNAUTHORIZED: &[&str] =
-    &["AuthFailure", "AuthenticationFailed", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"];
+const UNAUTHORIZED: &[&str] = &[
+    "AuthFailure",
+    "AuthenticationFailed",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+];
+/// A signature covers what is sent: one that is wrong says that the key is, or that the bytes are.
+const SIGNATURE: &[&str] = &["SignatureDoesNotMatch", "InvalidSignatureException"];
+/// From this many bytes on, a wrong signature is taken for changed bytes: what goes before it is shorter, and would
+/// have shown a wrong key.
+const SIGNED_CONTENT_BYTES: usize = 16 << 10;
 
-fn class(status: u16, code: &str) -> Class {
-    let is = |codes: &[&str]| codes.contains(&code);
+fn class(status: u16, code: &str, sent_bytes: usize) -> Class {
+    let is = |codes: &[&str]| code.split('/').any(|code| codes.contains(&code));
     match status {
+        _ if is(SIGNATURE) && sent_bytes >= SIGNED_CONTENT_BYTES => Class::Checksum,
+        _ if is(SIGNATURE) => Class::Unauthorized,
         _ if is(THROTTLED) => Class::Throttled,
         _ if is(CHECKSUM) => Class::Checksum,
         _ if is(UNAUTHORIZED) => Class::Unauthorized,
@@ -342,7 +363,8 @@ impl Caller {
         let url = unsigned.url()?;
         let mut headers = HeaderMap::new();
         for (name, value) in &unsigned.headers {
-            let bad = |e: &dyn std::fmt::Display| Error::Usage(format!("{}: the header {name} cannot be: {e}", ask.what));
+            let bad =
+                |e: &dyn std::fmt::Display| Error::Usage(format!("{}: the header {name} cannot be: {e}", ask.what));
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad(&e))?;
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|e| bad(&e))?);
         }
@@ -350,9 +372,7 @@ impl Caller {
     }
 
     async fn answered(&self, ask: &Ask, sent: impl Future<Output = reqwest::Result<reqwest::Response>>) -> Tried {
-        let fault = |class, status, code, words| {
-            Fault { class, what: ask.what.clone(), status, code, words, tries: 1 }
-        };
+        let fault = |class, status, code, words| Fault { class, what: ask.what.clone(), status, code, words, tries: 1 };
         let answer = match read(sent).await {
             Ok(answer) => answer,
             Err(words) => return Err((fault(Class::Cut, None, String::new(), words), None)),
@@ -364,7 +384,7 @@ impl Caller {
         }
         let (code, words) = answer.error();
         let status = if late { 500 } else { answer.status };
-        let fault = fault(class(status, &code), Some(answer.status), code, words);
+        let fault = fault(class(status, &code, ask.body.len()), Some(answer.status), code, words);
         Err((fault, retry_after(&answer, (self.around.now)())))
     }
 }
@@ -435,15 +455,17 @@ mod tests {
         let code = |body, headers: &[(&str, &str)]| answer(400, body, headers).error();
         assert_eq!(code(s3, &[]), ("AccessDenied".to_owned(), "Access Denied".to_owned()));
         assert_eq!(code(google, &[]), ("conditionNotMet".to_owned(), "no".to_owned()));
-        assert_eq!(code(ebs, &[]).0, "SNAPSHOT_NOT_FOUND");
         let typed = [("x-amzn-errortype", "ValidationException:http://x")];
-        assert_eq!(code(ebs, &typed), ("ValidationException".to_owned(), "gone".to_owned()));
+        assert_eq!(code(ebs, &typed), ("ValidationException/SNAPSHOT_NOT_FOUND".to_owned(), "gone".to_owned()));
         assert_eq!(code(page, &[]), (String::new(), "503 busy".to_owned()));
     }
 
     #[test]
     fn faults_have_the_class_that_decides_what_is_done() {
+        let class = |status, code| class(status, code, 100);
         assert_eq!(class(503, "SlowDown"), Class::Throttled);
+        assert_eq!(class(400, "ValidationException/INVALID_BLOCK"), Class::Checksum);
+        assert_eq!(super::class(403, "SignatureDoesNotMatch", 1 << 20), Class::Checksum);
         assert_eq!(class(503, ""), Class::Server);
         assert_eq!(class(429, ""), Class::Throttled);
         assert_eq!(class(400, "BadDigest"), Class::Checksum);

@@ -51,7 +51,11 @@ mod tests {
         let ms = |tries, asked, random| retry.wait(tries, asked, random).map(|wait| wait.as_millis());
         assert_eq!(ms(1, None, 250), Some(250));
         assert_eq!(ms(3, None, 1_000), Some(1_000));
-        assert_eq!(ms(7, None, 20_000), Some(0), "random waits stay under wait_max_ms");
+        assert_eq!(
+            Retry { tries_max: 99, ..retry }.wait(40, None, 20_000).map(|w| w.as_millis()),
+            Some(20_000),
+            "wait_max_ms"
+        );
         assert_eq!(ms(8, None, 0), None, "tries_max");
         assert_eq!(ms(1, Some(Duration::from_secs(3)), 0), Some(3_000));
         assert_eq!(ms(1, Some(Duration::from_secs(121)), 0), None, "retry_after_max_ms");

@@ -40,7 +40,9 @@ impl GoogleServiceAccount {
     /// `json` is the key file's text; tokens come from `at`, or from where the file says.
     pub fn new(json: &Secret, at: Option<&Endpoint>, retry: Retry, around: Surroundings) -> Result<Self> {
         let bad = |why: String| {
-            Error::Usage(format!("the service account's key cannot be used: {why}; it is the JSON file that Google made"))
+            Error::Usage(format!(
+                "the service account's key cannot be used: {why}; it is the JSON file that Google made"
+            ))
         };
         let file: KeyFile = serde_json::from_str(json.expose()).map_err(|e| bad(e.to_string()))?;
         let body: String = file.private_key.expose().lines().filter(|line| !line.starts_with('-')).collect();
@@ -71,7 +73,8 @@ impl GoogleServiceAccount {
         let what = "asking Google for a token";
         let grant = encode("urn:ietf:params:oauth:grant-type:jwt-bearer", &[]);
         let body = format!("grant_type={grant}&assertion={}", self.claim(now)?);
-        let ask = Ask::new(Method::POST, "", what).header("content-type", "application/x-www-form-urlencoded").body(body);
+        let ask =
+            Ask::new(Method::POST, "", what).header("content-type", "application/x-www-form-urlencoded").body(body);
         let control = Control::default();
         let answer = self.caller.call(&ask, &Underway::new(&control)).await?.json(what)?;
         let token = answer["access_token"].as_str().ok_or_else(|| Error::answer(what, "no access_token"))?;

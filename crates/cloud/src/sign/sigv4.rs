@@ -54,8 +54,7 @@ impl SigV4 {
         }
         let signature = hex(hmac_sha256(key.as_ref(), text.as_bytes()));
         let credential = format!("{}/{scope}", self.key.access_key);
-        let header =
-            format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}");
+        let header = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}");
         request.headers.push(("authorization".to_owned(), header));
     }
 
@@ -69,9 +68,12 @@ impl SigV4 {
         query.sort();
         let query = query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
         let mut headers: Vec<(&str, String)> = vec![("host", request.host())];
-        headers.extend(request.headers.iter().map(|(name, value)| {
-            (name.as_str(), value.split_whitespace().collect::<Vec<_>>().join(" "))
-        }));
+        headers.extend(
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.split_whitespace().collect::<Vec<_>>().join(" "))),
+        );
         headers.sort();
         let signed = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();

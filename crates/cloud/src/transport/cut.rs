@@ -3,8 +3,8 @@
 //! Where a cut is depends on offsets alone, never on when something came: part 7 holds the same bytes in every try.
 
 use bytes::Bytes;
-use skein_image::out::Pieces;
 use skein_image::Result;
+use skein_image::out::Pieces;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What is made of the pieces.
@@ -132,7 +132,8 @@ impl<'a> Cutter<'a> {
             }
             Shape::Runs { most_bytes, unit_bytes } => {
                 let end = self.start + self.buffer.len() as u64;
-                let joins = offset <= end.next_multiple_of(unit_bytes) && offset / most_bytes == self.start / most_bytes;
+                let joins =
+                    offset <= end.next_multiple_of(unit_bytes) && offset / most_bytes == self.start / most_bytes;
                 if self.open && !joins {
                     self.end_run(unit_bytes)?;
                 }

@@ -77,7 +77,8 @@ impl Transport for Folder {
             let part = self.dir.join(format!(".{}.{}.part", to.name, source.content()));
             let stop = control.cancel.child_token();
             let _stops = stop.clone().drop_guard();
-            let writer = Writer { source, path: path.clone(), part, replace: to.replace, control: control.clone(), stop };
+            let writer =
+                Writer { source, path: path.clone(), part, replace: to.replace, control: control.clone(), stop };
             let written = tokio::task::spawn_blocking(move || writer.write()).await;
             let written = written.map_err(|e| Error::io("writing the image")(std::io::Error::other(e)))??;
             let underway = Underway::new(control);

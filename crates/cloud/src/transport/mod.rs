@@ -37,10 +37,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-
-
 pub use folder::Folder;
-
 
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;

@@ -28,8 +28,8 @@ use super::cut::{Part, Shape};
 use super::memory::recall;
 use super::pump::pump;
 use super::s3_wire::{self, Listed, PART_DIGEST_HEADER};
-use super::{Control, Destination, Limits, Memory, RESTARTS_MAX, Remembers, Source, Transport, Underway, Uploaded};
 use super::{ContentId, too_often};
+use super::{Control, Destination, Limits, Memory, RESTARTS_MAX, Remembers, Source, Transport, Underway, Uploaded};
 use crate::http::{Answer, Ask, Caller, encode};
 use crate::sign::{AwsKey, SigV4, base64, hex, sha256};
 use crate::{Endpoint, Error, Result, Retry, Surroundings};
@@ -74,8 +74,13 @@ impl S3 {
 
     /// What stands there: its content's digest and length.
     async fn head(&self, to: &Destination, underway: &Underway<'_>) -> Result<Option<(Option<String>, u64)>> {
-        let ask = self.ask(Method::HEAD, to, "looking for").expect(&[404]);
-        let answer = self.caller.call(&ask, underway).await?;
+        let ask = self.ask(Method::HEAD, to, "looking for").expect(&[403, 404]);
+        let mut answer = self.caller.call(&ask, underway).await?;
+        if answer.status == 403 {
+            // An answer to HEAD has no words: the same refusal is asked for with them.
+            let ask = self.ask(Method::GET, to, "looking for").header("range", "bytes=0-0").expect(&[404]);
+            answer = self.caller.call(&ask, underway).await?;
+        }
         if answer.status == 404 {
             return Ok(None);
         }

@@ -23,7 +23,8 @@ impl Listed {
     /// Is it this one? By SHA-256 where the service keeps it, else by MD5, which is what a tag is unless the
     /// service encrypts with keys of its customers. If neither matches, it is sent again.
     pub(super) fn is(&self, len: u64, digests: &Digests) -> bool {
-        let same = if self.sha256.is_empty() { md5(&self.tag) == digests.md5_hex } else { self.sha256 == digests.sha256 };
+        let same =
+            if self.sha256.is_empty() { md5(&self.tag) == digests.md5_hex } else { self.sha256 == digests.sha256 };
         self.size == len && same
     }
 }
@@ -53,11 +54,8 @@ pub(super) fn upload_id(answer: &Answer) -> Option<String> {
 /// Ids of the uploads of this key.
 pub(super) fn uploads(answer: &Answer, key: &str) -> Vec<String> {
     let uploads = xml::items(&answer.text(), "Upload", ["Key", "UploadId", "Initiated"]);
-    let mut ours: Vec<(String, String)> = uploads
-        .into_iter()
-        .filter(|[found, ..]| found == key)
-        .map(|[_, id, began]| (began, id))
-        .collect();
+    let mut ours: Vec<(String, String)> =
+        uploads.into_iter().filter(|[found, ..]| found == key).map(|[_, id, began]| (began, id)).collect();
     ours.sort();
     ours.into_iter().map(|(_, id)| id).collect()
 }
