@@ -6,22 +6,25 @@ use quick_xml::events::Event;
 /// Depth beyond which no answer of a service goes.
 const DEPTH_MAX: usize = 32;
 
-/// Texts of the elements `names` under each element `item`, in order. An element that is missing is an empty text.
+/// Texts of the elements `names` right below each element `item`, in order; an element that is missing is an empty
+/// text. What is called `item` within an `item` belongs to it.
 pub(crate) fn items<const N: usize>(xml: &str, item: &str, names: [&str; N]) -> Vec<[String; N]> {
     let mut found = Vec::new();
-    let mut current: Option<[String; N]> = None;
-    walk(xml, |path, event| match event {
-        Walked::Open if path.last().is_some_and(|name| name == item) => {
-            current = Some(std::array::from_fn(|_| String::new()));
-        }
-        Walked::Close if path.last().is_some_and(|name| name == item) => found.extend(current.take()),
-        Walked::Text(text) => {
-            let here = path.last().and_then(|last| names.iter().position(|name| name == last));
-            if let (Some(current), Some(at)) = (current.as_mut(), here) {
-                current[at].push_str(text);
+    let mut current: Option<(usize, [String; N])> = None;
+    walk(xml, |path, event| {
+        let is_item = path.last().is_some_and(|name| name == item);
+        match (event, current.as_mut()) {
+            (Walked::Open, None) if is_item => current = Some((path.len(), std::array::from_fn(|_| String::new()))),
+            (Walked::Close, Some((depth, _))) if path.len() == *depth => {
+                found.extend(current.take().map(|(_, texts)| texts));
             }
+            (Walked::Text(text), Some((depth, texts))) if path.len() == *depth + 1 => {
+                if let Some(at) = path.last().and_then(|last| names.iter().position(|name| name == last)) {
+                    texts[at].push_str(text);
+                }
+            }
+            _ => {}
         }
-        _ => {}
     });
     found
 }
@@ -101,6 +104,8 @@ mod tests {
             items(xml, "Part", ["N", "E"]),
             [["1".to_owned(), "\"a&b\"".to_owned()], ["2".to_owned(), String::new()]]
         );
+        let nested = "<s><item><id>a</id><tags><item><id>b</id></item></tags></item><item><id>c</id></item></s>";
+        assert_eq!(items(nested, "item", ["id"]), [["a".to_owned()], ["c".to_owned()]]);
         assert_eq!(text(xml, "T").as_deref(), Some("true"));
         assert_eq!(text(xml, "Gone"), None);
         assert_eq!(text("not xml <", "T"), None);

@@ -86,6 +86,10 @@ impl Signer for SigV4 {
         self.sign_now(request, now);
         Box::pin(async { Ok(()) })
     }
+    /// A signature is also wrong when the request was changed on its way: it is signed once more.
+    fn renew(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

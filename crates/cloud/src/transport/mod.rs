@@ -37,6 +37,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
 pub use memory::{FileMemory, Memory, Remembers};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Folder, Limits, S3, Transport};
+use super::{EbsBlocks, Folder, Limits, S3, Transport};
 use crate::sign::AwsKey;
 use crate::{Endpoint, Result, Retry, Surroundings};
 
@@ -34,6 +34,23 @@ pub enum Settings {
         #[serde(default)]
         retry: Retry,
     },
+    /// Snapshots of EBS, written block by block.
+    EbsBlocks {
+        /// The service of the blocks.
+        ebs: Endpoint,
+        /// The service of the snapshots.
+        ec2: Endpoint,
+        /// Their region.
+        region: String,
+        /// Who asks.
+        key: AwsKey,
+        /// How much at a time.
+        #[serde(default)]
+        limits: Limits,
+        /// How patiently.
+        #[serde(default)]
+        retry: Retry,
+    },
 }
 
 impl Settings {
@@ -43,6 +60,9 @@ impl Settings {
             Self::File { dir } => Box::new(Folder::new(dir)),
             Self::S3 { endpoint, region, bucket, key, limits, retry } => {
                 Box::new(S3::new(&endpoint, &region, &bucket, key, (limits, retry), around)?)
+            }
+            Self::EbsBlocks { ebs, ec2, region, key, limits, retry } => {
+                Box::new(EbsBlocks::new((&ebs, &ec2), &region, key, (limits, retry), around)?)
             }
         })
     }

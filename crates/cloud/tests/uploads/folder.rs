@@ -37,7 +37,7 @@ impl Place for Local {
     fn settings(&self, _: Limits) -> Settings {
         Settings::File { dir: self.0.path().to_owned() }
     }
-    fn wrong_settings(&self) -> Option<Settings> {
+    async fn wrong_settings(&self) -> Option<Settings> {
         None
     }
     async fn content(&self, name: &str, uploaded: &Uploaded, _: usize) -> Vec<u8> {

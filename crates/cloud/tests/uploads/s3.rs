@@ -50,7 +50,7 @@ impl Place for Bucket {
             retry: retry(),
         }
     }
-    fn wrong_settings(&self) -> Option<Settings> {
+    async fn wrong_settings(&self) -> Option<Settings> {
         let mut settings = self.settings(limits());
         if let Settings::S3 { key, .. } = &mut settings {
             key.secret_key = Secret::new("sssh");
@@ -80,6 +80,7 @@ async fn s3_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_to_s3_survives_kills() {
     let Some(bucket) = Bucket::new().await else { return };
-    let kills = Kills { data: 96 * MIB, size: 120 * MIB, limits: limits(), lost_bytes: 3 * (64 << 10) };
+    let limits = Limits { parts_at_once: 2, ..limits() };
+    let kills = Kills { data: 48 * MIB, size: 70 * MIB, limits, lost_bytes: 2 * (64 << 10) };
     survives_kills(&bucket, kills).await;
 }

@@ -23,15 +23,16 @@ pub struct Image {
 }
 
 impl Image {
-    /// Of `size` bytes, `data` of them not zero, in `runs` runs at multiples of 64 KiB.
+    /// Of `size` bytes, `data` of them not zero, in `runs` runs at multiples of 64 KiB (of a MiB when they are
+    /// whole ones).
     pub fn new(dir: &Path, seed: u64, size: u64, data: u64, runs: u64, format: Format) -> Self {
         let raw = dir.join(format!("{seed}-{size}.raw"));
         let file = File::create(&raw).unwrap();
         file.set_len(size).unwrap();
         let (mut noise, step, len) = (Seed(seed), size / runs, data / runs);
         for n in 0..runs {
-            let slack = (step - len) / (64 << 10);
-            let at = n * step / (64 << 10) * (64 << 10) + noise.below(slack.max(1)) * (64 << 10);
+            let unit = if len % MIB == 0 { MIB } else { 64 << 10 };
+            let at = (n * step).next_multiple_of(unit) + noise.below(((step - len) / unit).max(1)) * unit;
             let len = usize::try_from(len.min(size - at)).unwrap();
             file.write_all_at(&noise.bytes(len), at).unwrap();
         }

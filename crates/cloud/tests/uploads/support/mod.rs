@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod child;
 pub mod emulator;
+pub mod fake_ebs;
 pub mod image;
 pub mod proxy;
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ struct State {
     requests: AtomicU64,
     body_bytes: AtomicU64,
     faults: Mutex<Vec<(Fault, String)>>,
+    /// The service checks digests itself.
+    service_looks: AtomicBool,
 }
 
 /// Listening on a port of this machine until it is dropped.
@@ -119,6 +121,7 @@ impl Proxy {
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
             faults: Mutex::default(),
+            service_looks: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
@@ -140,6 +143,10 @@ impl Proxy {
     /// The next request that fits gets this fault.
     pub fn next(&self, fits: impl Fn(&Request) -> bool + Send + Sync + 'static, fault: Fault) {
         self.state.next.lock().unwrap().push_back((Arc::new(fits), fault));
+    }
+    /// The service checks digests itself: changed bodies are handed to it.
+    pub fn service_looks(&self) {
+        self.state.service_looks.store(true, Ordering::SeqCst);
     }
     /// Bytes of bodies that clients sent, also of those that were cut.
     pub fn body_bytes(&self) -> u64 {
@@ -166,9 +173,9 @@ impl State {
             return None;
         }
         let fault = plan.kinds[usize::try_from(seed.below(plan.kinds.len() as u64)).unwrap()];
-        // What has no body cannot be changed: another fault instead.
+        // Content is changed; what has none gets another fault.
         let fault = match fault {
-            Fault::Flips | Fault::Truncates if request.body.is_empty() => Fault::CutAfter,
+            Fault::Flips | Fault::Truncates if request.body.len() < 4096 => Fault::CutAfter,
             fault => fault,
         };
         self.note(fault, request);
@@ -180,7 +187,10 @@ impl State {
 }
 
 async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
-    let Some(mut request) = read(&mut client, state).await? else { return Ok(()) };
+    let counts = |bytes: usize| {
+        state.body_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+    };
+    let Some(mut request) = read(&mut client, counts).await? else { return Ok(()) };
     let fault = state.fault(&request);
     match fault {
         None => {}
@@ -201,7 +211,9 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
         Some(Fault::Flips) => {
             let at = request.body.len() / 3;
             request.body[at] ^= 0x10;
-            if let Some((status, headers, body)) = digest_refused(&request) {
+            if !state.service_looks.load(Ordering::SeqCst)
+                && let Some((status, headers, body)) = digest_refused(&request)
+            {
                 return say(&mut client, status, headers, body).await;
             }
         }
@@ -211,14 +223,15 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
     client.shutdown().await
 }
 
-async fn say(client: &mut TcpStream, status: &str, headers: &str, body: &str) -> std::io::Result<()> {
+pub async fn say(client: &mut TcpStream, status: &str, headers: &str, body: &str) -> std::io::Result<()> {
     let length = body.len();
     let text = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
     client.write_all(text.as_bytes()).await?;
     client.shutdown().await
 }
 
-async fn read(client: &mut TcpStream, state: &State) -> std::io::Result<Option<Request>> {
+/// Reads a request whole; `counts` is told of the bytes of its body as they come.
+pub async fn read(client: &mut TcpStream, counts: impl Fn(usize)) -> std::io::Result<Option<Request>> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|part| part == b"\r\n\r\n") {
@@ -234,14 +247,14 @@ async fn read(client: &mut TcpStream, state: &State) -> std::io::Result<Option<R
     let headers: Vec<(String, String)> =
         lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     let body = bytes.split_off(end + 4);
-    state.body_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
+    counts(body.len());
     let mut request = Request { line, headers, body };
     let length: Option<usize> = request.header("content-length").and_then(|length| length.parse().ok());
     let chunked = request.header("transfer-encoding").is_some();
     let whole = |body: &[u8]| if chunked { body.ends_with(b"0\r\n\r\n") } else { body.len() >= length.unwrap_or(0) };
     while !whole(&request.body) {
         let got = client.read_buf(&mut request.body).await?;
-        state.body_bytes.fetch_add(got as u64, Ordering::SeqCst);
+        counts(got);
         if got == 0 {
             return Ok(None);
         }
