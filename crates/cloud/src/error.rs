@@ -49,7 +49,7 @@ impl Fault {
             Class::Server => "the service fails: try again later, what is done is kept",
             Class::Cut => "look at the network between here and the service and try again, what is done is kept",
             Class::Checksum => "bytes change on the way: look at proxies and at this machine's memory",
-            Class::Unauthorized => "check the key, secret or token, and this machine's clock",
+            Class::Unauthorized => "check the key, secret or token, what it allows, and this machine's clock",
             Class::Missing => "check the name, the region and the endpoint",
             Class::Refused => "what the service says names what to change: permissions, names or sizes",
         }

@@ -229,6 +229,7 @@ const CHECKSUM: &[&str] = &[
 const UNAUTHORIZED: &[&str] = &[
     "AuthFailure",
     "AuthenticationFailed",
+    "AuthorizationFailure",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
@@ -329,8 +330,12 @@ impl Caller {
 
     /// One try. The outer error is not the service's; the inner one has what it asks to be waited.
     pub(crate) async fn attempt(&self, ask: &Ask, underway: &Underway<'_>) -> Result<Tried> {
-        let request = self.signed(ask).await?;
+        let mut request = self.signed(ask).await?;
         let size = ask.body.len() as u64;
+        if size == 0 && matches!(ask.method, Method::PUT | Method::POST) {
+            // The client leaves it out, and some services then ask for it (411, or 400).
+            request = request.header(reqwest::header::CONTENT_LENGTH, 0);
+        }
         underway.sends(size);
         let limit = Duration::from_secs(ANSWER_S + size / SLOWEST_BYTES_PER_S);
         let sent = request.body(ask.body.clone()).timeout(limit).send();

@@ -37,12 +37,13 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use azure::AzurePages;
 pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;
-pub use settings::Settings;
+pub use settings::{AzureLogin, Settings};
 pub use source::{ContentId, Converted, Source};
 
 use crate::{Error, Result};
@@ -77,7 +78,7 @@ pub struct Destination {
     pub name: String,
     /// Tags or metadata that it gets besides the content's digest: who owns it, and what for.
     pub labels: BTreeMap<String, String>,
-    /// Something else that stands there is replaced, when all has arrived.
+    /// Something else that stands there is replaced, when all has arrived (a page blob: when the upload begins).
     pub replace: bool,
     /// What is there already and differs little: only changes are sent, where the service can do that (EBS).
     pub parent: Option<Parent>,

@@ -1,12 +1,13 @@
 //! A transport as data: what a configuration or a cloud's descriptor says.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EbsBlocks, Folder, Limits, S3, Transport};
-use crate::sign::AwsKey;
-use crate::{Endpoint, Result, Retry, Surroundings};
+use super::{AzurePages, EbsBlocks, Folder, Limits, S3, Transport};
+use crate::sign::{AwsKey, AzureKey, AzureSas, Signer};
+use crate::{Endpoint, Result, Retry, Secret, Surroundings};
 
 /// One place for uploads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +52,45 @@ pub enum Settings {
         #[serde(default)]
         retry: Retry,
     },
+    /// Page blobs in a container of Azure, or one managed disk.
+    AzurePages {
+        /// The account's blob service; or a disk's address, without its signature.
+        endpoint: Endpoint,
+        /// The container; none: the endpoint is a disk.
+        container: Option<String>,
+        /// Who asks.
+        login: AzureLogin,
+        /// How much at a time.
+        #[serde(default)]
+        limits: Limits,
+        /// How patiently.
+        #[serde(default)]
+        retry: Retry,
+    },
+}
+
+/// Who asks Azure.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum AzureLogin {
+    /// The key of a storage account.
+    Key {
+        /// The account.
+        account: String,
+        /// Its key.
+        key: Secret,
+    },
+    /// A shared access signature.
+    Sas(Secret),
+}
+
+impl AzureLogin {
+    fn signer(self) -> Result<Arc<dyn Signer>> {
+        Ok(match self {
+            Self::Key { account, key } => Arc::new(AzureKey::new(account, key)?),
+            Self::Sas(text) => Arc::new(AzureSas::new(&text)?),
+        })
+    }
 }
 
 impl Settings {
@@ -63,6 +103,13 @@ impl Settings {
             }
             Self::EbsBlocks { ebs, ec2, region, key, limits, retry } => {
                 Box::new(EbsBlocks::new((&ebs, &ec2), &region, key, (limits, retry), around)?)
+            }
+            Self::AzurePages { endpoint, container, login, limits, retry } => {
+                let (signer, how) = (login.signer()?, (limits, retry));
+                Box::new(match container {
+                    Some(container) => AzurePages::container(&endpoint, &container, signer, how, around)?,
+                    None => AzurePages::disk(&endpoint, signer, how, around)?,
+                })
             }
         })
     }

@@ -1,6 +1,7 @@
 //! One suite for every transport, in front of third parties' emulators, through a proxy that makes faults.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod azure;
 mod ebs;
 mod folder;
 mod s3;

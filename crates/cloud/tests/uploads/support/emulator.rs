@@ -67,3 +67,13 @@ pub async fn moto() -> Option<Emulator> {
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("S3_UPLOAD_PART_MIN_SIZE", "1024");
     Some(Emulator::start(command, port, dir).await)
 }
+
+/// Azure's storage.
+pub async fn azurite() -> Option<Emulator> {
+    let program = find("azurite-blob")?;
+    let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(program);
+    command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"]);
+    command.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
+    Some(Emulator::start(command, port, dir).await)
+}
