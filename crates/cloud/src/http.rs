@@ -299,6 +299,11 @@ impl Caller {
         Ok(Self { http: builder.build().map_err(bad)?, base, signer, retry, around })
     }
 
+    /// The service did not know who asks: is there something newer to try with?
+    pub(crate) fn renew(&self) -> bool {
+        self.signer.renew()
+    }
+
     /// Sends it until it is answered.
     pub(crate) async fn call(&self, ask: &Ask, underway: &Underway<'_>) -> Result<Answer> {
         let (mut tries, mut renewed) = (0, false);

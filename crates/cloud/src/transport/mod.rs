@@ -41,9 +41,10 @@ pub use azure::AzurePages;
 pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
+pub use gcs::Gcs;
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;
-pub use settings::{AzureLogin, Settings};
+pub use settings::{AzureLogin, GoogleLogin, Settings};
 pub use source::{ContentId, Converted, Source};
 
 use crate::{Error, Result};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AzurePages, EbsBlocks, Folder, Limits, S3, Transport};
-use crate::sign::{AwsKey, AzureKey, AzureSas, Signer};
+use super::{AzurePages, EbsBlocks, Folder, Gcs, Limits, S3, Transport};
+use crate::sign::{AwsKey, AzureKey, AzureSas, Bearer, GoogleServiceAccount, Signer, TokenSource};
 use crate::{Endpoint, Result, Retry, Secret, Surroundings};
 
 /// One place for uploads.
@@ -67,6 +67,49 @@ pub enum Settings {
         #[serde(default)]
         retry: Retry,
     },
+    /// A bucket of Google Cloud Storage.
+    Gcs {
+        /// The service.
+        endpoint: Endpoint,
+        /// The bucket.
+        bucket: String,
+        /// Who asks.
+        login: GoogleLogin,
+        /// How much at a time.
+        #[serde(default)]
+        limits: Limits,
+        /// How patiently.
+        #[serde(default)]
+        retry: Retry,
+    },
+}
+
+/// Who asks Google.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum GoogleLogin {
+    /// A token that somebody else renews.
+    Token(Secret),
+    /// A service account.
+    ServiceAccount {
+        /// The JSON file of its key, as text.
+        key_json: Secret,
+        /// Where tokens come from, if not from where the file says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_endpoint: Option<Endpoint>,
+    },
+}
+
+impl GoogleLogin {
+    fn signer(self, retry: Retry, around: &Surroundings) -> Result<Arc<dyn Signer>> {
+        let source: Arc<dyn TokenSource> = match self {
+            Self::Token(token) => Arc::new(token),
+            Self::ServiceAccount { key_json, token_endpoint } => {
+                Arc::new(GoogleServiceAccount::new(&key_json, token_endpoint.as_ref(), retry, around.clone())?)
+            }
+        };
+        Ok(Arc::new(Bearer::new(source)))
+    }
 }
 
 /// Who asks Azure.
@@ -103,6 +146,10 @@ impl Settings {
             }
             Self::EbsBlocks { ebs, ec2, region, key, limits, retry } => {
                 Box::new(EbsBlocks::new((&ebs, &ec2), &region, key, (limits, retry), around)?)
+            }
+            Self::Gcs { endpoint, bucket, login, limits, retry } => {
+                let signer = login.signer(retry, &around)?;
+                Box::new(Gcs::new(&endpoint, &bucket, signer, (limits, retry), around)?)
             }
             Self::AzurePages { endpoint, container, login, limits, retry } => {
                 let (signer, how) = (login.signer()?, (limits, retry));

@@ -4,6 +4,7 @@
 mod azure;
 mod ebs;
 mod folder;
+mod gcs;
 mod s3;
 mod suite;
 mod support;

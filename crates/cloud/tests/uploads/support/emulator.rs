@@ -77,3 +77,12 @@ pub async fn azurite() -> Option<Emulator> {
     command.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
     Some(Emulator::start(command, port, dir).await)
 }
+
+/// Google's storage, with a bucket `images`.
+pub async fn gcs() -> Option<Emulator> {
+    let program = find("gcp-storage-emulator")?;
+    let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(program);
+    command.args(["start", "--host=127.0.0.1", &format!("--port={port}"), "--in-memory", "--default-bucket=images"]);
+    Some(Emulator::start(command, port, dir).await)
+}

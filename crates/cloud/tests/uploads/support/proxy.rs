@@ -34,8 +34,10 @@ pub enum Fault {
     Flips,
     /// Half of the body, then nothing.
     Truncates,
-    /// Not forwarded: 401.
-    Unauthorized,
+    /// Not forwarded: 410.
+    Gone,
+    /// Not forwarded: 499, Google's word for a session that was ended.
+    Ended,
 }
 
 pub const ALL: &[Fault] =
@@ -95,7 +97,12 @@ struct State {
     faults: Mutex<Vec<(Fault, String)>>,
     /// The service checks digests itself.
     service_looks: AtomicBool,
+    /// What requests must bear, and what they are told that do not: for emulators that let everybody in.
+    gate: Mutex<Option<Gate>>,
 }
+
+/// A header, its value, and the answer to who lacks it.
+pub type Gate = (&'static str, &'static str, &'static str);
 
 /// Listening on a port of this machine until it is dropped.
 pub struct Proxy {
@@ -122,6 +129,7 @@ impl Proxy {
             body_bytes: AtomicU64::new(0),
             faults: Mutex::default(),
             service_looks: AtomicBool::new(false),
+            gate: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
@@ -143,6 +151,9 @@ impl Proxy {
     /// The next request that fits gets this fault.
     pub fn next(&self, fits: impl Fn(&Request) -> bool + Send + Sync + 'static, fault: Fault) {
         self.state.next.lock().unwrap().push_back((Arc::new(fits), fault));
+    }
+    pub fn gate(&self, gate: Gate) {
+        *self.state.gate.lock().unwrap() = Some(gate);
     }
     /// The service checks digests itself: changed bodies are handed to it.
     pub fn service_looks(&self) {
@@ -191,13 +202,18 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
         state.body_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
     };
     let Some(mut request) = read(&mut client, counts).await? else { return Ok(()) };
+    let gate = *state.gate.lock().unwrap();
+    if let Some((_, _, refusal)) = gate.filter(|(name, value, _)| request.header(name) != Some(value)) {
+        return say(&mut client, "401 Unauthorized", "", refusal).await;
+    }
     let fault = state.fault(&request);
     match fault {
         None => {}
         Some(Fault::Fails) if request.body.len() % 2 == 0 => return say(&mut client, "500 Oops", "", "").await,
         Some(Fault::Fails) => return say(&mut client, "503 Busy", "", "busy").await,
         Some(Fault::Throttles) => return say(&mut client, "429 Too Many", "Retry-After: 1\r\n", "slow down").await,
-        Some(Fault::Unauthorized) => return say(&mut client, "401 Unauthorized", "", "who are you?").await,
+        Some(Fault::Ended) => return say(&mut client, "499 Client Closed Request", "", "").await,
+        Some(Fault::Gone) => return say(&mut client, "410 Gone", "", "").await,
         Some(Fault::CutBefore) => return Ok(()),
         Some(Fault::Slow) => tokio::time::sleep(Duration::from_millis(150)).await,
         Some(Fault::CutAfter) => {
