@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("skein-domain", &[]),
     ("skein-image", &[]),
     ("skein-imagecheck", &[]),
+    ("skein-cloud", &["skein-domain", "skein-image"]),
     ("skein-store", &["skein-domain"]),
     ("skein-wire", &["skein-domain"]),
     ("skein-api", &["skein-domain"]),
