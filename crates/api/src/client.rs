@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::images::{
-    ChooseRequest, ImageChoiceView, ImageView, ImportRequest, LabelRequest, Missing, MissingRequest, OperationView,
+    ChooseRequest, DeployRequest, ImageChoiceView, ImageView, ImportRequest, LabelRequest, Missing, MissingRequest,
+    OperationView,
 };
 use crate::types::{
     AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView,
@@ -334,6 +335,10 @@ impl Client {
     /// Has the engine take an image in from a URL.
     pub async fn import_image(&self, request: &ImportRequest) -> Result<OperationView, ApiError> {
         self.with_body(Method::POST, "/api/v1/images/import", request).await
+    }
+    /// Has it bring an image to a destination.
+    pub async fn deploy_image(&self, image: &str, request: &DeployRequest) -> Result<OperationView, ApiError> {
+        self.json(self.at(Method::POST, &["images", image, "deploy"]).json(request)).await
     }
     /// Has it collect what no image has (`gc`), or read all of the store (`scrub`).
     pub async fn image_upkeep(&self, what: &str) -> Result<OperationView, ApiError> {

@@ -84,6 +84,17 @@ pub struct ImportRequest {
     pub keep_native: bool,
 }
 
+/// Bring an image to a destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// A destination of the configuration's `images.destinations`.
+    pub to: String,
+    /// What it is called there; its name and the beginning of its id when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// Which of these chunks are not in the store?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -159,7 +170,7 @@ pub struct PassedOverView {
 pub struct OperationView {
     /// Its id.
     pub id: String,
-    /// `import`, `gc` or `scrub`.
+    /// `import`, `deploy`, `gc` or `scrub`.
     pub kind: String,
     /// `running`, `done`, `failed` or `cancelled`.
     pub state: String,

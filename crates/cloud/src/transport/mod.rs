@@ -22,6 +22,7 @@ mod ebs_parent;
 mod folder;
 mod gcs;
 mod glance;
+mod kept;
 mod memory;
 mod pump;
 mod s3;
@@ -42,6 +43,7 @@ pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
 pub use gcs::Gcs;
+pub use kept::AsKept;
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;
 pub use settings::{AzureLogin, GoogleLogin, Settings};

@@ -384,6 +384,22 @@ pub struct ImagesConfig {
     /// Deployment form of each solution, by the profile's name (default `kvm` for dedicated, `container` for shared
     /// solutions). Profiles of your own are `profiles/NAME.toml` in the engine's folder.
     pub profiles: BTreeMap<String, String>,
+    /// Places that images are brought to ('skein image deploy'), by name.
+    pub destinations: BTreeMap<String, DestinationConfig>,
+}
+
+/// A place that images are brought to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// The form that images have there, by the profile's name.
+    pub profile: String,
+    /// The solution whose machines start from them (default: the destination's own name).
+    #[serde(default)]
+    pub solution: Option<String>,
+    /// The upload transport and what it needs: `{"transport": "file", "dir": PATH}`, or `s3`, `ebs_blocks`,
+    /// `azure_pages`, `gcs`, `glance` with endpoint, place and login. A text `secret:NAME` is that secret's value.
+    pub at: Value,
 }
 
 /// Limits of the content folder.

@@ -8,7 +8,8 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    DeployedView, ImageChoiceView, ImageView, ImportRequest, LabelRequest, Missing, MissingRequest, OperationView,
+    DeployRequest, DeployedView, ImageChoiceView, ImageView, ImportRequest, LabelRequest, Missing, MissingRequest,
+    OperationView,
 };
 use skein_domain::Image;
 use skein_image::store::{ChunkId, ImageId, Manifest, check_chunk};
@@ -252,6 +253,23 @@ pub(super) async fn import(
     let operation = app.images.operations.begin("import")?;
     let view = operation.view();
     tokio::spawn(images::import_url(Arc::clone(&app), asked, operation));
+    Ok(Json(view))
+}
+
+pub(super) async fn deploy(
+    _: User,
+    State(app): State<Arc<App>>,
+    Path(asked): Path<String>,
+    request: Request,
+) -> Result<Json<OperationView>, Fail> {
+    let asked_for: DeployRequest = typed_body(request).await?;
+    let image = images::find(&app, &asked)?;
+    let fallback = || format!("{}-{}", image.name, &image.id.as_str()[..12]);
+    let name = asked_for.name.unwrap_or_else(fallback);
+    let prepared = images::prepare(&app, images::Order { image, to: asked_for.to, name })?;
+    let operation = app.images.operations.begin("deploy")?;
+    let view = operation.view();
+    tokio::spawn(images::deploy(Arc::clone(&app), prepared, operation));
     Ok(Json(view))
 }
 

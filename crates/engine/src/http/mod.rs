@@ -113,6 +113,7 @@ fn image_routes() -> Router<Arc<App>> {
         .route("/api/v1/images/chunks", post(images::put_chunks))
         .route("/api/v1/images/chunks/{chunk}", get(images::chunk))
         .route("/api/v1/images/{image}", get(images::show).patch(images::label).delete(images::remove))
+        .route("/api/v1/images/{image}/deploy", post(images::deploy))
         .route("/api/v1/images/{image}/manifest", get(images::manifest).put(images::put_manifest))
         .route("/api/v1/images/{image}/lists/{list}", get(images::chunk_list).put(images::put_chunk_list))
         .route("/api/v1/operations", get(images::operations))

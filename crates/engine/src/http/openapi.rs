@@ -133,6 +133,13 @@ const OPERATIONS: &[Operation] = &[
     op("get", "/api/v1/images/{image}", "One image, by id or name", None, Some("ImageView")),
     op("patch", "/api/v1/images/{image}", "Change its name and tags", Some("LabelRequest"), Some("ImageView")),
     op("delete", "/api/v1/images/{image}", "Forget an image", None, None),
+    op(
+        "post",
+        "/api/v1/images/{image}/deploy",
+        "Bring an image to a destination",
+        Some("DeployRequest"),
+        Some("OperationView"),
+    ),
     op("get", "/api/v1/images/{image}/manifest", "What the store says of it", None, Some("application/json")),
     op(
         "put",
@@ -195,6 +202,7 @@ const OPERATIONS: &[Operation] = &[
         skein_api::ImageView,
         skein_api::DeployedView,
         skein_api::LabelRequest,
+        skein_api::DeployRequest,
         skein_api::ImportRequest,
         skein_api::MissingRequest,
         skein_api::Missing,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::StatusCode;
 use skein_api::{ChooseRequest, ImageChoiceView, PassedOverView};
-use skein_domain::decide::image::{self, Form, PassedOver, Receiver, Takes, Wants};
+use skein_domain::decide::image::{self, Form, ImageChoice, PassedOver, Receiver, Takes, Wants};
 use skein_domain::image::Boot;
-use skein_domain::{SolutionId, SolutionKind};
+use skein_domain::{Image, SolutionId, SolutionKind};
 use skein_image::Profile;
 use skein_store::Reader as _;
 
@@ -70,8 +71,18 @@ fn passed_over(all: &[PassedOver]) -> Vec<PassedOverView> {
     all.iter().map(view).collect()
 }
 
+/// This image there, or what stands against it.
+pub(super) fn one(image: &Image, takes: &Takes) -> Result<ImageChoice, Fail> {
+    let wants = Wants { image: Some(image.id.to_string()), ..Wants::default() };
+    image::choose(&wants, takes, std::slice::from_ref(image)).map_err(|against| {
+        let why: Vec<String> = against.iter().flat_map(|one| &one.because).map(ToString::to_string).collect();
+        let text = format!("'{}' would not start as {}: {}", image.name, takes.profile, why.join("; "));
+        Fail::new(StatusCode::UNPROCESSABLE_ENTITY, text, Some("'skein image fits' says more, and what to do"))
+    })
+}
+
 /// A solution's deployment form; or, before there is a solution, the form of that name.
-fn takes(app: &App, to: &str) -> Result<Takes, Fail> {
+pub(super) fn takes(app: &App, to: &str) -> Result<Takes, Fail> {
     let settled = app.settled();
     let solution = settled.solutions.iter().find(|solution| solution.id.as_str() == to);
     let profile = match solution {

@@ -9,6 +9,7 @@
 //! One that loses its folder shows its images as not stored.
 
 mod choose;
+mod deploy;
 pub mod fetch;
 mod import;
 mod operation;
@@ -23,6 +24,7 @@ use skein_image::store::{Folder, ImageId, Manifest, Shelf, Signer, Store};
 use skein_store::{Reader as _, Side};
 
 pub(crate) use choose::choose;
+pub(crate) use deploy::{Order, deploy, prepare};
 pub(crate) use import::{Asked, import_url};
 pub(crate) use operation::{Operation, Operations};
 

@@ -100,6 +100,12 @@ impl Operation {
         (stage.at, stage.total, stage.since) = (at.into(), total, clock::now());
     }
 
+    /// How far it is, of how much.
+    pub(crate) fn is_at(&self, done: u64, total: Option<u64>) {
+        self.done.store(done, Ordering::Relaxed);
+        self.lock().total = total;
+    }
+
     /// It is over.
     pub(crate) fn end(&self, result: Result<serde_json::Value, Fail>) {
         let result = result.map_err(|fail| {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use skein_api::{ChooseRequest, ImportRequest, LabelRequest, OperationView};
+use skein_api::{ChooseRequest, DeployRequest, ImportRequest, LabelRequest, OperationView};
 use skein_image::store::{Collected, ImageId, Imported, New, Origin, Scrubbed};
 use skein_image::{Error, Format, Progress as _};
 
@@ -76,6 +76,22 @@ pub(super) struct TagArgs {
     /// A tag to take away; may be given again
     #[arg(long, value_name = "TAG")]
     remove: Vec<String>,
+    #[command(flatten)]
+    place: PlaceArg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeployArgs {
+    /// Name, id, or the beginning of one
+    image: String,
+    /// A destination of the engine's configuration (images.destinations)
+    to: String,
+    /// What it is called there [default: its name and the beginning of its id]
+    #[arg(long)]
+    name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: PlaceArg,
 }
@@ -193,6 +209,26 @@ fn by_engine(shelf: &EngineShelf, args: &ImportArgs, url: &str, name: String) ->
         output::json(&json!({"image": result}))?;
     } else {
         line(result["id"].as_str().unwrap_or_default());
+    }
+    Ok(OK)
+}
+
+pub(super) fn deploy(args: &DeployArgs) -> Ended {
+    let shelf = args.place.engine("bringing images to destinations")?;
+    let request = DeployRequest { to: args.to.clone(), name: args.name.clone() };
+    let operation = shelf.call(shelf.client().deploy_image(&args.image, &request))?;
+    let Some(done) = follow(&shelf, operation, args.json)? else {
+        note("what was sent stays there for another try, which sends the rest");
+        return Ok(INTERRUPTED);
+    };
+    let image = done.result.unwrap_or_default();
+    if args.json {
+        output::json(&image)?;
+        return Ok(OK);
+    }
+    for there in image["deployed"].as_array().into_iter().flatten() {
+        let word = |name: &str| there[name].as_str().unwrap_or_default().to_owned();
+        line(&format!("{}  {}  {}", word("solution"), word("profile"), word("cloud_id")));
     }
     Ok(OK)
 }

@@ -39,6 +39,8 @@ enum ImageCommand {
     Export(convert::ExportArgs),
     /// Say which image a new machine would start from, in which form, and why no other
     Choose(database::ChooseArgs),
+    /// Bring an image to a destination, in the form it wants; goes on where it was cut short
+    Deploy(database::DeployArgs),
     /// Forget an image
     Remove(database::RemoveArgs),
     /// Free the room of what no image has
@@ -60,6 +62,7 @@ pub(crate) fn run(args: ImageArgs) -> Ended {
         ImageCommand::Tag(args) => database::tag(&args),
         ImageCommand::Export(args) => convert::export(&args),
         ImageCommand::Choose(args) => database::choose(&args),
+        ImageCommand::Deploy(args) => database::deploy(&args),
         ImageCommand::Remove(args) => database::remove(&args),
         ImageCommand::Gc(args) => database::gc(&args),
         ImageCommand::Scrub(args) => database::scrub(&args),
