@@ -12,6 +12,7 @@
 
 mod error;
 mod http;
+mod objects;
 mod retry;
 mod secret;
 pub mod sign;
@@ -20,5 +21,6 @@ mod xml;
 
 pub use error::{Class, Error, Fault, Result};
 pub use http::{Endpoint, Surroundings};
+pub use objects::Objects;
 pub use retry::Retry;
 pub use secret::Secret;
