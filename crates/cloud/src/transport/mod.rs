@@ -42,6 +42,7 @@ pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
 pub use gcs::Gcs;
+pub use glance::Glance;
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;
 pub use settings::{AzureLogin, GoogleLogin, Settings};

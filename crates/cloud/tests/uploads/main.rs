@@ -5,6 +5,7 @@ mod azure;
 mod ebs;
 mod folder;
 mod gcs;
+mod glance;
 mod s3;
 mod suite;
 mod support;
