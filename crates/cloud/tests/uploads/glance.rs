@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 use skein_cloud::sign::KeystoneLogin;
-use skein_cloud::transport::{Limits, Memory, Settings, Uploaded};
+use skein_cloud::transport::{Destination, Limits, Memory, Settings, Uploaded};
 use skein_cloud::{Endpoint, Secret};
 use skein_image::Format;
 
-use super::suite::{Kills, Place, conforms, limits, survives_kills};
-use super::support::image::MIB;
+use super::suite::{Kills, Place, conforms, limits, survives_kills, upload};
+use super::support::image::{Image, MIB};
 use super::support::openstack::{OpenStack, PASSWORD};
-use super::support::proxy::Proxy;
+use super::support::proxy::{Fault, Proxy};
 use super::support::retry;
 
 struct Project {
@@ -64,6 +64,7 @@ impl Place for Project {
     const REPLACES: bool = false;
     const RESUMES: bool = false;
     const FAULTS_PER_MILLE: u64 = 400;
+    const FAULT_KINDS_MIN: usize = 4;
 
     fn proxy(&self) -> Option<&Proxy> {
         Some(&self.proxy)
@@ -88,11 +89,30 @@ impl Place for Project {
     }
 }
 
+/// An upload has one request with data: each kind of fault is put there.
+async fn faults_of_the_data_are_outlived(project: &Project) {
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, fault) in [(11, Fault::Flips), (12, Fault::Truncates), (13, Fault::CutAfter), (14, Fault::CutBefore)] {
+        let image = Image::new(dir.path(), seed, 8 * MIB, 2 * MIB, 2, Format::Qcow2);
+        let expected = image.expected_bytes();
+        project.proxy.next(|request| request.is("PUT", "/file"), fault);
+        let to = Destination::new(format!("{fault:?}"));
+        let uploaded = upload(&project.settings(limits()), &image, &to, &mut None).await.unwrap();
+        assert!(project.content(&to.name, &uploaded, 0).await == expected, "{fault:?}: other bytes");
+        let all: Value = serde_json::from_slice(&project.call("GET", &format!("?name={}", to.name)).await.1).unwrap();
+        assert_eq!(all["images"].as_array().unwrap().len(), 1, "{fault:?}: nothing damaged stays");
+        // What arrived, and only its answer was lost, is not sent again.
+        let times = if fault == Fault::CutAfter { 1 } else { 2 };
+        assert_eq!(uploaded.sent_bytes / expected.len() as u64, times, "{fault:?}: {uploaded:?}");
+    }
+}
+
 /// One test: starting both services takes longer than all that is tried with them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn glance_conforms_and_begins_again_after_kills() {
     let Some(project) = Project::new().await else { return };
     conforms(&project).await;
+    faults_of_the_data_are_outlived(&project).await;
     let kills = Kills { data: 32 * MIB, size: 64 * MIB, limits: limits(), lost_bytes: 0 };
     survives_kills(&project, kills).await;
 }

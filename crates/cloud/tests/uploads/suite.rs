@@ -34,6 +34,8 @@ pub trait Place: Sync + 'static {
     async fn wrong_settings(&self) -> Option<Settings>;
     /// Faults of a thousand requests.
     const FAULTS_PER_MILLE: u64 = 120;
+    /// Kinds of faults that three uploads must have met: who sends few requests meets few.
+    const FAULT_KINDS_MIN: usize = 6;
     /// Requests whose faults the service itself cannot bear (an emulator's shortcoming, said where it is).
     fn spares(_: &Request) -> bool {
         false
@@ -134,7 +136,7 @@ async fn faults_are_outlived<P: Place>(place: &P, image: &Image) {
         is_same(P::NAME, &place.content(&to.name, &uploaded, expected.len()).await, &expected);
         kinds.extend(faults.iter().map(|(kind, _)| format!("{kind:?}")));
     }
-    assert!(kinds.len() >= 6, "{}: too few kinds of faults: {kinds:?}", P::NAME);
+    assert!(kinds.len() >= P::FAULT_KINDS_MIN, "{}: too few kinds of faults: {kinds:?}", P::NAME);
 }
 
 /// Cancels when so much was sent.
