@@ -43,7 +43,9 @@ impl Objects {
         if !SERVICES.contains(&service) {
             return Err(bad(format!("there is no service '{service}' (there are: {})", SERVICES.join(", "))));
         }
-        opendal::install_default();
+        opendal::init_default_registry();
+        // The one that the features of `opendal` itself install brings another TLS provider.
+        opendal_http_transport_reqwest::install_default();
         let given = settings.iter().filter(|(key, _)| *key != SERVICE).map(|(key, value)| (key.clone(), value.clone()));
         let operator = Operator::via_iter(service, given).map_err(|e| bad(e.to_string()))?;
         let operator = operator.layer(RetryLayer::new().with_max_times(TRIES).with_jitter());

@@ -43,6 +43,7 @@ pub use ebs::EbsBlocks;
 pub use folder::Folder;
 
 pub use gcs::Gcs;
+pub use glance::Glance;
 pub use kept::AsKept;
 pub use memory::{FileMemory, Memory, Remembers};
 pub use s3::S3;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AzurePages, EbsBlocks, Folder, Gcs, Limits, S3, Transport};
-use crate::sign::{AwsKey, AzureKey, AzureSas, Bearer, GoogleServiceAccount, Signer, TokenSource};
+use super::{AzurePages, EbsBlocks, Folder, Gcs, Glance, Limits, S3, Transport};
+use crate::sign::{
+    AwsKey, AzureKey, AzureSas, Bearer, GoogleServiceAccount, Keystone, KeystoneLogin, Signer, TokenSource,
+};
 use crate::{Endpoint, Result, Retry, Secret, Surroundings};
 
 /// One place for uploads.
@@ -82,6 +84,21 @@ pub enum Settings {
         #[serde(default)]
         retry: Retry,
     },
+    /// Images of a project of OpenStack.
+    Glance {
+        /// The image service.
+        endpoint: Endpoint,
+        /// Keystone, with its `/v3`.
+        keystone: Endpoint,
+        /// Who asks.
+        login: KeystoneLogin,
+        /// How much at a time.
+        #[serde(default)]
+        limits: Limits,
+        /// How patiently.
+        #[serde(default)]
+        retry: Retry,
+    },
 }
 
 /// Who asks Google.
@@ -150,6 +167,11 @@ impl Settings {
             Self::Gcs { endpoint, bucket, login, limits, retry } => {
                 let signer = login.signer(retry, &around)?;
                 Box::new(Gcs::new(&endpoint, &bucket, signer, (limits, retry), around)?)
+            }
+            Self::Glance { endpoint, keystone, login, limits, retry } => {
+                let keystone = Keystone::new(&keystone, login, retry, around.clone())?;
+                let signer = Arc::new(Bearer::openstack(Arc::new(keystone)));
+                Box::new(Glance::new(&endpoint, signer, (limits, retry), around)?)
             }
             Self::AzurePages { endpoint, container, login, limits, retry } => {
                 let (signer, how) = (login.signer()?, (limits, retry));

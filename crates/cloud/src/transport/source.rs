@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skein_image::out::Pieces;
-use skein_image::{Disk, Format, Options, Out, Progress, convert};
+use skein_image::out::{Pieces, convert_in_order};
+use skein_image::{Disk, Format, Options, Progress};
 
 /// Raised when a writer of `skein-image` writes other bytes than before for the same disk and options: what an
 /// older version began must not be gone on with.
@@ -85,6 +85,6 @@ impl Source for Converted {
         }
     }
     fn write(&self, to: &mut dyn Pieces, progress: &dyn Progress) -> skein_image::Result<()> {
-        convert(self.disk.as_ref(), &mut Out::pieces(to), &self.options, progress).map(|_| ())
+        convert_in_order(self.disk.as_ref(), to, &self.options, progress).map(|_| ())
     }
 }

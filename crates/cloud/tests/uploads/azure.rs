@@ -15,16 +15,16 @@ use super::support::proxy::Proxy;
 use super::support::retry;
 
 /// The account that every Azurite has; its key is published.
-const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub(super) const ACCOUNT: &str = "devstoreaccount1";
+pub(super) const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-struct Account {
+pub(super) struct Account {
     proxy: Proxy,
-    azurite: Emulator,
+    pub(super) azurite: Emulator,
 }
 
 impl Account {
-    async fn new() -> Option<Self> {
+    pub(super) async fn new() -> Option<Self> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let azurite = azurite().await?;
         let account = Self { proxy: Proxy::start(azurite.address).await, azurite };

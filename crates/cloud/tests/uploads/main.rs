@@ -5,6 +5,8 @@ mod azure;
 mod ebs;
 mod folder;
 mod gcs;
+mod glance;
+mod objects;
 mod s3;
 mod suite;
 mod support;

@@ -62,9 +62,8 @@ impl Image {
         let path = self.raw.with_extension("expected");
         let bytes = FileBytes::new(File::open(&self.raw).unwrap()).unwrap();
         let disk = format::open(Arc::new(bytes), Format::Raw, &Budget::default()).unwrap();
-        let mut file = File::create(&path).unwrap();
-        // Not with `Out::pieces`: what is uploaded is compared with what is written to a stream.
-        convert(disk.as_ref(), &mut Out::stream(&mut file), &self.options(), &()).unwrap();
+        let file = File::create(&path).unwrap();
+        convert(disk.as_ref(), &mut Out::File(&file), &self.options(), &()).unwrap();
         path
     }
 

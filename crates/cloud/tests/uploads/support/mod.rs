@@ -5,6 +5,7 @@ pub mod child;
 pub mod emulator;
 pub mod fake_ebs;
 pub mod image;
+pub mod openstack;
 pub mod proxy;
 
 use std::sync::Arc;
