@@ -140,7 +140,7 @@ fn seeds_of(put: &dyn Fn(&str, &str, &[u8], &[u8]) -> Result<()>, of: Format, na
             put("wrapper", "gzip", &[], bytes)?;
             put("gce", name, &[1], &tar)
         }
-        Format::Raw => Ok(()),
+        Format::Raw | Format::Oci => Ok(()),
     }
 }
 
