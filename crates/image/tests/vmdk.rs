@@ -161,6 +161,9 @@ fn attacks_are_refused() {
         "bytes",
     );
     refused("a footer that differs", patched(&good, good.len() - 1024 + 12, &[9]), "different things");
+    let overhead = u64::MAX.to_le_bytes();
+    let endless = patched(&patched(&good, 64, &overhead), good.len() - 1024 + 64, &overhead);
+    refused("tables beyond the file", endless, "the file was cut");
     refused("a cut stream", good[..good.len() - 512].to_vec(), "no footer");
     let giant = (1u64 << 52).to_le_bytes();
     refused("a giant disk", patched(&patched(&good, 12, &giant), good.len() - 1024 + 12, &giant), "virtual_bytes_max");

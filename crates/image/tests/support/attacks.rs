@@ -150,6 +150,19 @@ fn ovf(extra: &str, href: &str) -> Vec<u8> {
     tar(&[("a.ovf", b'0', "", text.as_bytes()), ("d.vmdk", b'0', "", b"KDMV")])
 }
 
+/// A disk that is one file system, whose superblock claims 2^32 groups of one block.
+fn endless_ext4() -> Vec<u8> {
+    let mut disk = vec![0; 1 << 16];
+    put(&mut disk, 1024 + 4, &[0xff; 4]);
+    put(&mut disk, 1024 + 32, &[1, 0, 0, 0]);
+    put(&mut disk, 1024 + 40, &[1, 0, 0, 0]);
+    put(&mut disk, 1024 + 56, &[0x53, 0xef]);
+    put(&mut disk, 1024 + 76, &[1, 0, 0, 0]);
+    put(&mut disk, 1024 + 88, &[0, 1]);
+    put(&mut disk, 1024 + 96, &[0x42, 0, 0, 0]);
+    disk
+}
+
 /// All of them.
 pub(crate) fn all(secret: &Path) -> Vec<Attack> {
     let path = secret.to_str().unwrap();
@@ -203,6 +216,7 @@ pub(crate) fn all(secret: &Path) -> Vec<Attack> {
         of("a gzip in a gzip", None, gzip(&gzip(&vec![0; 1 << 20])), Some("packed twice")),
         of("a window of 2 GiB", None, vec![0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 0x0b, 0, 0x10, b'!'], Some("memory")),
     ]);
+    all.push(of("a file system of endless groups", None, endless_ext4(), None));
     // What qemu-img finds out by itself, and reads more files for: to us they are the bytes that they are.
     for (name, magic) in [
         ("QED", &b"QED\0"[..]),

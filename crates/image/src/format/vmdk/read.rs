@@ -52,6 +52,8 @@ struct Header {
     descriptor_at: u64,
     descriptor_sectors: u64,
     directory_at: u64,
+    /// Sectors that are no grains.
+    overhead: u64,
     compression: u16,
 }
 
@@ -71,6 +73,7 @@ impl Header {
             descriptor_at: le64(raw, 28),
             descriptor_sectors: le64(raw, 36),
             directory_at: le64(raw, 56),
+            overhead: le64(raw, 64),
             compression: le16(raw, 77),
         };
         if !header.grain.is_power_of_two() || !(8..=2048).contains(&header.grain) {
@@ -103,6 +106,9 @@ impl Sparse {
         }
         let size = header.capacity.checked_mul(SECTOR).ok_or_else(|| Error::corrupt("a disk of too many sectors"))?;
         budget.virtual_size(size)?;
+        if header.overhead.checked_mul(SECTOR).is_none_or(|end| end > bytes.len()) {
+            return Err(Error::corrupt(format!("its tables alone have {} sectors: the file was cut", header.overhead)));
+        }
         check_descriptor(bytes.as_ref(), &header)?;
         let grain_bytes = header.grain * SECTOR;
         let entries = size.div_ceil(grain_bytes * TABLE_ENTRIES);
