@@ -42,6 +42,9 @@ pub(crate) fn slow() -> Result<()> {
     println!("==> disks of 2 TiB in every format");
     let matrix = ["test", "--package", "skein-image", "--test", "matrix"];
     cargo_with(&[("SKEIN_MATRIX", "all")], &matrix)?;
+    println!("==> 10,000 mutants of every format");
+    let mutants = ["test", "--package", "skein-image", "--tests", "--", "mutants", "qemu_img_refuses", "--nocapture"];
+    cargo_with(&[("SKEIN_MUTANTS", "10000")], &mutants)?;
     println!("==> 10,000 worlds of faults");
     sim_faults(&["--seeds", "10000"])
 }

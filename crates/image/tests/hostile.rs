@@ -171,12 +171,19 @@ fn what_qemu_img_refuses_is_refused_and_what_both_read_is_the_same() {
         for n in 0..count {
             let mut mutant = good.clone();
             mutants::mutate(&mut mutant, &mut dice, &[0..hot.min(512), 0..hot]);
-            compare(&dir, format, driver, &mutant, n);
+            let what = format!("{driver} mutant {n}, changed at {:x?}", changed(&good, &mutant));
+            compare(&dir, format, driver, &mutant, &what);
         }
     }
 }
 
-fn compare(dir: &Dir, format: Format, driver: &str, mutant: &[u8], n: u64) {
+/// Where it is another, for a failure's message.
+fn changed(good: &[u8], mutant: &[u8]) -> Vec<usize> {
+    let other = good.iter().zip(mutant).enumerate().filter(|(_, (one, other))| one != other).map(|(at, _)| at);
+    other.take(12).chain((good.len() != mutant.len()).then_some(mutant.len())).collect()
+}
+
+fn compare(dir: &Dir, format: Format, driver: &str, mutant: &[u8], what: &str) {
     let (path, theirs) = (dir.path("mutant"), dir.path("theirs"));
     std::fs::write(&path, mutant).unwrap();
     std::fs::remove_file(&theirs).unwrap_or_default();
@@ -186,8 +193,8 @@ fn compare(dir: &Dir, format: Format, driver: &str, mutant: &[u8], n: u64) {
     let qemu = qemu.output().unwrap();
     match ours {
         Ok(disk) => {
-            assert!(qemu.status.success(), "{driver} {n}: read here: {}", String::from_utf8_lossy(&qemu.stderr));
-            support::assert_same(disk.as_ref(), support::open(&theirs, Format::Raw).unwrap().as_ref(), driver);
+            assert!(qemu.status.success(), "{what}: read here: {}", String::from_utf8_lossy(&qemu.stderr));
+            support::assert_same(disk.as_ref(), support::open(&theirs, Format::Raw).unwrap().as_ref(), what);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -219,6 +219,7 @@ fn mutants_of_qemus_sparse_kind_never_panic_or_hang() {
     let refused = |what: &str, bytes: Vec<u8>, word: &str| assert_refused(what, bytes, Format::Vmdk, word);
     refused("deflate without markers", patched(&good, 10, &[1]), "flags");
     refused("copied as text", patched(&good, 73, b"\r"), "newlines");
+    refused("a copy of the directory beyond the file", patched(&good, 55, &[1]), "copy of its grain directory");
     refused("grains of 0", patched(&good, 20, &[0]), "grains of 0");
     refused("tables of 4 G", patched(&good, 44, &[0xff; 4]), "instead of 512");
     let images = || vec![(good.clone(), vec![0..90, 512..900, 21 * 512..60_000])];
