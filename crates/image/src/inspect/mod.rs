@@ -119,9 +119,8 @@ fn load(disk: &Arc<dyn Disk>, part: Partition) -> Result<std::result::Result<Ext
     if log_block > 6 || per_group == 0 {
         return Ok(Err(format!("blocks of 2^{} bytes, {per_group} in a group", 10 + u64::from(log_block))));
     }
-    let wide = le32(&superblock, 96) & 0x80 != 0;
-    let high = if wide { u64::from(le32(&superblock, 336)) << 32 } else { 0 };
-    let blocks = high | u64::from(le32(&superblock, 4));
+    // Its reader takes the upper half whether the feature for it is set or not.
+    let blocks = u64::from(le32(&superblock, 336)) << 32 | u64::from(le32(&superblock, 4));
     let groups = blocks.div_ceil(per_group);
     if groups > EXT_GROUPS_MAX || blocks > part.len >> (10 + log_block) {
         return Ok(Err(format!("it claims {blocks} blocks in {groups} groups, in {} bytes", part.len)));

@@ -150,11 +150,13 @@ fn ovf(extra: &str, href: &str) -> Vec<u8> {
     tar(&[("a.ovf", b'0', "", text.as_bytes()), ("d.vmdk", b'0', "", b"KDMV")])
 }
 
-/// A disk that is one file system, whose superblock claims 2^32 groups of one block.
-fn endless_ext4() -> Vec<u8> {
+/// A disk that is one file system, whose superblock claims nearly 2^32 groups of blocks.
+fn endless_ext4(upper: bool) -> Vec<u8> {
     let mut disk = vec![0; 1 << 16];
-    put(&mut disk, 1024 + 4, &[0xff; 4]);
-    put(&mut disk, 1024 + 32, &[1, 0, 0, 0]);
+    // As the lower half of the blocks in groups of one, or as the upper half in usual groups.
+    put(&mut disk, 1024 + if upper { 336 } else { 4 }, &[0xfe, 0x0f, 0, 0]);
+    put(&mut disk, 1024 + 6, &if upper { [0, 0] } else { [0xff, 0xff] });
+    put(&mut disk, 1024 + 32, &if upper { [0, 0x20, 0, 0] } else { [1, 0, 0, 0] });
     put(&mut disk, 1024 + 40, &[1, 0, 0, 0]);
     put(&mut disk, 1024 + 56, &[0x53, 0xef]);
     put(&mut disk, 1024 + 76, &[1, 0, 0, 0]);
@@ -216,7 +218,8 @@ pub(crate) fn all(secret: &Path) -> Vec<Attack> {
         of("a gzip in a gzip", None, gzip(&gzip(&vec![0; 1 << 20])), Some("packed twice")),
         of("a window of 2 GiB", None, vec![0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 0x0b, 0, 0x10, b'!'], Some("memory")),
     ]);
-    all.push(of("a file system of endless groups", None, endless_ext4(), None));
+    all.push(of("a file system of endless groups", None, endless_ext4(false), None));
+    all.push(of("the same, in the upper half of its size", None, endless_ext4(true), None));
     // What qemu-img finds out by itself, and reads more files for: to us they are the bytes that they are.
     for (name, magic) in [
         ("QED", &b"QED\0"[..]),
