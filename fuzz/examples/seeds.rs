@@ -140,7 +140,7 @@ fn seeds_of(put: &dyn Fn(&str, &str, &[u8], &[u8]) -> Result<()>, of: Format, na
             put("wrapper", "gzip", &[], bytes)?;
             put("gce", name, &[1], &tar)
         }
-        Format::Raw => Ok(()),
+        Format::Raw | Format::Oci => Ok(()),
     }
 }
 
@@ -153,6 +153,12 @@ fn texts(put: &dyn Fn(&str, &str, &[u8], &[u8]) -> Result<()>) -> Result<()> {
     let entry = |offset: u64, len: u64| [&offset.to_le_bytes()[..], &len.to_le_bytes(), &[7; 32]].concat();
     let list = [&(1u64 << 20).to_le_bytes()[..], &entry(0, 65_536), &entry(70_000, 1000)].concat();
     put("recipe", "two", &[], &list)?;
+    let manifest = format!(
+        "{{\"id\":\"{0}\",\"data_bytes\":0,\"origin\":{{\"name\":\"\",\"source\":\"\"}},\"native\":\"raw\",\"written_by\":\"\",\
+         \"disk\":{{\"bytes\":1,\"chunks\":0,\"list\":\"{0}\"}}}}",
+        "0".repeat(64)
+    );
+    put("manifest", "one", &[], manifest.as_bytes())?;
     let file = "kernel/drivers/virtio_blk.ko.xz\0";
     let mut cpio = format!("070701{:048x}{:08x}{:032x}{:08x}{:08x}{file}", 0, 4, 0, file.len(), 0).into_bytes();
     cpio.resize(cpio.len().next_multiple_of(4), 0);

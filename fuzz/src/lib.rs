@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use skein_image::inspect::{self, inspect};
-use skein_image::store::{ImageId, Manifest, Origin, Store};
+use skein_image::store::{ImageId, Manifest, Store};
 use skein_image::{Budget, Disk, Format, Kind, Result, format, source, unwrap_to};
 
 const MIB: u64 = 1 << 20;
@@ -121,7 +121,9 @@ pub fn vhdx(bytes: &[u8]) {
         file[at..at + part.len()].copy_from_slice(part);
     }
     if how & 1 == 1 {
-        for (at, len) in [(64 << 10, 4096), (128 << 10, 4096), (192 << 10, 65_536), (256 << 10, 65_536), (1 << 20, 4096)] {
+        for (at, len) in
+            [(64 << 10, 4096), (128 << 10, 4096), (192 << 10, 65_536), (256 << 10, 65_536), (1 << 20, 4096)]
+        {
             seal(&mut file, at, len);
         }
     }
@@ -250,20 +252,27 @@ pub fn recipe(bytes: &[u8]) {
     });
     let Some((size, list)) = bytes.split_first_chunk::<8>() else { return };
     let id = ImageId::new(&"0".repeat(64)).expect("an id");
-    let manifest = Manifest {
-        id: id.clone(),
-        virtual_bytes: u64::from_le_bytes(*size) % (1 << 41),
-        data_bytes: 0,
-        origin: Origin::default(),
-        native: Format::Raw,
-        chunks_digest: blake3::hash(list).to_hex().to_string(),
-        chunks: 0,
-        written_by: String::new(),
-    };
+    let manifest = serde_json::json!({
+        "id": id.as_str(), "data_bytes": 0, "origin": {"name": "", "source": ""}, "native": "raw", "written_by": "",
+        "disk": {
+            "bytes": u64::from_le_bytes(*size) % (1 << 41), "chunks": 0, "list": blake3::hash(list).to_hex().as_str(),
+        },
+    });
     let put = |name: &str, bytes: &[u8]| std::fs::write(Path::join(&folder.path().join("images"), name), bytes);
     put(&format!("{id}.chunks"), list).expect("a file");
     put(&format!("{id}.json"), &serde_json::to_vec(&manifest).expect("JSON")).expect("a file");
-    if let Ok(disk) = store.disk(&id) {
-        go_over(&disk).unwrap_or_default();
+    match store.disk(&id) {
+        Ok(disk) => go_over(&disk).unwrap_or_default(),
+        Err(error) => assert!(!error.to_string().contains("missing field"), "{error}"),
+    }
+}
+
+/// What is known of a stored image, and a packed chunk that somebody sends.
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::read(bytes, "somewhere") {
+        assert_eq!(manifest.virtual_bytes(), manifest.disk.bytes);
+    }
+    if let Ok(id) = skein_image::store::check_chunk(bytes) {
+        assert_eq!(id.to_string().len(), 64);
     }
 }

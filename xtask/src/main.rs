@@ -13,7 +13,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test       everything a change must pass: format, clippy, tests, tidy, generated files
-  test --slow  the same, then what takes long: 1,000 kills, 10,000 worlds of faults
+  test --slow  the same, then what takes long: 1,000 kills, 10,000 worlds of faults,
+             10,000 mutants of each format of images
   tidy       what no compiler checks: crate arrows, dependencies, purity, words, lengths, leaks
   bench decide
   bench ledger [ATTEMPTS]

@@ -47,6 +47,9 @@ pub(crate) fn slow() -> Result<()> {
         let debian = ["test", "--package", "skein-image", "--test", test, "--", "--nocapture"];
         cargo_with(&[("SKEIN_DEBIAN", "1")], &debian)?;
     }
+    println!("==> 10,000 mutants of every format");
+    let mutants = ["test", "--package", "skein-image", "--tests", "--", "mutants", "qemu_img_refuses", "--nocapture"];
+    cargo_with(&[("SKEIN_MUTANTS", "10000")], &mutants)?;
     println!("==> 10,000 worlds of faults");
     sim_faults(&["--seeds", "10000"])
 }

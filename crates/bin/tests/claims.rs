@@ -1,16 +1,38 @@
 //! The claims about images, end to end: a real engine, real files, machines that boot.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
-#[path = "../../image/tests/support/mod.rs"]
-mod images;
+#[allow(dead_code, reason = "only the tiny one is needed here")]
+#[path = "../../image/tests/support/guest.rs"]
+mod guest;
 mod support;
 
 use std::time::Duration;
 
-use images::guest::{self, TINY_SAYS};
-use images::text;
+use guest::TINY_SAYS;
 use serde_json::json;
-use support::Home;
+use support::{Home, said, skipped};
+
+// What `guest` needs around it.
+
+const MIB: u64 = 1 << 20;
+
+fn have(program: &str) -> bool {
+    let there = std::process::Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
+    if !there {
+        skipped(&format!("{program} is not installed"));
+    }
+    there
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}
 
 /// Claims 1, 2, 7 and 14: one stored image goes to cloud A converted and to cloud B as it is kept; what boots there is
 /// the disk that was taken in.
@@ -26,7 +48,7 @@ fn claims_2_and_14_one_stored_image_goes_to_one_cloud_converted_and_to_another_a
     }}});
     home.write("config.json", &config.to_string());
     let Some(raw) = guest::tiny(&home.path("")) else { return };
-    images::qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "-c", text(&raw), text(&home.path("native.qcow2"))]);
+    run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "-c", text(&raw), text(&home.path("native.qcow2"))]);
     let home = Home::with_engine_in(home, &["--dir", "data", "--config", "config.json"]);
     let image = |args: &[&str]| home.skein(&[&["image"], args, &["--dir", "data"]].concat());
 
@@ -38,7 +60,7 @@ fn claims_2_and_14_one_stored_image_goes_to_one_cloud_converted_and_to_another_a
     image(&["deploy", "tiny", "cloud-a", "--name", "tiny.vhd"]).ok();
     image(&["deploy", "tiny", "cloud-b", "--name", "tiny.raw"]).ok();
 
-    let sum = |path: &std::path::Path| images::run("sha256sum", &[text(path)])[..64].to_owned();
+    let sum = |path: &std::path::Path| run("sha256sum", &[text(path)])[..64].to_owned();
     image(&["export", "tiny", "stored.raw", "--to", "raw"]).ok();
     assert_eq!(sum(&b.join("tiny.raw")), sum(&home.path("stored.raw")), "the stored bytes themselves went to B");
     for (path, driver) in [(a.join("tiny.vhd"), "vpc"), (b.join("tiny.raw"), "raw")] {

@@ -91,11 +91,7 @@ impl App {
 
     /// A secret's value.
     pub(crate) fn secret(&self, name: &str) -> Result<String, String> {
-        let reader = self.readers.get().map_err(|e| e.to_string())?;
-        let all = reader.secrets().map_err(|e| e.to_string())?;
-        let row = all.into_iter().find(|s| s.name == name);
-        let row = row.ok_or_else(|| format!("secret '{name}' is not set: set it with 'skein secret set {name}'"))?;
-        self.keys.unseal(name, &row.sealed).map_err(|e| e.to_string())
+        secret(&self.readers, &self.keys, name)
     }
 
     /// The message for an order.
@@ -117,6 +113,15 @@ impl App {
         let spec = reader.session_spec(key.item.session())?;
         Ok(spec.map(|spec| OrderTo { spec: Arc::new(spec), attempt: row.attempt }))
     }
+}
+
+/// A secret's value.
+pub(crate) fn secret(readers: &Readers, keys: &Keys, name: &str) -> Result<String, String> {
+    let reader = readers.get().map_err(|e| e.to_string())?;
+    let all = reader.secrets().map_err(|e| e.to_string())?;
+    let row = all.into_iter().find(|s| s.name == name);
+    let row = row.ok_or_else(|| format!("secret '{name}' is not set: set it with 'skein secret set {name}'"))?;
+    keys.unseal(name, &row.sealed).map_err(|e| e.to_string())
 }
 
 /// A pool of readers: as many as are in use at once.

@@ -34,6 +34,7 @@ mod tls;
 mod tokens;
 pub mod writer;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -181,21 +182,23 @@ fn open_app(
     authority: Option<tls::Authority>,
 ) -> anyhow::Result<App> {
     let dir = &options.dir;
+    let (readers, keys) = (Readers::new(dir), keys::Keys::open(dir)?);
     let content_dir = settled.content_dir.clone().unwrap_or_else(|| dir.join("content"));
     let content = content::Content::open(&content_dir, settled.file_bytes_max).context("opening the content folder")?;
     content.set_limits(settled.file_bytes_max, settled.content_bytes_max);
     let logs_dir = settled.config.logging.logs_directory.clone().unwrap_or_else(|| dir.join("logs"));
+    let objects = settled.config.images.store.as_ref().map(|store| secrets_in(store, &readers, &keys)).transpose()?;
     let images_dir = settled.config.images.directory.clone().unwrap_or_else(|| dir.join("images"));
     let http = reqwest::Client::builder().build().context("making the HTTP client")?;
     Ok(App {
         engine: RwLock::new(engine),
         dir: dir.clone(),
         writer,
-        readers: Readers::new(dir),
+        readers,
         content: RwLock::new(Arc::new(content)),
-        images: images::Images::open(&images_dir).context("opening the image store")?,
+        images: images::Images::open(&images_dir, objects.as_ref()).context("opening the image store")?,
         logs: logs::Logs::open(&logs_dir).context("opening the log folder")?,
-        keys: keys::Keys::open(dir)?,
+        keys,
         config: Arc::new(RwLock::new(Arc::new(settled))),
         connections: broker::Connections::default(),
         gateways: gateway::Gateways::new(http),
@@ -207,6 +210,22 @@ fn open_app(
         local_user: local_user(),
         metrics: metrics::Metrics::default(),
     })
+}
+
+/// With the values of the secrets that are named.
+fn secrets_in(
+    store: &BTreeMap<String, String>,
+    readers: &Readers,
+    keys: &keys::Keys,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let value = |(key, text): (&String, &String)| {
+        let value = match text.strip_prefix(images::SECRET) {
+            Some(name) => app::secret(readers, keys, name).map_err(|e| anyhow::anyhow!("images.store.{key}: {e}"))?,
+            None => text.clone(),
+        };
+        Ok((key.clone(), value))
+    };
+    store.iter().map(value).collect()
 }
 
 fn local_user() -> UserName {

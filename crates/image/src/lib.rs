@@ -15,6 +15,7 @@
 mod blocks;
 pub mod budget;
 pub mod bytes;
+mod confine;
 pub mod container;
 pub mod convert;
 pub mod detect;
@@ -33,6 +34,7 @@ pub mod wrapper;
 
 pub use budget::Budget;
 pub use bytes::Bytes;
+pub use confine::{Confined, confine};
 pub use convert::{Options, Progress, Report, convert};
 pub use detect::{Format, detect};
 pub use disk::{Disk, Extent, Kind};

@@ -157,7 +157,10 @@ fn attacks_are_refused() {
     let good = dynamic();
     let end = good.len() - 512;
     let refused = |what: &str, bytes: Vec<u8>, word: &str| assert_refused(what, bytes, Format::Vhd, word);
-    let both = |at: usize, with: &[u8]| checksummed(patched(&patched(&good, end + at, with), at, with), end, 512, 64);
+    let mended = |bytes: Vec<u8>| checksummed(checksummed(bytes, end, 512, 64), 0, 512, 64);
+    let both = |at: usize, with: &[u8]| mended(patched(&patched(&good, end + at, with), at, with));
+    refused("no copy", patched(&good, 0, b"x"), "no sound copy");
+    refused("another copy", checksummed(patched(&good, 55, &[1]), 0, 512, 64), "different things");
     refused("a parent", both(60, &4u32.to_be_bytes()), "parent");
     refused("a giant disk", both(48, &(65 * TIB).to_be_bytes()), "virtual_bytes_max");
     refused("a table that is too short", both(48, &TIB.to_be_bytes()), "table only 4");
@@ -177,7 +180,7 @@ fn attacks_are_refused() {
     giant = patched(&giant, 512 + 32, &(1u32 << 12).to_be_bytes());
     giant = checksummed(giant, 512, 1024, 36);
     giant = patched(&patched(&giant, 48, &(15 * TIB).to_be_bytes()), end + 48, &(15 * TIB).to_be_bytes());
-    refused("a giant table", checksummed(giant, end, 512, 64), "metadata_bytes_max");
+    refused("a giant table", mended(giant), "metadata_bytes_max");
 }
 
 #[test]

@@ -161,6 +161,9 @@ fn attacks_are_refused() {
         "bytes",
     );
     refused("a footer that differs", patched(&good, good.len() - 1024 + 12, &[9]), "different things");
+    let overhead = u64::MAX.to_le_bytes();
+    let endless = patched(&patched(&good, 64, &overhead), good.len() - 1024 + 64, &overhead);
+    refused("tables beyond the file", endless, "the file was cut");
     refused("a cut stream", good[..good.len() - 512].to_vec(), "no footer");
     let giant = (1u64 << 52).to_le_bytes();
     refused("a giant disk", patched(&patched(&good, 12, &giant), good.len() - 1024 + 12, &giant), "virtual_bytes_max");
@@ -216,6 +219,7 @@ fn mutants_of_qemus_sparse_kind_never_panic_or_hang() {
     let refused = |what: &str, bytes: Vec<u8>, word: &str| assert_refused(what, bytes, Format::Vmdk, word);
     refused("deflate without markers", patched(&good, 10, &[1]), "flags");
     refused("copied as text", patched(&good, 73, b"\r"), "newlines");
+    refused("a copy of the directory beyond the file", patched(&good, 55, &[1]), "copy of its grain directory");
     refused("grains of 0", patched(&good, 20, &[0]), "grains of 0");
     refused("tables of 4 G", patched(&good, 44, &[0xff; 4]), "instead of 512");
     let images = || vec![(good.clone(), vec![0..90, 512..900, 21 * 512..60_000])];

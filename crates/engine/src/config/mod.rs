@@ -381,6 +381,10 @@ pub struct Retention {
 pub struct ImagesConfig {
     /// Folder of the images' bytes (default `images` in the engine's folder). Taken at the start.
     pub directory: Option<PathBuf>,
+    /// An object store for the images' bytes instead: `service` (`s3`, `azblob`, `gcs`, `oss`, `swift`), `bucket` or
+    /// `container`, `root` (a prefix of this engine's own), `endpoint` and the service's keys. A text `secret:NAME` is
+    /// that secret's value. Taken at the start.
+    pub store: Option<BTreeMap<String, String>>,
     /// Deployment form of each solution, by the profile's name (default `kvm` for dedicated, `container` for shared
     /// solutions). Profiles of your own are `profiles/NAME.toml` in the engine's folder.
     pub profiles: BTreeMap<String, String>,

@@ -29,8 +29,8 @@ use crate::http::{Fail, image_view};
 
 /// Interval of looking whether somebody wants it to end.
 const LOOK: Duration = Duration::from_millis(200);
-/// A text in a destination's settings that begins so is a secret of the engine's.
-const SECRET: &str = "secret:";
+/// A text in the settings of a destination or a store that begins so is a secret of the engine's.
+pub(crate) const SECRET: &str = "secret:";
 
 /// What to bring where.
 pub(crate) struct Order {

@@ -24,7 +24,7 @@ use skein_image::store::{Folder, ImageId, Manifest, Shelf, Signer, Store};
 use skein_store::{Reader as _, Side};
 
 pub(crate) use choose::choose;
-pub(crate) use deploy::{Order, deploy, prepare};
+pub(crate) use deploy::{Order, SECRET, deploy, prepare};
 pub(crate) use import::{Asked, import_url};
 pub(crate) use operation::{Operation, Operations};
 
@@ -52,9 +52,13 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// The store in `dir`; made if it is not there.
-    pub(crate) fn open(dir: &Path) -> skein_image::Result<Self> {
-        let shelf: Arc<dyn Shelf> = Arc::new(Folder::open(dir)?);
+    /// The store in `dir`, made if it is not there; or in an object store, with only its key in `dir`.
+    pub(crate) fn open(dir: &Path, objects: Option<&BTreeMap<String, String>>) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let shelf: Arc<dyn Shelf> = match objects {
+            Some(settings) => Arc::new(skein_cloud::Objects::open(settings, tokio::runtime::Handle::current())?),
+            None => Arc::new(Folder::open(dir)?),
+        };
         let signer = Arc::new(Signer::open(&dir.join("signing.key"))?);
         Ok(Self {
             store: Store::on(Arc::clone(&shelf), Some(signer)),

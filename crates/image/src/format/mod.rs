@@ -61,6 +61,7 @@ fn gce_is_packed() -> Error {
 /// The size that the written disk will have.
 pub(crate) fn written_size(disk: &dyn Disk, options: &Options) -> Result<u64> {
     let unit = match options.format {
+        // A container is no disk.
         Format::Raw | Format::Oci => 1,
         Format::GceTar => gce::SIZE_UNIT,
         Format::Qcow2 | Format::Vmdk | Format::Vhd | Format::Vhdx | Format::Vdi | Format::Ova => 512,

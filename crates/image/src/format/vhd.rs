@@ -55,7 +55,12 @@ pub(super) fn open(bytes: Arc<dyn Bytes>, budget: &Budget) -> Result<Box<dyn Dis
             }
             Ok(Box::new(Fixed { bytes, size }))
         }
-        DYNAMIC => Ok(Box::new(dynamic(bytes, &footer, size, budget)?)),
+        DYNAMIC => {
+            if at_end {
+                same_copy(bytes.as_ref(), &footer)?;
+            }
+            Ok(Box::new(dynamic(bytes, &footer, size, budget)?))
+        }
         DIFFERENCING => Err(Error::Refused(
             "a differencing VHD names a parent that would have to be opened: merge it into its parent first".to_owned(),
         )),
@@ -73,6 +78,19 @@ fn footer(bytes: &dyn Bytes) -> Result<(Vec<u8>, bool)> {
     let Err(why) = checked(&last) else { return Ok((last, true)) };
     let first = read_vec(bytes, 0, FOOTER)?;
     if checked(&first).is_ok() && be32(&first, 60) != FIXED { Ok((first, false)) } else { Err(why) }
+}
+
+/// Two readers must not see two disks: one takes the copy at the beginning, another the footer at the end.
+fn same_copy(bytes: &dyn Bytes, footer: &[u8]) -> Result<()> {
+    let copy = read_vec(bytes, 0, FOOTER)?;
+    if checked(&copy).is_err() {
+        return Err(Error::corrupt("its footer has no sound copy at the beginning"));
+    }
+    // Features, version, offset, time, creator, sizes, geometry, type.
+    if copy[8..64] != footer[8..64] {
+        return Err(Error::corrupt("its footer and the copy at the beginning say different things"));
+    }
+    Ok(())
 }
 
 fn checked(footer: &[u8]) -> Result<()> {

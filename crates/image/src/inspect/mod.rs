@@ -10,9 +10,12 @@ use std::sync::Arc;
 use ext4_view::{Ext4, Ext4Read};
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::field::le32;
 use crate::{Disk, Result};
 use partitions::{Partition, Purpose};
 
+/// Groups of blocks that a file system may have: 64 TiB of the usual ones.
+const EXT_GROUPS_MAX: u64 = 1 << 19;
 /// Largest file that is read whole, bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
@@ -103,13 +106,36 @@ pub(crate) fn root(disk: &Arc<dyn Disk>) -> Result<Option<(Ext4, Option<String>)
     }))
 }
 
+/// A file system, or why it is not read. What its reader would allocate for it is bounded first: it believes the
+/// superblock, and a small image can say anything there.
+fn load(disk: &Arc<dyn Disk>, part: Partition) -> Result<std::result::Result<Ext4, String>> {
+    let mut superblock = vec![0; 1024];
+    if part.len < 2048 {
+        return Ok(Err("its partition has no room for one".to_owned()));
+    }
+    disk.read_at(part.offset + 1024, &mut superblock)?;
+    let (log_block, per_group) = (le32(&superblock, 24), u64::from(le32(&superblock, 32)));
+    // 64 KiB are the largest blocks (2^16).
+    if log_block > 6 || per_group == 0 {
+        return Ok(Err(format!("blocks of 2^{} bytes, {per_group} in a group", 10 + u64::from(log_block))));
+    }
+    // Its reader takes the upper half whether the feature for it is set or not.
+    let blocks = u64::from(le32(&superblock, 336)) << 32 | u64::from(le32(&superblock, 4));
+    let groups = blocks.div_ceil(per_group);
+    if groups > EXT_GROUPS_MAX || blocks > part.len >> (10 + log_block) {
+        return Ok(Err(format!("it claims {blocks} blocks in {groups} groups, in {} bytes", part.len)));
+    }
+    let files = Ext4::load(Box::new(Part { disk: Arc::clone(disk), at: part }));
+    Ok(files.map_err(|error| error.to_string()))
+}
+
 fn file_systems(disk: &Arc<dyn Disk>, partitions: &[Partition], facts: &mut Facts) -> Result<Vec<Ext4>> {
     let mut systems = Vec::new();
     for part in partitions.iter().filter(|part| part.purpose == Purpose::Other) {
         match kind(disk.as_ref(), *part)? {
-            Kind::Ext => match Ext4::load(Box::new(Part { disk: Arc::clone(disk), at: *part })) {
+            Kind::Ext => match load(disk, *part)? {
                 Ok(files) => systems.push(files),
-                Err(error) => facts.unknown.push(format!("a file system cannot be read: {error}")),
+                Err(why) => facts.unknown.push(format!("a file system cannot be read: {why}")),
             },
             Kind::Luks => facts.encrypted = true,
             Kind::Unread(name) => facts.unknown.push(format!("a file system of the kind {name} is not read here")),

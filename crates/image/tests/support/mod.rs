@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, of sizes that are known")]
 
+pub(crate) mod attacks;
 pub(crate) mod guest;
 pub(crate) mod mutants;
 pub(crate) mod usage;

@@ -11,6 +11,7 @@ use skein_image::convert::{Compression, Effort};
 use skein_image::{Disk, Error, Format, Options, Out, Profile, container};
 
 use super::bar::Bar;
+use super::confine::{confine, folder_of};
 use super::input::{input, open};
 use super::place::PlaceArg;
 use crate::failure::{Ended, INTERRUPTED, OK, usage};
@@ -83,6 +84,9 @@ struct Written {
 pub(super) fn convert(args: &ConvertArgs) -> Ended {
     args.form.check()?;
     let given = input(&args.input, args.form.json)?;
+    let mut folders = vec![folder_of(&args.form.output)];
+    folders.extend(args.profiles.as_deref());
+    confine(&folders)?;
     let opened = open(&given.bytes, args.from)?;
     args.form.write(opened.format, &Arc::from(opened.disk), args.profiles.as_deref())
 }
@@ -234,7 +238,7 @@ fn one(disk: &Arc<dyn Disk>, target: Target<'_>, options: &Options, bar: &Bar) -
 
 /// Writes beside the place and moves there when all is written: what has the name is whole.
 fn into_file<T>(path: &Path, write: impl FnOnce(&File) -> Result<T, Error>) -> anyhow::Result<Result<T, Error>> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = folder_of(path);
     let part = tempfile::Builder::new()
         .prefix(".skein-image-")
         .tempfile_in(dir)

@@ -1,6 +1,6 @@
 //! The images that are kept: import, list, tag, choose, remove, gc, scrub.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use skein_api::{ChooseRequest, DeployRequest, ImportRequest, LabelRequest, OperationView};
@@ -8,6 +8,7 @@ use skein_image::store::{Collected, ImageId, Imported, New, Origin, Scrubbed};
 use skein_image::{Error, Format, Progress as _};
 
 use super::bar::Bar;
+use super::confine::confine;
 use super::input::{check_sha256, input, open, url};
 use super::place::{Place, PlaceArg};
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK, usage};
@@ -143,6 +144,10 @@ fn by_us(place: &Place, args: &ImportArgs, name: String, parent: Option<ImageId>
     }
     let mut given = input(&args.input, args.json)?;
     check_sha256(&mut given, args.sha256.as_ref())?;
+    // Who sends to an engine may have to look its name up, which opens files of the system's.
+    if let Place::Folder(store) = place {
+        confine(&[Path::new(&store.place())])?;
+    }
     let opened = open(&given.bytes, args.from)?;
     let bar = Bar::new(opened.disk.size(), args.json);
     let source = args.input.display().to_string();

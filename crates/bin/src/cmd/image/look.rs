@@ -10,6 +10,7 @@ use skein_image::store::Manifest;
 use skein_image::{Disk, Error, Format, Kind, Profile};
 
 use super::bar::Bar;
+use super::confine::confine;
 use super::input::{input, open, url};
 use super::place::PlaceArg;
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK, usage};
@@ -73,6 +74,7 @@ impl Which {
     fn find(&self) -> anyhow::Result<Found> {
         if self.image.as_os_str() == "-" || url(&self.image).is_some() || self.image.exists() {
             let given = input(&self.image, self.json)?;
+            confine(&[])?;
             let opened = open(&given.bytes, self.from)?;
             let (disk, format) = (Arc::from(opened.disk), opened.format);
             return Ok(Found { disk, format, file_bytes: Some(given.bytes.len()), manifest: None });

@@ -2,6 +2,7 @@
 //! folder's where no engine is up.
 
 mod bar;
+mod confine;
 mod convert;
 mod database;
 mod input;

@@ -21,6 +21,7 @@ use crate::{Budget, Bytes, Disk, Error, Result};
 
 const SECTOR: u64 = 512;
 const FLAG_NEWLINES: u32 = 1;
+const FLAG_SECOND: u32 = 1 << 1;
 const FLAG_ZERO_GRAINS: u32 = 1 << 2;
 const FLAG_COMPRESSED: u32 = 1 << 16;
 const FLAG_MARKERS: u32 = 1 << 17;

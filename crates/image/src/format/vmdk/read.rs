@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::descriptor::{self, ExtentKind};
 use super::{
-    AT_END, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINES, FLAG_ZERO_GRAINS, MARKER_END, MARKER_FOOTER, SECTOR,
-    TABLE_ENTRIES,
+    AT_END, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINES, FLAG_SECOND, FLAG_ZERO_GRAINS, MARKER_END, MARKER_FOOTER,
+    SECTOR, TABLE_ENTRIES,
 };
 use crate::bytes::field::{le16, le32, le64};
 use crate::bytes::read_vec;
@@ -52,6 +52,10 @@ struct Header {
     descriptor_at: u64,
     descriptor_sectors: u64,
     directory_at: u64,
+    /// Of the copy of the directory, if there is one. Nothing is read from it.
+    second_at: Option<u64>,
+    /// Sectors that are no grains.
+    overhead: u64,
     compression: u16,
 }
 
@@ -71,6 +75,8 @@ impl Header {
             descriptor_at: le64(raw, 28),
             descriptor_sectors: le64(raw, 36),
             directory_at: le64(raw, 56),
+            second_at: (flags & FLAG_SECOND != 0).then(|| le64(raw, 48)),
+            overhead: le64(raw, 64),
             compression: le16(raw, 77),
         };
         if !header.grain.is_power_of_two() || !(8..=2048).contains(&header.grain) {
@@ -103,6 +109,9 @@ impl Sparse {
         }
         let size = header.capacity.checked_mul(SECTOR).ok_or_else(|| Error::corrupt("a disk of too many sectors"))?;
         budget.virtual_size(size)?;
+        if header.overhead.checked_mul(SECTOR).is_none_or(|end| end > bytes.len()) {
+            return Err(Error::corrupt(format!("its tables alone have {} sectors: the file was cut", header.overhead)));
+        }
         check_descriptor(bytes.as_ref(), &header)?;
         let grain_bytes = header.grain * SECTOR;
         let entries = size.div_ceil(grain_bytes * TABLE_ENTRIES);
@@ -116,6 +125,10 @@ impl Sparse {
         let mut claims = Claims::default();
         claims.add("the header", 0, SECTOR, bytes.len())?;
         claims.add("the grain directory", directory_at, entries * 4, bytes.len())?;
+        let second_end = header.second_at.map(|at| at.saturating_mul(SECTOR).saturating_add(entries * 4));
+        if second_end.is_some_and(|end| end > bytes.len()) {
+            return Err(Error::corrupt("the copy of its grain directory is not in the file"));
+        }
         for entry in directory.iter().filter(|entry| **entry > 1) {
             claims.add("a grain table", u64::from(*entry) * SECTOR, TABLE_BYTES as u64, bytes.len())?;
         }
