@@ -1,6 +1,7 @@
 //! `cargo xtask bench image [MIB]`: each pair of formats beside `qemu-img`, on one disk, in one run: wall time, CPU
 //! time and peak memory of the whole process, medians of interleaved runs. The disk: 4 times as large as its data,
-//! which is what stands in this machine's `/usr`, in extents of 32 MiB.
+//! which is what stands in this machine's `/usr`, in extents of 32 MiB. Then the same data on disks of 20 GiB and of
+//! 2 TiB: time and memory are to follow the data.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a tool for a terminal")]
 
@@ -16,7 +17,8 @@ use skein_image::convert::{Compression, Effort};
 use skein_image::{Budget, Format, Options, Out, source};
 use wait4::Wait4 as _;
 
-const RUNS: usize = 3;
+/// Of pairs that compress, and of those that do not: these take a second, and vary more.
+const RUNS: (usize, usize) = (3, 9);
 const EXTENT: u64 = 32 << 20;
 
 struct Pair {
@@ -73,9 +75,11 @@ fn main() {
     let raw = dir.path().join("raw");
     let bytes = make(&raw, data_mib << 20);
     println!(
-        "a disk of {} MiB with {} MiB of data; medians of {RUNS} runs, one after the other",
+        "a disk of {} MiB with {} MiB of data; medians of {} runs (uncompressed: {}), ours and qemu's in turn",
         4 * data_mib,
-        bytes >> 20
+        bytes >> 20,
+        RUNS.0,
+        RUNS.1
     );
     println!(
         "{:<28} {:>22} {:>22} {:>8} {:>8} {:>12} {:>8}",
@@ -91,6 +95,66 @@ fn main() {
     }
     for pair in PAIRS {
         pair_of(dir.path(), pair);
+    }
+    sizes(dir.path(), data_mib);
+}
+
+/// The same data on a small and on a huge disk.
+fn sizes(dir: &Path, data_mib: u64) {
+    println!();
+    println!("{data_mib} MiB of data in extents of 1 MiB on disks of 20 GiB and 2 TiB, medians of {} runs", RUNS.0);
+    println!("{:<28} {:>22} {:>22} {:>8} {:>16}", "", "20 GiB wall/CPU s", "2 TiB wall/CPU s", "wall x", "peak MiB");
+    for (name, format, compression) in [
+        ("raw to qcow2", "qcow2", "none"),
+        ("raw to qcow2 zlib", "qcow2", "zlib"),
+        ("raw to VHDX", "vhdx", "none"),
+        ("raw to VDI", "vdi", "none"),
+        ("raw to VMDK stream", "vmdk", "none"),
+        ("raw to Google tar.gz", "gce", "none"),
+    ] {
+        let to = dir.join("ours");
+        let [small, large] = [20 << 30, 2 << 40].map(|size: u64| {
+            // `one` knows raw by its name.
+            let folder = dir.join(format!("{size}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            let raw = folder.join("raw");
+            if !raw.exists() {
+                scatter(&dir.join("raw"), &raw, size, data_mib);
+            }
+            let mut costs = Vec::new();
+            for _ in 0..RUNS.0 {
+                remove(&[&to]);
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                costs.push(run(command.arg("one").arg(&raw).arg(&to).args([format, compression, "fast"])));
+            }
+            median(&mut costs)
+        });
+        println!(
+            "{name:<28} {:>11.2} {:>10.2} {:>11.2} {:>10.2} {:>8.2} {:>8.0} {:>7.0}",
+            small.wall_s,
+            small.cpu_s,
+            large.wall_s,
+            large.cpu_s,
+            large.wall_s / small.wall_s,
+            small.peak_mib,
+            large.peak_mib
+        );
+        remove(&[&to]);
+    }
+}
+
+/// The data of `from`, one MiB at a time, spread evenly.
+fn scatter(from: &Path, to: &Path, size: u64, data_mib: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let (from, to) = (File::open(from).unwrap(), File::create(to).unwrap());
+    to.set_len(size).unwrap();
+    let (mut at, mut written, mut piece) = (0, 0, vec![0; 1 << 20]);
+    while written < data_mib && from.read_exact_at(&mut piece, at).is_ok() {
+        at += piece.len() as u64;
+        if piece.iter().any(|byte| *byte != 0) {
+            to.write_all_at(&piece, size / data_mib / 4096 * 4096 * written).unwrap();
+            written += 1;
+        }
     }
 }
 
@@ -126,7 +190,8 @@ fn pair_of(dir: &Path, pair: &Pair) {
     let driver = if pair.from == "raw" { "raw" } else { "qcow2" };
     let (ours, theirs) = (dir.join("ours"), dir.join("theirs"));
     let (mut mine, mut qemus) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
+    let compresses = pair.ours.1 != "none" || matches!(pair.ours.0, "vmdk" | "gce") || pair.from == "zlib";
+    for _ in 0..if compresses { RUNS.0 } else { RUNS.1 } {
         remove(&[&ours, &theirs]);
         let (format, compression, effort) = pair.ours;
         let mut command = Command::new(std::env::current_exe().unwrap());
