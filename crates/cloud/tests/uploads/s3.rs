@@ -14,7 +14,7 @@ use super::support::retry;
 struct Bucket {
     proxy: Proxy,
     aws: Aws,
-    _moto: Emulator,
+    _emulator: Emulator,
 }
 
 impl Bucket {
@@ -23,7 +23,7 @@ impl Bucket {
         let aws = Aws::new(&format!("http://{}", moto.address)).await;
         let made = aws.call("s3", "PUT", "/images", &[], Vec::new()).await;
         assert_eq!(made.status, 200, "{}", made.text());
-        Some(Self { proxy: Proxy::start(moto.address).await, aws, _moto: moto })
+        Some(Self { proxy: Proxy::start(moto.address).await, aws, _emulator: moto })
     }
     async fn uploads(&self, name: &str) -> Vec<String> {
         let said = self.aws.call("s3", "GET", "/images", &[("uploads", "")], Vec::new()).await.text();
