@@ -24,6 +24,8 @@ pub trait Place: Sync + 'static {
     const REPLACES: bool;
     /// What was sent before a kill is kept.
     const RESUMES: bool = true;
+    /// At most so many tenths of a twentieth are sent between two kills.
+    const BETWEEN_KILLS: u64 = 17;
     /// It cannot say what was begun and is not complete.
     const FORGETS_UNFINISHED: bool = false;
 
@@ -233,7 +235,7 @@ pub async fn survives_kills<P: Place>(place: &P, kills: Kills) {
     let mut counter = Counter { proxy: place.proxy(), before: place.proxy().map_or(0, Proxy::body_bytes), last: 0 };
     let (mut chance, mut sent, mut killed, mut peak_kib) = (Seed(7), 0, 0, 0);
     let kills_wanted = if P::RESUMES { KILLS } else { 3 };
-    let between = if P::RESUMES { kills.data / KILLS * 17 / 10 } else { kills.data * 9 / 10 };
+    let between = if P::RESUMES { kills.data / KILLS * P::BETWEEN_KILLS / 10 } else { kills.data * 9 / 10 };
     for kill in 0..=kills_wanted {
         // The last one is left alone.
         let after = if kill == kills_wanted { u64::MAX } else { chance.below(between) };
@@ -270,7 +272,7 @@ pub async fn survives_kills<P: Place>(place: &P, kills: Kills) {
         peak_kib >> 10
     );
     tell(&told);
-    assert!(killed >= kills_wanted / 2, "{told}: too few kills");
+    assert!(killed >= kills_wanted * 3 / 4, "{told}: too few kills");
     let most = kills.data * 1015 / 1000 + killed * kills.lost_bytes;
     if P::RESUMES {
         assert!(sent <= most, "{told}: a kill costs more than what is under way ({most})");
