@@ -30,8 +30,6 @@ impl Place for Local {
     const NAME: &'static str = "folder";
     const FORMAT: Format = Format::Raw;
     const REPLACES: bool = true;
-    /// A disk is faster than who looks how far it is.
-    const BETWEEN_KILLS: u64 = 1;
 
     fn proxy(&self) -> Option<&Proxy> {
         None
@@ -65,7 +63,7 @@ async fn a_folder_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_to_a_folder_survives_kills() {
-    let kills = Kills { data: 160 * MIB, size: 300 * MIB, limits: limits(), lost_bytes: 128 << 10 };
+    let kills = Kills { data: 96 * MIB, size: 300 * MIB, limits: limits(), lost_bytes: 128 << 10 };
     survives_kills(&Local::new(), kills).await;
 }
 

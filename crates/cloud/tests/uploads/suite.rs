@@ -24,8 +24,6 @@ pub trait Place: Sync + 'static {
     const REPLACES: bool;
     /// What was sent before a kill is kept.
     const RESUMES: bool = true;
-    /// At most so many tenths of a twentieth are sent between two kills.
-    const BETWEEN_KILLS: u64 = 17;
     /// It cannot say what was begun and is not complete.
     const FORGETS_UNFINISHED: bool = false;
 
@@ -231,11 +229,12 @@ pub async fn survives_kills<P: Place>(place: &P, kills: Kills) {
         name: "killed".to_owned(),
         memory: path("memory.json"),
         result: path("result.json"),
+        rest_us: if place.proxy().is_none() { 300 } else { 0 },
     };
     let mut counter = Counter { proxy: place.proxy(), before: place.proxy().map_or(0, Proxy::body_bytes), last: 0 };
     let (mut chance, mut sent, mut killed, mut peak_kib) = (Seed(7), 0, 0, 0);
     let kills_wanted = if P::RESUMES { KILLS } else { 3 };
-    let between = if P::RESUMES { kills.data / KILLS * P::BETWEEN_KILLS / 10 } else { kills.data * 9 / 10 };
+    let between = if P::RESUMES { kills.data / KILLS * 15 / 10 } else { kills.data * 9 / 10 };
     for kill in 0..=kills_wanted {
         // The last one is left alone.
         let after = if kill == kills_wanted { u64::MAX } else { chance.below(between) };
@@ -293,6 +292,7 @@ pub async fn peak_mib<P: Place>(place: &P, data: u64) -> u64 {
         name: "large".to_owned(),
         memory: dir.path().join("memory.json"),
         result: dir.path().join("result.json"),
+        rest_us: 0,
     };
     let (mut child, mut peak_kib) = (order.start(dir.path()), 0);
     until("the upload ends", 120, async || {
