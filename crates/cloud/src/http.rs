@@ -169,7 +169,7 @@ impl Answer {
     }
 }
 
-/// Google's, OpenStack's and AWS's JSON errors.
+/// Google's, `OpenStack`'s and AWS's JSON errors.
 fn json_error(json: &Value) -> (String, String) {
     let error = match json {
         Value::Object(fields) => fields.get("error").unwrap_or(json),
@@ -491,7 +491,7 @@ mod tests {
         let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
         let wait = |value| retry_after(&answer(503, "", &[("retry-after", value)]), now);
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Tue, 24 Nov 2026 10:01:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Tue, 24 Nov 2026 10:00:59 GMT"), Some(Duration::from_secs(59)));
         assert_eq!(wait("soon"), None);
     }
 

@@ -1,4 +1,4 @@
-//! Any object store as a shelf for images: S3 and what speaks its protocol (Oracle, IBM, MinIO), Azure blobs, Google,
+//! Any object store as a shelf for images: S3 and what speaks its protocol (Oracle, IBM, `MinIO`), Azure blobs, Google,
 //! Alibaba OSS, Swift.
 //!
 //! An object appears whole or not at all with all of them, so nothing is put under another name first. Whether a chunk
@@ -49,7 +49,7 @@ impl Objects {
         let given = settings.iter().filter(|(key, _)| *key != SERVICE).map(|(key, value)| (key.clone(), value.clone()));
         let operator = Operator::via_iter(service, given).map_err(|e| bad(e.to_string()))?;
         let operator = operator.layer(RetryLayer::new().with_max_times(TRIES).with_jitter());
-        let name = operator.info().name().to_owned();
+        let name = operator.info().name().clone();
         let place = format!("{service}://{name}{}", operator.info().root());
         Ok(Self { operator, runtime, place, holders: Arc::default() })
     }

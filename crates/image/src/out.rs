@@ -284,10 +284,14 @@ mod tests {
         let writes: &[(u64, &[u8])] = &[(4, b"dddd"), (2, b"cc"), (12, b"ffff"), (5, b"DD"), (0, b"a"), (8, b"eeeeE")];
         let mut late = Late::default();
         let mut out = Out::Looking(&mut late);
-        writes.iter().for_each(|(at, bytes)| out.write_at(*at, bytes).unwrap());
+        for (at, bytes) in writes {
+            out.write_at(*at, bytes).unwrap();
+        }
         let mut got = Vec::new();
         let mut out = Out::Patched { to: &mut got, late: &late, end: 0 };
-        writes.iter().for_each(|(at, bytes)| out.write_at(*at, bytes).unwrap());
+        for (at, bytes) in writes {
+            out.write_at(*at, bytes).unwrap();
+        }
         out.finish(17).unwrap();
         assert_eq!(got, b"a\0ccdDDdeeeeEfff\0");
     }

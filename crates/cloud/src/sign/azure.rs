@@ -1,11 +1,11 @@
-//! Azure Storage: SharedKey ("Authorize with Shared Key") and shared access signatures.
+//! Azure Storage: `SharedKey` ("Authorize with Shared Key") and shared access signatures.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{Signer, Unsigned, base64, hmac_sha256};
+use super::{Signer, Unsigned, base64, hmac_sha256, joined};
 use crate::{Error, Result, Secret};
 
 /// The version of the protocol that is spoken.
@@ -51,11 +51,11 @@ impl AzureKey {
         let mut own: Vec<&(String, String)> =
             request.headers.iter().filter(|(name, _)| name.starts_with("x-ms-")).collect();
         own.sort();
-        let own: String = own.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let own = joined(own.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())));
         let mut query: Vec<(String, &str)> =
             request.query.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
         query.sort();
-        let query: String = query.iter().map(|(name, value)| format!("\n{name}:{value}")).collect();
+        let query = joined(query.iter().map(|(name, value)| format!("\n{name}:{value}")));
         let (method, account, path) = (&request.method, &self.account, &request.path);
         format!("{method}\n{}\n{own}/{account}{path}{query}", standard.join("\n"))
     }

@@ -52,7 +52,7 @@ impl Bearer {
     pub fn new(source: Arc<dyn TokenSource>) -> Self {
         Self { header: "authorization", prefix: "Bearer ", source, kept: Mutex::default() }
     }
-    /// `X-Auth-Token: ...`, as OpenStack wants it.
+    /// `X-Auth-Token: ...`, as `OpenStack` wants it.
     pub fn openstack(source: Arc<dyn TokenSource>) -> Self {
         Self { header: "x-auth-token", prefix: "", ..Self::new(source) }
     }

@@ -1,4 +1,4 @@
-//! OpenStack: a password for a token (Identity API v3, "Password authentication with scoped authorization").
+//! `OpenStack`: a password for a token (Identity API v3, "Password authentication with scoped authorization").
 
 use std::sync::Arc;
 

@@ -84,6 +84,10 @@ impl Signer for Anonymous {
     }
 }
 
+pub(crate) fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().concat()
+}
+
 pub(crate) fn hmac_sha256(key: &[u8], text: &[u8]) -> ring::hmac::Tag {
     ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text)
 }

@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Signer, Unsigned, hex, hmac_sha256, sha256};
+use super::{Signer, Unsigned, hex, hmac_sha256, joined, sha256};
 use crate::http::encode;
 use crate::{Result, Secret};
 
@@ -76,7 +76,7 @@ impl SigV4 {
         );
         headers.sort();
         let signed = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let lines = joined(headers.iter().map(|(name, value)| format!("{name}:{value}\n")));
         (format!("{}\n{path}\n{query}\n{lines}\n{signed}\n{digest}", request.method), signed)
     }
 }

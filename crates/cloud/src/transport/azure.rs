@@ -123,7 +123,7 @@ impl AzurePages {
         Ok(Some(Found { content: text(CONTENT), complete: text(STATE) == COMPLETE, len }))
     }
 
-    fn with_metadata(&self, mut ask: Ask, call: &Call<'_>, state: &str) -> Ask {
+    fn with_metadata(mut ask: Ask, call: &Call<'_>, state: &str) -> Ask {
         for (name, value) in &call.to.labels {
             ask = ask.header(&format!("x-ms-meta-{}", name.to_lowercase().replace('-', "_")), value);
         }
@@ -139,7 +139,7 @@ impl AzurePages {
         }
         let ask = self.ask(Method::PUT, call.to, "making").header("x-ms-blob-type", "PageBlob");
         let ask = ask.header("x-ms-blob-content-length", len.to_string());
-        self.caller.call(&self.with_metadata(ask, call, BEGUN), call.underway).await?;
+        self.caller.call(&Self::with_metadata(ask, call, BEGUN), call.underway).await?;
         Ok(false)
     }
 
@@ -192,7 +192,7 @@ impl AzurePages {
         let mut noted = note.as_ref().map_or(0, |note| note.done);
         pump(
             Arc::clone(source),
-            Shape::Runs { most_bytes, unit_bytes: PAGE_BYTES },
+            Shape::Pages { most_bytes, unit_bytes: PAGE_BYTES },
             self.limits,
             underway,
             |part| Box::pin(self.pages(part, there, (to, underway))),
@@ -218,7 +218,7 @@ impl AzurePages {
             let there = self.ranges(call.to, call.underway).await?;
             self.write(source, &there, call, None).await?;
             let ask = self.ask(Method::PUT, call.to, "completing").query("comp", "metadata");
-            self.caller.call(&self.with_metadata(ask, call, COMPLETE), call.underway).await
+            self.caller.call(&Self::with_metadata(ask, call, COMPLETE), call.underway).await
         };
         match written.await {
             Ok(_) => Ok(Some(call.underway.uploaded(self.reference(call.to)))),

@@ -24,7 +24,7 @@ pub(super) enum Shape {
         block_bytes: u64,
     },
     /// Runs of what was written, in whole units, not across multiples of `most_bytes`.
-    Runs {
+    Pages {
         /// Longest run.
         most_bytes: u64,
         /// They begin and end at multiples of this.
@@ -88,7 +88,7 @@ impl<'a> Cutter<'a> {
                 part_bytes << doubled
             }
             Shape::Blocks { block_bytes } => block_bytes,
-            Shape::Runs { most_bytes, .. } => most_bytes - self.start % most_bytes,
+            Shape::Pages { most_bytes, .. } => most_bytes - self.start % most_bytes,
         }
     }
 
@@ -130,7 +130,7 @@ impl<'a> Cutter<'a> {
                 self.zeros_within(offset);
                 Ok(())
             }
-            Shape::Runs { most_bytes, unit_bytes } => {
+            Shape::Pages { most_bytes, unit_bytes } => {
                 let end = self.start + self.buffer.len() as u64;
                 let joins =
                     offset <= end.next_multiple_of(unit_bytes) && offset / most_bytes == self.start / most_bytes;
@@ -200,7 +200,7 @@ impl Pieces for Cutter<'_> {
                 match self.shape {
                     Shape::Stream { .. } => self.next_stream_part()?,
                     Shape::Blocks { .. } => self.end_block()?,
-                    Shape::Runs { unit_bytes, .. } => self.end_run(unit_bytes)?,
+                    Shape::Pages { unit_bytes, .. } => self.end_run(unit_bytes)?,
                 }
                 continue;
             }
@@ -220,7 +220,7 @@ impl Pieces for Cutter<'_> {
             }
             _ if !self.open => Ok(()),
             Shape::Blocks { .. } => self.end_block(),
-            Shape::Runs { unit_bytes, .. } => self.end_run(unit_bytes),
+            Shape::Pages { unit_bytes, .. } => self.end_run(unit_bytes),
         }
     }
 }
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn runs_are_joined_in_whole_units_up_to_a_limit() {
-        let shape = Shape::Runs { most_bytes: 4096, unit_bytes: 512 };
+        let shape = Shape::Pages { most_bytes: 4096, unit_bytes: 512 };
         let runs = [(0, 0, 4096, false), (1, 8704, 512, false), (2, 19_968, 512, false), (3, 20_480, 512, false)];
         assert_eq!(cut(shape, 4096), runs);
         assert_eq!(cut(shape, 7), runs);

@@ -42,7 +42,7 @@ impl Folder {
         Ok(self.dir.join(&to.name))
     }
 
-    fn is_part(&self, to: &Destination, name: &str) -> bool {
+    fn is_part(to: &Destination, name: &str) -> bool {
         name.strip_prefix(&format!(".{}.", to.name)).is_some_and(|rest| {
             rest.strip_suffix(".part").is_some_and(|id| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()))
         })
@@ -52,7 +52,7 @@ impl Folder {
         let failed = |e| Error::io(format!("removing what is left in {}", self.dir.display()))(e);
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if self.is_part(to, &entry.file_name().to_string_lossy()) {
+            if Self::is_part(to, &entry.file_name().to_string_lossy()) {
                 std::fs::remove_file(entry.path()).map_err(failed)?;
             }
         }

@@ -119,7 +119,7 @@ impl Gcs {
     }
 
     /// A request to a session. Its address goes to the endpoint that is configured, whatever host it names.
-    fn to_session(&self, method: Method, session: &str, what: String) -> Ask {
+    fn to_session(method: Method, session: &str, what: String) -> Ask {
         let (path, query) = session.split_once('?').unwrap_or((session, ""));
         let mut ask = Ask::new(method, path, what);
         let pairs = Url::parse(&format!("http://x/?{query}")).ok();
@@ -130,7 +130,7 @@ impl Gcs {
     }
 
     async fn state(&self, session: &str, to: &Destination, underway: &Underway<'_>) -> Result<State> {
-        let ask = self.to_session(Method::PUT, session, format!("asking how far {} is", self.reference(to)));
+        let ask = Self::to_session(Method::PUT, session, format!("asking how far {} is", self.reference(to)));
         let ask = ask.header("content-range", "bytes */*").expect(&[308, 404, 410]);
         state(&self.caller.call(&ask, underway).await?, &ask.what)
     }
@@ -150,7 +150,7 @@ impl Gcs {
             let range =
                 if there < end { format!("bytes {there}-{}/{total}", end - 1) } else { format!("bytes */{total}") };
             let what = format!("uploading bytes {there} to {end} of {}", self.reference(upload.to));
-            let mut ask = self.to_session(Method::PUT, upload.session, what).header("content-range", range);
+            let mut ask = Self::to_session(Method::PUT, upload.session, what).header("content-range", range);
             if part.last {
                 ask = ask.header("x-goog-hash", format!("crc32c={}", base64(crc.to_be_bytes())));
             }
@@ -276,7 +276,9 @@ impl Gcs {
             match self.once(&source, call).await {
                 Ok(Some((len, crc, object))) => {
                     call.memory.forget()?;
-                    if object["size"] == len.to_string() && object["crc32c"] == base64(crc.to_be_bytes()) {
+                    if object["size"].as_str() == Some(&len.to_string())
+                        && object["crc32c"] == base64(crc.to_be_bytes())
+                    {
                         return Ok(call.underway.uploaded(reference));
                     }
                     why = format!("{len} bytes with CRC-32C {crc:08x} were sent, {object} arrived");
@@ -302,7 +304,7 @@ impl Gcs {
         if let Some(known) = recall(memory, NAME, &to.name)?
             && let Some(session) = known.handle()
         {
-            let ask = self.to_session(Method::DELETE, session, format!("abandoning {}", self.reference(to)));
+            let ask = Self::to_session(Method::DELETE, session, format!("abandoning {}", self.reference(to)));
             // 499 is how a session says that it was ended.
             self.caller.call(&ask.expect(&[404, 410, 499]), &Underway::new(&control)).await?;
         }

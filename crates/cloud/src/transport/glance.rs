@@ -1,4 +1,4 @@
-//! OpenStack Glance: one stream an image (Image API v2).
+//! `OpenStack`'s Glance: one stream an image (Image API v2).
 //!
 //! ```text
 //! id derived from content, destination and generation
@@ -72,12 +72,8 @@ impl Glance {
         Ok(Self { caller: Caller::new(at, signer, retry, around)?, limits })
     }
 
-    fn image(&self, method: Method, id: &str, what: &str) -> Ask {
-        Ask::new(method, format!("/v2/images/{id}"), format!("{what} image {id}"))
-    }
-
     async fn look(&self, id: &str, underway: &Underway<'_>) -> Result<Option<Value>> {
-        let ask = self.image(Method::GET, id, "looking for").expect(&[404]);
+        let ask = image(Method::GET, id, "looking for").expect(&[404]);
         let answer = self.caller.call(&ask, underway).await?;
         if answer.status == 404 { Ok(None) } else { answer.json(&ask.what).map(Some) }
     }
@@ -102,12 +98,12 @@ impl Glance {
     }
 
     async fn delete(&self, id: &str, underway: &Underway<'_>) -> Result<()> {
-        self.caller.call(&self.image(Method::DELETE, id, "deleting").expect(&[404]), underway).await.map(|_| ())
+        self.caller.call(&image(Method::DELETE, id, "deleting").expect(&[404]), underway).await.map(|_| ())
     }
 
     /// Sends all of it. Gives length and digest, or the fault.
     async fn send(&self, source: &Arc<dyn Source>, id: &str, underway: &Underway<'_>) -> Result<Sent> {
-        let ask = self.image(Method::PUT, id, "uploading the data of");
+        let ask = image(Method::PUT, id, "uploading the data of");
         let ask = Ask { path: format!("{}/file", ask.path), ..ask }.header("content-type", "application/octet-stream");
         let (sender, receiver) = mpsc::channel(1);
         let whole = Arc::new(AtomicBool::new(false));
@@ -152,7 +148,8 @@ impl Glance {
                 fault.tries = tries;
                 // An answer of 409 is how Glance says that somebody else is at it.
                 let busy = fault.status == Some(409);
-                if !busy && !(again && self.caller.renew()) {
+                let renewed = again && self.caller.renew();
+                if !busy && !renewed {
                     self.caller.pause(fault, *asked, underway).await?;
                 }
             }
@@ -296,6 +293,10 @@ impl Transport for Glance {
     }
 }
 
+fn image(method: Method, id: &str, what: &str) -> Ask {
+    Ask::new(method, format!("/v2/images/{id}"), format!("{what} image {id}"))
+}
+
 /// What became of sending the data.
 enum Sent {
     /// Length and digest.
@@ -320,13 +321,13 @@ fn body(
         if ended {
             return Poll::Ready(None);
         }
-        parts.poll_recv(context).map(|part| match part {
-            Some(part) => Some(Ok(part)),
-            None => {
-                ended = true;
-                let cut = || Err(std::io::Error::other("the image ended early"));
-                if whole.load(Ordering::SeqCst) { None } else { Some(cut()) }
+        parts.poll_recv(context).map(|part| {
+            if let Some(part) = part {
+                return Some(Ok(part));
             }
+            ended = true;
+            let cut = || Err(std::io::Error::other("the image ended early"));
+            if whole.load(Ordering::SeqCst) { None } else { Some(cut()) }
         })
     })
 }

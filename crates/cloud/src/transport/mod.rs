@@ -171,7 +171,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { part_bytes: 8 << 20, parts_at_once: 4, memory_bytes: 64 << 20, note_bytes: 8 << 20 }
+        Self { part_bytes: 8 << 20, parts_at_once: 4, memory_bytes: 32 << 20, note_bytes: 8 << 20 }
     }
 }
 

@@ -109,12 +109,11 @@ impl S3 {
             Some(_) => self.uploads(call.to, call.underway).await?.pop(),
             None => None,
         };
-        let id = match adopted {
-            Some(id) => id,
-            None => {
-                call.memory.remember(&intent)?;
-                self.create(call).await?
-            }
+        let id = if let Some(id) = adopted {
+            id
+        } else {
+            call.memory.remember(&intent)?;
+            self.create(call).await?
         };
         call.memory.remember(&intent.with(&id))?;
         Ok(id)

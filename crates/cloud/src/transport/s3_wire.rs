@@ -36,15 +36,13 @@ fn md5(tag: &str) -> String {
 /// Does the answer to a part contradict what was sent? A tag that is no MD5, and no digest, say nothing: then the
 /// service's own check of the digests that were sent has to do.
 pub(super) fn says_the_same(answer: &Answer, tag: &str, digests: &Digests) -> bool {
-    match answer.header(PART_DIGEST_HEADER) {
-        Some(sha256) => sha256 == digests.sha256,
-        None => {
-            let tag = md5(tag);
-            let is_md5 = tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256");
-            !is_md5 || encrypted || tag == digests.md5_hex
-        }
+    if let Some(sha256) = answer.header(PART_DIGEST_HEADER) {
+        return sha256 == digests.sha256;
     }
+    let tag = md5(tag);
+    let is_md5 = tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let encrypted = answer.header("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256");
+    !is_md5 || encrypted || tag == digests.md5_hex
 }
 
 pub(super) fn upload_id(answer: &Answer) -> Option<String> {

@@ -84,7 +84,7 @@ pub enum Settings {
         #[serde(default)]
         retry: Retry,
     },
-    /// Images of a project of OpenStack.
+    /// Images of a project of `OpenStack`.
     Glance {
         /// The image service.
         endpoint: Endpoint,

@@ -27,7 +27,7 @@ struct Moto {
     proxy: Proxy,
     aws: Aws,
     complete: Mutex<BTreeSet<String>>,
-    _moto: Emulator,
+    _emulator: Emulator,
 }
 
 impl Moto {
@@ -36,7 +36,7 @@ impl Moto {
         let aws = Aws::new(&format!("http://{}", moto.address)).await;
         // Of a request without a body moto signs its headers instead: nobody's signature fits (S3 has code of its own).
         aws.unchecked_calls(u32::MAX).await;
-        Some(Self { proxy: Proxy::start(moto.address).await, aws, complete: Mutex::default(), _moto: moto })
+        Some(Self { proxy: Proxy::start(moto.address).await, aws, complete: Mutex::default(), _emulator: moto })
     }
 }
 

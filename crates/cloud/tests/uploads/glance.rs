@@ -64,7 +64,7 @@ impl Place for Project {
     const REPLACES: bool = false;
     const RESUMES: bool = false;
     const FAULTS_PER_MILLE: u64 = 400;
-    const FAULT_KINDS_MIN: usize = 4;
+    const FAULT_KINDS_MIN: usize = 3;
 
     fn proxy(&self) -> Option<&Proxy> {
         Some(&self.proxy)

@@ -10,6 +10,7 @@ mod objects;
 mod s3;
 mod suite;
 mod support;
+mod tls;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it is started, and killed, by the other tests"]

@@ -53,7 +53,7 @@ fn serves(shelf: &Arc<dyn Shelf>) {
     shelf.remove("images/none").unwrap();
 }
 
-async fn open(settings: &[(&str, &str)]) -> Arc<dyn Shelf> {
+fn open(settings: &[(&str, &str)]) -> Arc<dyn Shelf> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let settings: BTreeMap<String, String> =
         settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -78,8 +78,7 @@ async fn images_are_kept_in_a_bucket_of_s3() {
         ("region", REGION),
         ("access_key_id", &key.access_key),
         ("secret_access_key", key.secret_key.expose()),
-    ])
-    .await;
+    ]);
     assert_eq!(shelf.place(), "s3://images/skein/");
     tokio::task::spawn_blocking(move || serves(&shelf)).await.unwrap();
 }
@@ -95,8 +94,7 @@ async fn images_are_kept_in_a_container_of_azure() {
         ("endpoint", &url),
         ("account_name", ACCOUNT),
         ("account_key", KEY),
-    ])
-    .await;
+    ]);
     tokio::task::spawn_blocking(move || serves(&shelf)).await.unwrap();
 }
 

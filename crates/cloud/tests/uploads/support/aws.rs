@@ -15,7 +15,6 @@ pub struct Aws {
 pub struct Said {
     pub status: u16,
     pub body: Vec<u8>,
-    pub headers: reqwest::header::HeaderMap,
 }
 
 impl Said {
@@ -82,7 +81,6 @@ impl Aws {
             request = request.header(name, value);
         }
         let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Said { status, headers, body: response.bytes().await.unwrap().to_vec() }
+        Said { status: response.status().as_u16(), body: response.bytes().await.unwrap().to_vec() }
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skein_cloud::transport::{Control, Destination, FileMemory, Settings, Uploaded};
+use skein_cloud::transport::{Control, Destination, FileMemory, Progress, Settings, Uploaded};
 
 use super::image::Image;
 use super::surroundings;
@@ -20,6 +20,16 @@ pub struct Order {
     pub name: String,
     pub memory: PathBuf,
     pub result: PathBuf,
+    /// How long it rests after each piece that it wrote, microseconds: a disk is faster than who looks how far it is.
+    pub rest_us: u64,
+}
+
+struct Rests(u64);
+
+impl Progress for Rests {
+    fn sent(&self, _: u64) {
+        std::thread::sleep(std::time::Duration::from_micros(self.0));
+    }
 }
 
 impl Order {
@@ -48,6 +58,10 @@ pub async fn obey() {
     let mut memory = FileMemory::new(&order.memory);
     let to = Destination::new(&order.name);
     let source = Arc::new(order.image.source());
-    let uploaded = transport.upload(source, &to, &mut memory, &Control::default()).await.unwrap();
+    let mut control = Control::default();
+    if order.rest_us > 0 {
+        control.progress = Arc::new(Rests(order.rest_us));
+    }
+    let uploaded = transport.upload(source, &to, &mut memory, &control).await.unwrap();
     std::fs::write(&order.result, serde_json::to_vec(&uploaded).unwrap()).unwrap();
 }

@@ -195,12 +195,19 @@ impl State {
         let bears =
             |snapshot: &Snapshot| snapshot.body["Tags"].as_array().unwrap().iter().any(|t| t["Value"] == tag.as_str());
         let fits = self.snapshots.iter().filter(|(known, s)| **known == id || (id.is_empty() && bears(s)));
-        let items: String = fits
+        let items: Vec<String> = fits
             .map(|(id, s)| {
                 let tags = "<tagSet><item><key>k</key><value>v</value></item></tagSet>";
                 format!("<item><snapshotId>{id}</snapshotId><status>{}</status>{tags}</item>", s.status)
             })
             .collect();
-        (200, "", format!("<DescribeSnapshotsResponse><snapshotSet>{items}</snapshotSet></DescribeSnapshotsResponse>"))
+        (
+            200,
+            "",
+            format!(
+                "<DescribeSnapshotsResponse><snapshotSet>{}</snapshotSet></DescribeSnapshotsResponse>",
+                items.concat()
+            ),
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! Keystone and Glance, the real ones, from their Python packages, each in a process with a folder of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::emulator::{Emulator, find, free_port};
@@ -79,7 +79,7 @@ async fn keystone(bin: &Path, port: u16) -> Emulator {
     Emulator::start(command, port, dir).await
 }
 
-async fn glance(bin: &Path, paste: &PathBuf, keystone: u16) -> Emulator {
+async fn glance(bin: &Path, paste: &Path, keystone: u16) -> Emulator {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let (at, paste) = (dir.path().display(), paste.display());
     let auth = format!("http://127.0.0.1:{keystone}/v3");

@@ -283,7 +283,7 @@ async fn forward(request: &Request, state: &State, body_bytes: usize) -> std::io
     let mut upstream = TcpStream::connect(state.upstream).await?;
     let mut head = format!("{}\r\n", request.line);
     for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("connection")) {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.extend([name, ": ", value, "\r\n"]);
     }
     head.push_str("Connection: close\r\n\r\n");
     upstream.write_all(head.as_bytes()).await?;
