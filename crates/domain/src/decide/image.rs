@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::SolutionId;
 use crate::image::{Boot, Image};
+use crate::instance::{Instance, InstanceState, Live};
 use crate::quantity::Digest;
 
 /// The form in which the store keeps every disk.
@@ -337,6 +338,73 @@ fn as_machine(takes: &Takes, image: &Image, found: &mut Vec<Unfit>) {
         None if takes.disk_drivers.is_empty() => {}
         None => found.push(Unfit::DriversUnseen),
         Some(early) => found.extend(takes.disk_drivers.difference(early).cloned().map(Unfit::Driver)),
+    }
+}
+
+/// How a machine becomes an image (claims 5, 15; 6, 16 where its form is converted).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// Its agent reads the disk and sends the chunks that the store lacks: raw is the stored form, nothing is converted.
+    ByAgent {
+        /// The image that it started from, whose chunks are there already.
+        parent: Option<Digest>,
+    },
+    /// Its cloud exports the disk, and that is converted into the stored form.
+    ByCloud {
+        /// In this format.
+        native: Arc<str>,
+        /// What the cloud calls the machine.
+        cloud_id: String,
+        /// Why not by its agent.
+        because: String,
+        /// The image that it started from.
+        parent: Option<Digest>,
+    },
+}
+
+/// What stands against capturing a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoCapture {
+    /// No agent answers there, and its cloud exports nothing (or there is none).
+    NoWay,
+    /// It is not there any more, or not yet.
+    NotThere(InstanceState),
+}
+
+impl std::fmt::Display for NoCapture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoWay => {
+                write!(f, "its agent does not answer, and its cloud exports no disks: start the agent there")
+            }
+            Self::NotThere(state) => write!(f, "it is {state:?}: wait until it is ready, or take one that is"),
+        }
+    }
+}
+
+/// How to capture a machine. The agent's way is taken where there is an agent: it sends only what is new, and what is
+/// converted twice has two chances to be wrong. `exports`: the format in which the cloud gives disks away.
+pub fn capture(instance: &Instance, live: Live, exports: Option<&str>, images: &[Image]) -> Result<Capture, NoCapture> {
+    let parent = instance.facts.image.as_deref().and_then(|name| {
+        let named = named(name, images);
+        images.iter().filter(|image| named.contains(&image.id)).max_by_key(|image| (image.at, image.id.clone()))
+    });
+    let parent = parent.map(|image| image.id.clone());
+    if !matches!(instance.state, InstanceState::Ready | InstanceState::Draining) {
+        return Err(NoCapture::NotThere(instance.state));
+    }
+    if live.connected {
+        return Ok(Capture::ByAgent { parent });
+    }
+    let cloud_id = instance.machine.as_ref().and_then(|machine| machine.cloud_id.clone());
+    match (exports, cloud_id) {
+        (Some(native), Some(cloud_id)) => {
+            let because = "its agent does not answer".to_owned();
+            Ok(Capture::ByCloud { native: native.into(), cloud_id, because, parent })
+        }
+        _ => Err(NoCapture::NoWay),
     }
 }
 

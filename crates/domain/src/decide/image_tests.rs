@@ -144,6 +144,38 @@ fn what_could_not_be_seen_is_said_and_loses_to_what_is_known() {
 }
 
 #[test]
+fn claims_5_6_15_and_16_a_machine_becomes_an_image_by_its_agent_or_by_its_cloud() {
+    let images = [image(1, "web"), image(2, "web"), image(3, "db")];
+    let mut facts = crate::testing::facts(1);
+    facts.image = Some("web".into());
+    let mut instance = Instance {
+        id: "m".parse().unwrap(),
+        solution: "aws".parse().unwrap(),
+        state: InstanceState::Ready,
+        facts,
+        boot: "b".to_owned(),
+        generation: 1,
+        held_by: BTreeSet::new(),
+        since: Timestamp(0),
+        notice: None,
+        machine: Some(crate::instance::Machine { cloud_id: Some("i-1".to_owned()) }),
+    };
+    let up = Live { connected: true, ..Live::default() };
+    let parent = Some(images[1].id.clone());
+    let by_agent = Capture::ByAgent { parent: parent.clone() };
+    assert_eq!(capture(&instance, up, Some("vhd"), &images), Ok(by_agent), "what is there already is not sent");
+    let by_cloud = capture(&instance, Live::default(), Some("vhd"), &images).unwrap();
+    let native = |capture: &Capture| {
+        matches!(capture, Capture::ByCloud { native, cloud_id, parent: p, .. }
+        if &**native == "vhd" && cloud_id == "i-1" && *p == parent)
+    };
+    assert!(native(&by_cloud), "{by_cloud:?}");
+    assert_eq!(capture(&instance, Live::default(), None, &images), Err(NoCapture::NoWay));
+    instance.state = InstanceState::Booting;
+    assert_eq!(capture(&instance, up, None, &images), Err(NoCapture::NotThere(InstanceState::Booting)));
+}
+
+#[test]
 fn the_order_of_images_changes_nothing_and_every_image_is_accounted_for() {
     let mut random = crate::testing::Random::new(7);
     for _ in 0..500 {
