@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
-    /// Disk images: convert to what a cloud wants, show, profiles; needs no engine
+    /// Disk images of machines: convert to what a cloud wants, keep, choose, deploy
     Image(image::ImageArgs),
     /// Write all that the engine needs to go on into one file, also while it is up
     Backup(backup::BackupArgs),

@@ -213,7 +213,13 @@ pub(super) fn fits(args: &FitsArgs) -> Ended {
             line(&format!("{word:<8} {}; {}", finding.what, finding.next_step));
         }
         let system = facts.system.as_ref().map_or("an unknown system", |system| system.name.as_str());
-        note(&format!("{system}: {} on {}", if refused { "would not start" } else { "fits" }, profile.title));
+        let unseen = findings.iter().any(|f| f.level == Level::Unknown);
+        let verdict = match (refused, unseen) {
+            (true, _) => "would not start",
+            (false, true) => "fits, as far as it can be seen,",
+            (false, false) => "fits",
+        };
+        note(&format!("{system}: {verdict} on {}", profile.title));
     }
     Ok(if refused { FAILED } else { OK })
 }
