@@ -29,7 +29,7 @@ use super::cut::{Part, Shape};
 use super::memory::recall;
 use super::pump::pump;
 use super::{ContentId, Control, Destination, Limits, Memory, RESTARTS_MAX, Remembers, Source, Transport};
-use super::{Underway, Uploaded, too_often};
+use super::{Call, Underway, Uploaded, too_often};
 use crate::http::{Ask, Caller, encode};
 use crate::sign::Signer;
 use crate::{Endpoint, Error, Result, Retry, Surroundings, xml};
@@ -292,14 +292,6 @@ impl Transport for AzurePages {
     fn abandon<'a>(&'a self, to: &'a Destination, memory: &'a mut dyn Remembers) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.take_away(to, memory))
     }
-}
-
-/// One call.
-struct Call<'a> {
-    content: ContentId,
-    to: &'a Destination,
-    memory: &'a mut dyn Remembers,
-    underway: &'a Underway<'a>,
 }
 
 /// Parts of the blob that hold something: in order, none touching the next.

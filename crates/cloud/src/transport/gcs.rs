@@ -27,7 +27,7 @@ use super::cut::{Part, Shape};
 use super::memory::recall;
 use super::pump::pump;
 use super::{ContentId, Control, Destination, Limits, Memory, RESTARTS_MAX, Remembers, Source, Transport};
-use super::{Underway, Uploaded, too_often};
+use super::{Call, Underway, Uploaded, too_often};
 use crate::error::Class;
 use crate::http::{Answer, Ask, Caller, encode};
 use crate::sign::{Signer, base64};
@@ -355,14 +355,6 @@ impl Transport for Gcs {
     fn abandon<'a>(&'a self, to: &'a Destination, memory: &'a mut dyn Remembers) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.take_away(to, memory))
     }
-}
-
-/// One call.
-struct Call<'a> {
-    content: ContentId,
-    to: &'a Destination,
-    memory: &'a mut dyn Remembers,
-    underway: &'a Underway<'a>,
 }
 
 /// One session. Parts go one after the other: what is atomic here is so for the compiler.

@@ -203,6 +203,14 @@ impl<'a> Underway<'a> {
     }
 }
 
+/// One call of `upload`, as most transports hand it on within themselves.
+struct Call<'a> {
+    content: ContentId,
+    to: &'a Destination,
+    memory: &'a mut dyn Remembers,
+    underway: &'a Underway<'a>,
+}
+
 /// An upload was begun anew too often.
 fn too_often(what: &str, why: String) -> Error {
     Error::Damaged { what: what.to_owned(), why: format!("{why}, {RESTARTS_MAX} times (RESTARTS_MAX)") }

@@ -28,7 +28,7 @@ use super::cut::{Part, Shape};
 use super::memory::recall;
 use super::pump::pump;
 use super::s3_wire::{self, Listed, PART_DIGEST_HEADER};
-use super::{ContentId, too_often};
+use super::{Call, ContentId, too_often};
 use super::{Control, Destination, Limits, Memory, RESTARTS_MAX, Remembers, Source, Transport, Underway, Uploaded};
 use crate::http::{Answer, Ask, Caller, encode};
 use crate::sign::{AwsKey, SigV4, base64, hex, sha256};
@@ -306,14 +306,6 @@ impl Transport for S3 {
     fn abandon<'a>(&'a self, to: &'a Destination, memory: &'a mut dyn Remembers) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.take_away(to, memory))
     }
-}
-
-/// One call.
-struct Call<'a> {
-    content: ContentId,
-    to: &'a Destination,
-    memory: &'a mut dyn Remembers,
-    underway: &'a Underway<'a>,
 }
 
 /// One upload that was begun.
