@@ -114,7 +114,7 @@ pub struct Missing {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChooseRequest {
-    /// A solution, or a deployment form by name.
+    /// A destination, a solution, or a deployment form by name.
     pub to: String,
     /// This image: a name, an id or the beginning of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -75,6 +75,7 @@ fn claims_2_and_14_one_stored_image_goes_to_one_cloud_converted_and_to_another_a
     let sent =
         std::fs::read_dir(&a).unwrap().flatten().filter(|e| e.path().extension().is_none_or(|end| end != "serial"));
     assert_eq!(sent.count(), 1);
+    assert_eq!(chosen("cloud-a")["form"], "there");
     let nowhere = image(&["deploy", "tiny", "cloud-c"]);
     assert!(nowhere.code == 1 && nowhere.err.contains("cloud-a, cloud-b"), "{}", nowhere.err);
 }

@@ -11,6 +11,7 @@ use skein_image::Profile;
 use skein_store::Reader as _;
 
 use crate::app::App;
+use crate::config::Settled;
 use crate::http::Fail;
 
 /// The deployment form of own servers: a machine there is a KVM guest unless it is said otherwise.
@@ -81,22 +82,27 @@ pub(super) fn one(image: &Image, takes: &Takes) -> Result<ImageChoice, Fail> {
     })
 }
 
-/// A solution's deployment form; or, before there is a solution, the form of that name.
+/// The profile's name, and the solution that it is for.
+fn form_of(settled: &Settled, to: &str) -> (String, String) {
+    if let Some(destination) = settled.config.images.destinations.get(to) {
+        let solution = destination.solution.clone().unwrap_or_else(|| to.to_owned());
+        return (destination.profile.clone(), solution);
+    }
+    let profile = settled.solutions.iter().find(|solution| solution.id.as_str() == to).map(|solution| {
+        let named = settled.image_profiles.get(&solution.id).cloned();
+        named.unwrap_or_else(|| match solution.kind {
+            SolutionKind::Dedicated(_) => OF_OWN_SERVERS.to_owned(),
+            SolutionKind::Shared(_) => skein_image::profile::CONTAINER.to_owned(),
+        })
+    });
+    (profile.unwrap_or_else(|| to.to_owned()), to.to_owned())
+}
+
+/// The deployment form of a destination or a solution; or, before there is a solution, the form of that name.
 pub(super) fn takes(app: &App, to: &str) -> Result<Takes, Fail> {
-    let settled = app.settled();
-    let solution = settled.solutions.iter().find(|solution| solution.id.as_str() == to);
-    let profile = match solution {
-        Some(solution) => {
-            let named = settled.image_profiles.get(&solution.id).cloned();
-            named.unwrap_or_else(|| match solution.kind {
-                SolutionKind::Dedicated(_) => OF_OWN_SERVERS.to_owned(),
-                SolutionKind::Shared(_) => skein_image::profile::CONTAINER.to_owned(),
-            })
-        }
-        None => to.to_owned(),
-    };
-    let profile = Profile::find(&profile, Some(&app.dir.join("profiles")))
-        .map_err(|e| Fail::bad(format!("there is no solution '{to}'; and {e}")))?;
+    let (named, solution) = form_of(&app.settled(), to);
+    let profile = Profile::find(&named, Some(&app.dir.join("profiles")))
+        .map_err(|e| Fail::bad(format!("there is no destination and no solution '{to}'; and {e}")))?;
     let ways = profile.boot.iter().filter_map(|way| match way.as_str() {
         "bios" => Some(Boot::Bios),
         "uefi" => Some(Boot::Uefi),
@@ -104,7 +110,7 @@ pub(super) fn takes(app: &App, to: &str) -> Result<Takes, Fail> {
         _ => None,
     });
     Ok(Takes {
-        solution: SolutionId::new(to)?,
+        solution: SolutionId::new(&solution)?,
         receiver: if profile.is_container() { Receiver::Gateway } else { Receiver::Agent },
         format: profile.format.to_string().into(),
         also: profile.also.iter().map(|format| format.to_string().into()).collect(),

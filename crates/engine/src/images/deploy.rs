@@ -16,9 +16,9 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use skein_cloud::Surroundings;
 use skein_cloud::transport::{AsKept, Control, Converted, Destination, FileMemory, Settings, Source, Transport};
+use skein_domain::Image;
 use skein_domain::decide::image::{Form, ImageChoice, Receiver, Takes};
 use skein_domain::image::Deployed;
-use skein_domain::{Image, SolutionId};
 use skein_image::store::ImageId;
 use skein_image::{Bytes, Disk, Format, Progress as _};
 
@@ -57,8 +57,7 @@ pub(crate) fn prepare(app: &App, order: Order) -> Result<Prepared, Fail> {
         let why = format!("there is no destination '{}' in the configuration's images.destinations", order.to);
         Fail::not_found(format!("{why} (there are: {})", known()))
     })?;
-    let mut takes = choose::takes(app, &destination.profile)?;
-    takes.solution = SolutionId::new(destination.solution.as_ref().unwrap_or(&order.to))?;
+    let takes = choose::takes(app, &order.to)?;
     if takes.receiver == Receiver::Gateway {
         let next = "write it with 'skein image export --to oci', and push that with podman or skopeo";
         return Err(Fail::new(StatusCode::NOT_IMPLEMENTED, "containers are not pushed to registries yet", Some(next)));

@@ -99,7 +99,7 @@ pub(super) struct DeployArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ChooseArgs {
-    /// A solution of the engine's, or a deployment form ('skein image profiles')
+    /// A destination or solution of the engine's, or a deployment form ('skein image profiles')
     to: String,
     /// This image: a name, an id, or the beginning of one
     #[arg(long)]
@@ -274,13 +274,16 @@ pub(super) fn list(args: &OnlyPlace) -> Ended {
                 output::json(&images)?;
                 return Ok(OK);
             }
-            let mut table = Table::new(&["id", "name", "tags", "came as", "size", "data", "system"]).right(&[4, 5]);
+            let mut table =
+                Table::new(&["id", "name", "tags", "came as", "size", "data", "system", "deployed"]).right(&[4, 5]);
             for image in &images {
                 let arch = image.offers["arch"].as_str().unwrap_or("-");
                 let name = if image.stored { image.name.clone() } else { format!("{} (bytes missing)", image.name) };
                 let id = image.id.get(..12).unwrap_or(&image.id).to_owned();
                 let (size, data) = (size(image.virtual_bytes), size(image.data_bytes));
-                table.row([id, name, image.tags.join(" "), image.native.clone(), size, data, arch.to_owned()]);
+                let there: Vec<&str> = image.deployed.iter().map(|there| there.solution.as_str()).collect();
+                let (tags, native) = (image.tags.join(" "), image.native.clone());
+                table.row([id, name, tags, native, size, data, arch.to_owned(), there.join(" ")]);
             }
             table.print();
         }
