@@ -119,3 +119,17 @@ fn an_image_taken_in_without_an_engine_is_in_the_catalogue_of_the_next() {
         list[0]["id"] == id.as_str() && list[0]["name"] == "early" && list[0]["stored"] == true
     });
 }
+
+#[test]
+fn a_backup_says_that_images_are_left_out_and_takes_them_along_if_asked() {
+    let home = Home::with_engine(&["--dir", "data"]);
+    let bytes = disk(&home.path("disk.img"), 4, 4 << 20);
+    home.skein(&["image", "import", "disk.img", "--name", "kept", "--dir", "data"]).ok();
+    let without = home.skein(&["backup", "--dir", "data", "--to", "without"]).ok();
+    assert!(without.err.contains("1 images") && without.err.contains("--with-images"), "{}", without.err);
+    let with = home.skein(&["backup", "--dir", "data", "--to", "with", "--with-images"]).ok();
+    assert!(!with.err.contains("--with-images"), "{}", with.err);
+    home.skein(&["restore", "with", "--dir", "again"]).ok();
+    home.skein(&["image", "export", "kept", "back", "--to", "raw", "--dir", "again"]).ok();
+    assert!(std::fs::read(home.path("back")).unwrap() == bytes);
+}

@@ -2,7 +2,7 @@
 //!
 //! The file is a tar: the ledger (a copy of one moment between two turns, taken while the engine goes on),
 //! the keys, the identities of agents that live in the folder, the content that sessions and documents refer
-//! to, the logs if asked for; and last a manifest with each file's size and BLAKE3. A restore checks every one
+//! to, the logs and the images' bytes if asked for; and last a manifest with each file's size and BLAKE3. A restore checks every one
 //! of them before it puts anything in place.
 //!
 //! What the engine did after the backup is unknown to a restored ledger. Its turns go on far behind those of
@@ -23,7 +23,7 @@ use crate::clock;
 const LEDGER: &str = "ledger.sqlite";
 const MANIFEST: &str = "manifest.json";
 /// Files of the folder that are kept, when they are there.
-const KEYS: [&str; 4] = ["engine.key", "local.token", "ca.pem", "ca.key"];
+const KEYS: [&str; 5] = ["engine.key", "local.token", "ca.pem", "ca.key", "images/signing.key"];
 /// Form of the manifest.
 const FORM: u32 = 1;
 
@@ -43,6 +43,17 @@ struct Entry {
     blake3: String,
 }
 
+/// Folders that a backup is made of, besides the engine's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders<'a> {
+    /// The content.
+    pub content: &'a Path,
+    /// The logs, if they are wanted.
+    pub logs: Option<&'a Path>,
+    /// The images' bytes, if they are wanted.
+    pub images: Option<&'a Path>,
+}
+
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
 pub struct Done {
@@ -54,13 +65,14 @@ pub struct Done {
     pub bytes: u64,
     /// Content that is referred to and was not there.
     pub missing: usize,
+    /// Images whose bytes are not in it.
+    pub images_left_out: usize,
     /// Where the folder that was there before is now.
     pub before: Option<PathBuf>,
 }
 
-/// Writes a backup of the engine's folder `dir` to `to` (by default a new file in its `backups`). `content` is
-/// the content folder, `logs` the log folder if logs are wanted.
-pub fn backup(dir: &Path, to: Option<&Path>, content: &Path, logs: Option<&Path>) -> anyhow::Result<Done> {
+/// Writes a backup of the engine's folder `dir` to `to` (by default a new file in its `backups`).
+pub fn backup(dir: &Path, to: Option<&Path>, folders: Folders<'_>) -> anyhow::Result<Done> {
     ensure!(dir.join(LEDGER).exists(), "there is no engine's ledger in {}", dir.display());
     let to = match to {
         Some(to) => to.to_owned(),
@@ -88,16 +100,21 @@ pub fn backup(dir: &Path, to: Option<&Path>, content: &Path, logs: Option<&Path>
     let mut missing = 0;
     for digest in SqliteReader::open(work.path())?.referenced()? {
         let name = format!("{}/{digest}", &digest.as_str()[..2]);
-        let there = out.add_if_there(&format!("content/{name}"), &content.join(&name))?;
+        let there = out.add_if_there(&format!("content/{name}"), &folders.content.join(&name))?;
         missing += usize::from(!there);
     }
-    if let Some(logs) = logs {
+    if let Some(logs) = folders.logs {
         out.add_folder("logs", logs)?;
     }
+    let catalogue = SqliteReader::open(work.path())?.images()?.len();
+    if let Some(images) = folders.images.filter(|images| images.is_dir()) {
+        out.add_images(images)?;
+    }
+    let images_left_out = if folders.images.is_some() { 0 } else { catalogue };
     let done = out.finish(&part)?;
     std::fs::rename(&part, &to).with_context(|| format!("putting {} in place", to.display()))?;
     sync_folder(&parent)?;
-    Ok(Done { path: to, missing, ..done })
+    Ok(Done { path: to, missing, images_left_out, ..done })
 }
 
 struct Pack {
@@ -142,6 +159,16 @@ impl Pack {
         Ok(())
     }
 
+    /// Manifests before chunks, which are there before them: an image that comes meanwhile is left out whole. No
+    /// collection takes chunks away meanwhile.
+    fn add_images(&mut self, dir: &Path) -> anyhow::Result<()> {
+        let _no_collection = skein_image::store::Shelf::lock(&skein_image::store::Folder::open(dir)?, false)?;
+        for part in ["images", "chunks"] {
+            self.add_folder(&format!("images/{part}"), &dir.join(part))?;
+        }
+        Ok(())
+    }
+
     fn finish(mut self, path: &Path) -> anyhow::Result<Done> {
         let (files, bytes) = (self.files.len(), self.files.values().map(|entry| entry.bytes).sum());
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -153,7 +180,7 @@ impl Pack {
         self.tar.append_data(&mut header, MANIFEST, text.as_slice()).context("packing the manifest")?;
         let mut file = self.tar.into_inner().context("ending the backup")?;
         file.flush().and_then(|()| file.sync_all()).context("writing the backup to its disk")?;
-        Ok(Done { path: path.to_owned(), files, bytes, missing: 0, before: None })
+        Ok(Done { path: path.to_owned(), files, bytes, missing: 0, images_left_out: 0, before: None })
     }
 }
 
@@ -253,7 +280,7 @@ fn unpack(file: File, to: &Path) -> anyhow::Result<Done> {
     }
     ensure!(manifest.files.len() == found.len(), "holds files that its manifest does not name");
     let bytes = found.values().map(|(bytes, _)| bytes).sum();
-    Ok(Done { path: to.to_owned(), files: found.len(), bytes, missing: 0, before: None })
+    Ok(Done { path: to.to_owned(), files: found.len(), bytes, missing: 0, images_left_out: 0, before: None })
 }
 
 /// What is in a folder, by name; nothing when there is none.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use skein_engine::backup::{self, Done};
+use skein_engine::backup::{self, Done, Folders};
 
 use crate::engine_dir::DirArg;
 use crate::failure::{Ended, OK};
@@ -20,6 +20,9 @@ pub(crate) struct BackupArgs {
     /// With the tasks' logs
     #[arg(long)]
     with_logs: bool,
+    /// With the images' bytes
+    #[arg(long)]
+    with_images: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -45,14 +48,24 @@ pub(crate) struct RestoreArgs {
 /// Writes a backup; an engine that is up goes on.
 pub(crate) fn backup(args: &BackupArgs) -> Ended {
     let dir = args.dir.path()?;
-    let (mut content, mut logs) = (dir.join("content"), dir.join("logs"));
+    let (mut content, mut logs, mut images) = (dir.join("content"), dir.join("logs"), dir.join("images"));
     if let Some(path) = &args.config {
         let config = skein_engine::config::Config::read(path)?;
         let settled = config.settle()?;
         content = settled.content_dir.unwrap_or(content);
         logs = config.logging.logs_directory.unwrap_or(logs);
+        images = config.images.directory.unwrap_or(images);
     }
-    let done = backup::backup(&dir, args.to.as_deref(), &content, args.with_logs.then_some(logs.as_path()))?;
+    let folders = Folders {
+        content: &content,
+        logs: args.with_logs.then_some(logs.as_path()),
+        images: args.with_images.then_some(images.as_path()),
+    };
+    let done = backup::backup(&dir, args.to.as_deref(), folders)?;
+    if done.images_left_out > 0 {
+        let all = "--with-images takes them along, or keep a copy of their store";
+        note(&format!("the bytes of {} images are not in it: {all}", done.images_left_out));
+    }
     if done.missing > 0 {
         let config = "if the engine keeps content elsewhere, name its configuration with --config";
         note(&format!("{} files that sessions refer to are not in {}: {config}", done.missing, content.display()));
