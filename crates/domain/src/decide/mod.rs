@@ -11,12 +11,16 @@
 
 pub mod apply;
 pub mod balance;
+pub mod capacity;
 pub mod change;
 mod choose;
 pub mod cost;
 pub mod explain;
+pub mod forecast;
+pub mod guard;
 pub mod image;
 pub mod index;
+pub mod patience;
 pub mod place;
 pub mod plan;
 pub mod policy;
