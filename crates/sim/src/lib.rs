@@ -15,6 +15,7 @@
 
 mod bound;
 pub mod generate;
+pub mod made;
 mod metrics;
 mod policy;
 mod quantiles;

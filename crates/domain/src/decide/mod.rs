@@ -20,6 +20,7 @@ pub mod forecast;
 pub mod guard;
 pub mod image;
 pub mod index;
+pub mod offers;
 pub mod patience;
 pub mod place;
 pub mod plan;
@@ -32,6 +33,7 @@ pub mod running_mode;
 pub mod scale;
 pub mod settle;
 pub mod snapshot;
+pub mod threshold;
 mod withdraw;
 
 pub use plan::{Assignment, Plan, Release, decide};
