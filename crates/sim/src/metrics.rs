@@ -54,8 +54,26 @@ pub struct Metrics {
 impl Metrics {
     /// Names of all figures, as in the reference's table.
     pub const NAMES: [&str; 20] = [
-        "cost", "vm_cost", "sl_cost", "vm_hours", "launches", "sl_share", "cold", "mean", "p50", "p95", "p99", "max",
-        "miss", "miss_loose", "bsld", "th_u", "th_o", "ta_u", "ta_o", "util",
+        "cost",
+        "vm_cost",
+        "sl_cost",
+        "vm_hours",
+        "launches",
+        "sl_share",
+        "cold",
+        "mean",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "miss",
+        "miss_loose",
+        "bsld",
+        "th_u",
+        "th_o",
+        "ta_u",
+        "ta_o",
+        "util",
     ];
 
     /// The figures in the order of [`Self::NAMES`].

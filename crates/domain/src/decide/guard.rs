@@ -133,7 +133,12 @@ pub struct Layers {
 impl Layers {
     /// Over the last `samples_max` samples.
     pub fn new(slots: u32, samples_max: usize) -> Self {
-        Self { slots: u64::from(slots.max(1)), samples_max: samples_max.max(1), samples: VecDeque::new(), used: Vec::new() }
+        Self {
+            slots: u64::from(slots.max(1)),
+            samples_max: samples_max.max(1),
+            samples: VecDeque::new(),
+            used: Vec::new(),
+        }
     }
 
     /// Items that run or wait now.
@@ -212,7 +217,8 @@ mod tests {
 
     #[test]
     fn short_items_make_a_least_billed_time_dear() {
-        let fargate = SharedFacts { min_billed_us: 60_000_000, granularity_us: 1_000_000, bills_cold: false, ..lambda() };
+        let fargate =
+            SharedFacts { min_billed_us: 60_000_000, granularity_us: 1_000_000, bills_cold: false, ..lambda() };
         let mut billing = Billing::default();
         assert_eq!(billing.price_per_hour(&fargate), fargate.price_per_hour);
         (0..3_000).for_each(|_| billing.ended(&fargate, 20_000_000, true));

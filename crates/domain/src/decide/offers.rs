@@ -159,8 +159,7 @@ mod tests {
     fn price_rounding_wait_and_limit_choose_between_a_function_and_a_container() {
         let both = [function(), container()];
         let of = |typical, longest, wait| {
-            let lengths =
-                Lengths { typical_us: typical * S, longest_us: Some(longest * S), allowed_wait_us: wait * S };
+            let lengths = Lengths { typical_us: typical * S, longest_us: Some(longest * S), allowed_wait_us: wait * S };
             shared(&both, &lengths)
         };
         assert_eq!(of(600, 800, 300).best(), Some(1), "long items: the price per second decides");

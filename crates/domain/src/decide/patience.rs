@@ -170,9 +170,10 @@ mod tests {
     #[test]
     fn a_table_is_read_both_ways() {
         let table = containers();
-        assert_eq!([table.at(0), table.at(500_000), table.at(995_000), table.at(1_000_000)], [
-            8_000_000, 16_000_000, 90_000_000, 120_000_000
-        ]);
+        assert_eq!(
+            [table.at(0), table.at(500_000), table.at(995_000), table.at(1_000_000)],
+            [8_000_000, 16_000_000, 90_000_000, 120_000_000]
+        );
         for ppm in [1, 250_000, 900_000, 991_000, 999_999] {
             let longer = table.longer_than(table.at(ppm));
             assert!((1_000_000 - ppm).abs_diff(longer) <= 1, "{ppm}: {longer}");

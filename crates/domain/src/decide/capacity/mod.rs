@@ -299,7 +299,8 @@ impl<K: Ord + Copy> Family<K> {
     }
 
     fn capacity(&self, per_hour: NanoUsd) -> Capacity {
-        let alternative = |m: &Member| Alternative { rule: m.rule, machine: m.machine, cost: m.spent, target: m.target };
+        let alternative =
+            |m: &Member| Alternative { rule: m.rule, machine: m.machine, cost: m.spent, target: m.target };
         let mut alternatives: Vec<Alternative> = self.members.iter().map(alternative).collect();
         alternatives.sort_by_key(|a| (a.cost, a.rule, a.machine));
         let leader = &self.members[self.leader];

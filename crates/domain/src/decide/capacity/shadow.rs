@@ -155,7 +155,15 @@ impl Shadow {
     }
 
     /// An item really ended after `lasted_us`.
-    pub(super) fn ended(&mut self, now: i64, lasted_us: u64, item: usize, me: usize, open: &mut [Open], shared: &SharedFacts) {
+    pub(super) fn ended(
+        &mut self,
+        now: i64,
+        lasted_us: u64,
+        item: usize,
+        me: usize,
+        open: &mut [Open],
+        shared: &SharedFacts,
+    ) {
         match open[item].at[me] {
             At::Waits | At::Over => {}
             At::On { machine, since_us } => {

@@ -146,9 +146,10 @@ impl Forecaster {
     pub fn forecast(&self) -> Option<Forecast> {
         let said = self.said.back()?;
         let model = self.best(&said.guesses)?;
-        let recent = MODELS.iter().zip(&self.errors).filter_map(|(model, errors)| {
-            Some((*model, unsigned(errors.recent_share()? * 1e6)))
-        });
+        let recent = MODELS
+            .iter()
+            .zip(&self.errors)
+            .filter_map(|(model, errors)| Some((*model, unsigned(errors.recent_share()? * 1e6))));
         Some(Forecast {
             model: MODELS[model],
             value: integer(said.value),

@@ -75,7 +75,11 @@ fn bounds_hold_their_share_on_noise_and_after_it_grows() {
 #[test]
 fn any_series_is_forecast_the_same_twice_and_in_order() {
     for seed in 0..60_u64 {
-        let season = Season { day: 2 + usize::try_from(seed % 9).unwrap(), week: 30, horizon: 1 + usize::try_from(seed % 4).unwrap() };
+        let season = Season {
+            day: 2 + usize::try_from(seed % 9).unwrap(),
+            week: 30,
+            horizon: 1 + usize::try_from(seed % 4).unwrap(),
+        };
         let value = |at: u64| noise(at * (seed + 3)) * if at % (seed + 2) == 0 { i64::from(u32::MAX) } else { 1 };
         let mut once = Forecaster::new(season);
         let mut twice = Forecaster::new(season);
