@@ -334,3 +334,6 @@ fn members(settings: &Settings, machine: usize, facts: &MachineFacts) -> Vec<Mem
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
