@@ -70,6 +70,7 @@ fn reference() -> BTreeMap<(String, String), (f64, f64)> {
 
 fn tables(names: &[String]) -> Result<(), ScenarioError> {
     let reference = reference();
+    let offers = Scenarios::read(&data().join("scenarios.json"))?;
     let mut means: BTreeMap<(bool, &str), Vec<f64>> = BTreeMap::new();
     for (traced, scenario) in scenarios(names)? {
         let bounds = bounds(&scenario);
@@ -91,6 +92,10 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
         if let Some(capacity) = &engine.last {
             println!("  at the end: {capacity}");
         }
+        let free = made::with_choice(scenario.clone(), &offers)?;
+        let metrics = simulate(&free, &mut Engine::new(Defaults::default()));
+        line("size, kind too", &metrics, &bounds, 0.0, None);
+        means.entry((traced, "size, kind too")).or_default().push(metrics.cost / bounds.clairvoyant);
         best_of(&reference, &scenario.name);
     }
     println!();

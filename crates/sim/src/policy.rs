@@ -4,6 +4,7 @@
 use skein_domain::Timestamp;
 use skein_domain::decide::capacity::{Capacity, Family, Settings};
 use skein_domain::decide::guard::{MachineFacts, SharedFacts};
+use skein_domain::decide::offers::{self, Lengths};
 use skein_domain::decide::patience::{DelayTable, LATE_BUDGET_PPM, LateBudget, patience};
 
 use crate::quantiles::whole;
@@ -32,7 +33,13 @@ pub struct Engine {
     family: Option<Family<u32>>,
     budget: LateBudget,
     cold: DelayTable,
+    /// Shared solutions, and the one that is called.
+    offers: Vec<SharedFacts>,
     shared: usize,
+    /// Of the items so far: how many ended, how long they lasted; how long one may last at most, us.
+    ended: u64,
+    lasted_us: u64,
+    longest_us: u64,
     /// Of the last invocation that was asked for: is there nothing warm?
     cold_now: bool,
     /// What was decided last.
@@ -43,7 +50,32 @@ impl Engine {
     /// With these defaults.
     pub fn new(defaults: Defaults) -> Self {
         let budget = LateBudget::new(defaults.late_budget_ppm);
-        Self { defaults, family: None, budget, cold: DelayTable::default(), shared: 0, cold_now: true, last: None }
+        Self {
+            defaults,
+            family: None,
+            budget,
+            cold: DelayTable::default(),
+            offers: Vec::new(),
+            shared: 0,
+            ended: 0,
+            lasted_us: 0,
+            longest_us: 0,
+            cold_now: true,
+            last: None,
+        }
+    }
+
+    /// Which shared solution is called, from now on.
+    fn choose_shared(&mut self, world: &World) {
+        let typical_us = self.lasted_us.checked_div(self.ended).unwrap_or(ASSUMED_US).max(1);
+        let allowed_wait_us = unsigned(world.allowed_wait_us());
+        let lengths = Lengths { typical_us, longest_us: Some(self.longest_us), allowed_wait_us };
+        // Where none fits, the first is as good as any.
+        self.shared = offers::shared(&self.offers, &lengths).best().unwrap_or(0);
+        self.cold = self.offers[self.shared].cold.clone();
+        if let Some(family) = &mut self.family {
+            family.call(self.offers[self.shared].clone());
+        }
     }
 
     fn overflow(&mut self, world: &mut World, item: u32) -> bool {
@@ -55,7 +87,7 @@ impl Engine {
         self.cold_now = world.cold_starts() > before;
         if self.cold_now {
             let left = u64::try_from(world.allowed_wait_us()).unwrap_or(0).saturating_sub(waited);
-            self.budget.overflowed_cold(self.cold.longer_than(left));
+            self.budget.overflowed_cold(self.cold.longer_than(left), waited > 0);
         }
         true
     }
@@ -68,12 +100,17 @@ impl Rule for Engine {
 
     fn begin(&mut self, world: &mut World) {
         let machines: Vec<MachineFacts> = world.machine_offers().iter().map(machine_facts).collect();
-        let shared = shared_facts(&world.shared_offers()[self.shared]);
-        self.cold = shared.cold.clone();
-        self.family = Some(Family::new(self.defaults.capacity.clone(), &machines, shared));
+        self.offers = world.shared_offers().iter().map(shared_facts).collect();
+        // A task states how long it may last at most; a trace shows it.
+        self.longest_us = world.items().iter().map(|item| unsigned(item.lasts_us)).max().unwrap_or(0);
+        self.choose_shared(world);
+        self.family = Some(Family::new(self.defaults.capacity.clone(), &machines, self.offers[self.shared].clone()));
     }
 
     fn tick(&mut self, world: &mut World) {
+        if self.offers.len() > 1 {
+            self.choose_shared(world);
+        }
         let Some(family) = &mut self.family else { return };
         let capacity = family.tick(Timestamp(world.now_us()));
         for offer in 0..world.machine_offers().len() {
@@ -120,12 +157,16 @@ impl Rule for Engine {
 
     fn ended(&mut self, world: &mut World, item: u32, _: Option<usize>) {
         let lasted_us = u64::try_from(world.items()[index(item)].lasts_us).unwrap_or(0);
+        self.ended += 1;
+        self.lasted_us = self.lasted_us.saturating_add(lasted_us);
         if let Some(family) = &mut self.family {
             family.ended(item, lasted_us, self.cold_now, Timestamp(world.now_us()));
         }
     }
 }
 
+/// How long an item lasts before any was seen, us.
+const ASSUMED_US: u64 = 60_000_000;
 /// A shared solution that was full is asked again after this.
 const RETRY_US: i64 = 100_000;
 

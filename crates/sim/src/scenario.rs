@@ -219,6 +219,11 @@ impl Scenarios {
         })
     }
 
+    /// Every shared solution of the file.
+    pub fn all_shared(&self) -> Result<Vec<SharedOffer>, ScenarioError> {
+        self.serverless.keys().map(|name| self.shared(name)).collect()
+    }
+
     /// A shared solution by its name.
     pub fn shared(&self, name: &str) -> Result<SharedOffer, ScenarioError> {
         let offer = named(&self.serverless, "serverless offer", name)?;

@@ -17,6 +17,8 @@
 pub const PPM: u64 = 1_000_000;
 /// Share of items that may start later than allowed, ppm.
 pub const LATE_BUDGET_PPM: u32 = 1_000;
+/// Share of the budget that is aimed at, ppm: what is drawn is not what is expected.
+const AIM_PPM: u64 = 800_000;
 /// Items counted as at risk before any was seen: the first ones are careful.
 const PRIOR_ITEMS: u64 = 200;
 /// Items over which the share at risk is measured; older ones fade.
@@ -124,10 +126,11 @@ impl LateBudget {
         self.recent_cold -= self.recent_cold.div_ceil(MEMORY_ITEMS);
     }
 
-    /// One overflowed and started cold, with this chance of being late (see [`Patience::late_ppm`]).
-    pub fn overflowed_cold(&mut self, late_ppm: u32) {
+    /// One overflowed and started cold, with this chance of being late (see [`Patience::late_ppm`]). One that did
+    /// not wait first is not at risk by its patience.
+    pub fn overflowed_cold(&mut self, late_ppm: u32, waited: bool) {
         self.risked = self.risked.saturating_add(u64::from(late_ppm));
-        self.recent_cold += FIXED;
+        self.recent_cold += if waited { FIXED } else { 0 };
     }
 
     /// Items at risk, ppm: measured over recent items, and all of them before any was seen.
@@ -139,11 +142,11 @@ impl LateBudget {
 
     /// The share of overflowing cold starts that may be late now, ppm.
     fn affordable_ppm(&self) -> u32 {
-        let at_risk = u64::from(self.at_risk_ppm());
-        let share = u64::from(self.budget_ppm) * PPM / at_risk;
-        // What was risked already, and what the budget has grown to since.
-        let saved = (self.items + 1).saturating_mul(u64::from(self.budget_ppm));
-        let open = if self.risked >= saved { u64::from(self.budget_ppm) / 2 } else { share };
+        let budget = u64::from(self.budget_ppm) * AIM_PPM / PPM;
+        let share = budget * PPM / u64::from(self.at_risk_ppm());
+        // What the budget has grown to, against what was risked already.
+        let saved = (self.items + 1).saturating_mul(budget);
+        let open = if self.risked >= saved { budget / 2 } else { share };
         u32::try_from(open.min(PPM)).unwrap_or(u32::MAX)
     }
 }
@@ -186,7 +189,7 @@ mod tests {
     fn where_everything_overflows_the_margin_is_the_budgets_quantile() {
         let allowed = 180_000_000;
         let first = patience(allowed, &containers(), &LateBudget::new(LATE_BUDGET_PPM));
-        assert_eq!((first.quantile_ppm, first.cold_us, first.late_ppm), (999_000, 114_000_000, 1_000));
+        assert_eq!((first.quantile_ppm, first.cold_us, first.late_ppm), (999_200, 115_200_000, 800));
         let mut seldom = LateBudget::new(LATE_BUDGET_PPM);
         (0..100_000).for_each(|_| seldom.item());
         let later = patience(allowed, &containers(), &seldom);
@@ -209,7 +212,7 @@ mod tests {
                 let now = patience(180_000_000, &containers(), &budget);
                 let burst = at / (500 + 97 * seed) % 2 == 1 || seed % 5 == 0;
                 if burst && (at * 7919) % 100 < 20 + 2 * seed {
-                    budget.overflowed_cold(now.late_ppm);
+                    budget.overflowed_cold(now.late_ppm, true);
                 }
             }
             assert!(budget.risked <= 50_000 * u64::from(LATE_BUDGET_PPM) * 11 / 10, "seed {seed}: {budget:?}");

@@ -188,6 +188,14 @@ impl<K: Ord + Copy> Family<K> {
         }
     }
 
+    /// Another shared solution takes what machines do not, from now on; what was charged stays.
+    pub fn call(&mut self, shared: SharedFacts) {
+        if self.shared != shared {
+            self.billing = Billing::default();
+            self.shared = shared;
+        }
+    }
+
     /// An item arrived that may wait for `wait_us`.
     pub fn arrived(&mut self, item: K, wait_us: u64, now: Timestamp) {
         let fresh = Open { at: vec![At::Over; self.members.len()], lasted_us: None, waiting: 0 };
