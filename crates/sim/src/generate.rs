@@ -1,4 +1,5 @@
-//! Traces from a seed, for what the real ones do not show. The same seed gives the same trace everywhere.
+//! Traces from a seed, for what the real ones do not show. The same seed gives the same trace, but for the last
+//! digit of a logarithm, which libraries round in their own ways.
 
 use crate::SECOND_US;
 use crate::quantiles::{float, whole};

@@ -13,13 +13,9 @@ pub trait Rule {
         0
     }
     /// Before anything arrives.
-    fn begin(&mut self, world: &mut World) {
-        let _: &World = world;
-    }
+    fn begin(&mut self, _world: &mut World) {}
     /// Regularly.
-    fn tick(&mut self, world: &mut World) {
-        let _: &World = world;
-    }
+    fn tick(&mut self, _world: &mut World) {}
     /// An item arrives.
     fn arrive(&mut self, world: &mut World, item: u32) {
         if !world.place(item) {
@@ -27,13 +23,9 @@ pub trait Rule {
         }
     }
     /// An item asked for by [`World::call_at`] has not started.
-    fn late(&mut self, world: &mut World, item: u32) {
-        let _: (&World, u32) = (world, item);
-    }
+    fn late(&mut self, _world: &mut World, _item: u32) {}
     /// An item ended, on a machine or in a shared solution.
-    fn ended(&mut self, world: &mut World, item: u32, shared: Option<usize>) {
-        let _: (&World, u32, Option<usize>) = (world, item, shared);
-    }
+    fn ended(&mut self, _world: &mut World, _item: u32, _shared: Option<usize>) {}
 }
 
 /// A fixed pool, sized with hindsight at the peak of what would run at once without waiting.

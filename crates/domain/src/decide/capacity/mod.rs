@@ -324,7 +324,8 @@ impl<K: Ord + Copy> Family<K> {
 fn members(settings: &Settings, machine: usize, facts: &MachineFacts) -> Vec<Member> {
     let seconds = |us: &u64| u32::try_from(us / 1_000_000).unwrap_or(u32::MAX);
     let layers = settings.windows_us.iter().flat_map(|window| {
-        settings.shares_ppm.iter().map(|share| Rule::Layers { window_s: seconds(window), share_ppm: *share })
+        let window_s = seconds(window);
+        settings.shares_ppm.iter().map(move |share| Rule::Layers { window_s, share_ppm: *share })
     });
     let rent = [1_000_000, 4_000_000].map(|times_ppm| Rule::Rent { times_ppm });
     let others = layers.chain([Rule::Peak { window_s: PEAK_S }]).chain(rent);
