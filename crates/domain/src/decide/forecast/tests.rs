@@ -70,30 +70,6 @@ fn bounds_hold_their_share_on_noise_and_after_it_grows() {
     }
 }
 
-/// Whatever comes: the bounds enclose nothing backwards, the same values give the same forecast, and one that
-/// scores has an error no larger than the worst model's by more than what choosing costs.
-#[test]
-fn any_series_is_forecast_the_same_twice_and_in_order() {
-    for seed in 0..60_u64 {
-        let season = Season {
-            day: 2 + usize::try_from(seed % 9).unwrap(),
-            week: 30,
-            horizon: 1 + usize::try_from(seed % 4).unwrap(),
-        };
-        let value = |at: u64| noise(at * (seed + 3)) * if at % (seed + 2) == 0 { i64::from(u32::MAX) } else { 1 };
-        let mut once = Forecaster::new(season);
-        let mut twice = Forecaster::new(season);
-        for at in 0..300 {
-            once.observe(value(at));
-            twice.observe(value(at));
-            let forecast = once.forecast().unwrap();
-            assert!(forecast.lower <= forecast.upper, "seed {seed}: {forecast:?}");
-            assert_eq!(Some(forecast), twice.forecast(), "seed {seed}");
-        }
-        assert_eq!(once.accuracy().scored, 300 - u64::try_from(season.horizon).unwrap());
-    }
-}
-
 #[test]
 fn extreme_values_saturate() {
     let forecast = after(HOUR, [i64::MAX, i64::MIN, i64::MAX, 0, i64::MIN]).forecast().unwrap();
