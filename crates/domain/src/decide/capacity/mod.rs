@@ -283,7 +283,7 @@ impl<K: Ord + Copy> Family<K> {
             }
             Rule::Peak { window_s } => window(window_s).map_or(0, Layers::peak).div_ceil(facts.slots.max(1)),
             Rule::Rent { times_ppm } => {
-                let start = facts.charge((facts.boot_us + facts.min_billed_us).saturating_mul(times_ppm) / PPM);
+                let start = NanoUsd::charge(start(facts), times_ppm, PPM);
                 let rent = member.rent.get_or_insert_default();
                 rent.target(facts, per_hour, start, self.running, alive, past_us)
             }
@@ -296,12 +296,20 @@ impl<K: Ord + Copy> Family<K> {
         }
     }
 
-    /// Follows another rule when it would have cost less by the margin.
+    /// Follows another rule when it would have cost less by more than changing over costs: a share of what was
+    /// spent, and a start of every machine that one has and the other has not.
     fn lead(&mut self) {
         let spent = |at: usize| self.members[at].spent.0;
         let Some(best) = (0..self.members.len()).min_by_key(|at| (spent(*at), *at)) else { return };
-        let margin = i128::from(spent(self.leader)) * i128::from(self.settings.switch_ppm) / i128::from(PPM);
-        if i128::from(spent(self.leader)) - i128::from(spent(best)) > margin {
+        let (from, to) = (&self.members[self.leader], &self.members[best]);
+        let share = i128::from(from.spent.0) * i128::from(self.settings.switch_ppm) / i128::from(PPM);
+        let changed = if from.machine == to.machine {
+            start(&to.shadow.machine).0 * i64::from(from.shadow.alive().abs_diff(to.shadow.alive()))
+        } else {
+            let all = |m: &Member| start(&m.shadow.machine).0 * i64::from(m.shadow.alive());
+            all(from) + all(to)
+        };
+        if i128::from(from.spent.0) - i128::from(to.spent.0) > share + i128::from(changed) {
             self.leader = best;
         }
     }
@@ -319,6 +327,11 @@ impl<K: Ord + Copy> Family<K> {
             shared_per_hour: per_hour,
         }
     }
+}
+
+/// What a machine costs before it works and at the least.
+fn start(machine: &MachineFacts) -> NanoUsd {
+    machine.charge(machine.boot_us.saturating_add(machine.min_billed_us))
 }
 
 fn members(settings: &Settings, machine: usize, facts: &MachineFacts) -> Vec<Member> {
