@@ -171,7 +171,7 @@ const ASSUMED_US: u64 = 60_000_000;
 const RETRY_US: i64 = 100_000;
 
 /// As the engine's configuration would state it.
-pub fn machine_facts(offer: &MachineOffer) -> MachineFacts {
+fn machine_facts(offer: &MachineOffer) -> MachineFacts {
     MachineFacts {
         slots: offer.slots,
         price_per_hour: offer.price_per_hour,
@@ -181,7 +181,7 @@ pub fn machine_facts(offer: &MachineOffer) -> MachineFacts {
 }
 
 /// As the engine's configuration would state it.
-pub fn shared_facts(offer: &SharedOffer) -> SharedFacts {
+fn shared_facts(offer: &SharedOffer) -> SharedFacts {
     SharedFacts {
         price_per_hour: offer.price_per_hour,
         per_request: offer.per_request,

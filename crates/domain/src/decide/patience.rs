@@ -68,7 +68,7 @@ impl DelayTable {
             let middle = u32::midpoint(low, high);
             if self.at(middle) <= us { low = middle + 1 } else { high = middle }
         }
-        1_000_000 - low.min(1_000_000)
+        1_000_000 - low.saturating_sub(1)
     }
 
     /// Mean, us.
