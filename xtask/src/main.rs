@@ -21,7 +21,7 @@ cargo xtask COMMAND
   bench idle [AGENTS]
   bench image [MIB]
   sim faults [--seeds N] [--seed S]
-  sim traces [NAME...] [--sensitivity]
+  sim traces [NAME...] [--sensitivity | --rules]
              decisions on real and made loads: cost over the clairvoyant bound, beside the reference's figures
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed

@@ -1,4 +1,4 @@
-//! `cargo xtask sim traces [NAME...] [--sensitivity]`: every scenario under every rule, beside the figures of the
+//! `cargo xtask sim traces [NAME...] [--sensitivity | --rules]`: every scenario under every rule, beside the figures of the
 //! reference; then scenarios from seeds; then geometric means of both kinds.
 //!
 //! The shipped scenarios are in `crates/sim/data`. With `SKEIN_TRACES` set, the scenarios of the
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use skein_domain::decide::capacity::{Family, Settings};
 use skein_sim::{
     Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scenario, ScenarioError, Scenarios, ServerlessOnly,
     bounds, made, simulate,
@@ -22,9 +23,10 @@ fn main() -> ExitCode {
     let (options, names): (Vec<String>, Vec<String>) = arguments.into_iter().partition(|a| a.starts_with("--"));
     let result = match options.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tables(&names),
-        ["--sensitivity"] => sensitivity(&names),
+        ["--sensitivity"] => variants_table(&names, &sensitivity()),
+        ["--rules"] => variants_table(&names, &rules()),
         other => {
-            eprintln!("traces: there is no option {other:?}: [NAME...] [--sensitivity]");
+            eprintln!("traces: there is no option {other:?}: [NAME...] [--sensitivity | --rules]");
             return ExitCode::FAILURE;
         }
     };
@@ -65,7 +67,7 @@ fn reference() -> BTreeMap<(String, String), (f64, f64)> {
     let rows = csv::Reader::from_path(data().join("reference.csv")).map(csv::Reader::into_records);
     let number = |row: &csv::StringRecord, at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0.0);
     let rows = rows.into_iter().flatten().filter_map(Result::ok);
-    rows.map(|row| ((row[0].to_owned(), row[1].to_owned()), (number(&row, 2), number(&row, 12)))).collect()
+    rows.map(|row| ((row[0].to_owned(), row[1].to_owned()), (number(&row, 2), number(&row, 15)))).collect()
 }
 
 fn tables(names: &[String]) -> Result<(), ScenarioError> {
@@ -151,15 +153,15 @@ fn best_of(reference: &BTreeMap<(String, String), (f64, f64)>, scenario: &str) {
     }
 }
 
-/// Each default halved and doubled, all else as it is.
-fn sensitivity(names: &[String]) -> Result<(), ScenarioError> {
+/// The engine with other settings, side by side.
+fn variants_table(names: &[String], variants: &[(String, Defaults)]) -> Result<(), ScenarioError> {
     let scenarios = scenarios(names)?;
     let bounds: Vec<f64> = scenarios.iter().map(|(_, scenario)| bounds(scenario).clairvoyant).collect();
-    print!("{:<28}", "default");
+    print!("{:<52}", "settings");
     scenarios.iter().for_each(|(_, scenario)| print!(" {:>18}", scenario.name));
     println!(" {:>8}", "mean");
-    for (name, defaults) in variants() {
-        print!("{name:<28}");
+    for (name, defaults) in variants {
+        print!("{name:<52}");
         let mut costs = Vec::new();
         for ((_, scenario), bound) in scenarios.iter().zip(&bounds) {
             let metrics = simulate(scenario, &mut Engine::new(defaults.clone()));
@@ -172,7 +174,17 @@ fn sensitivity(names: &[String]) -> Result<(), ScenarioError> {
     Ok(())
 }
 
-fn variants() -> Vec<(String, Defaults)> {
+/// Each rule followed by itself, whatever it costs: what a choice among them could gain.
+fn rules() -> Vec<(String, Defaults)> {
+    let base = Defaults::default();
+    let rules = Family::<u32>::rules(&base.capacity);
+    let with = |rule| Settings { fixed: Some(rule), ..base.capacity.clone() };
+    let fixed = rules.into_iter().map(|rule| (rule.to_string(), Defaults { capacity: with(rule), ..base.clone() }));
+    [("as it is".to_owned(), base.clone())].into_iter().chain(fixed).collect()
+}
+
+/// Each default changed by itself.
+fn sensitivity() -> Vec<(String, Defaults)> {
     let base = Defaults::default();
     let mut all = vec![("as it is".to_owned(), base.clone())];
     let mut add = |name: &str, change: &dyn Fn(&mut Defaults)| {

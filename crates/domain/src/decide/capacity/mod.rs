@@ -36,6 +36,7 @@ impl Default for Settings {
             switch_ppm: 30_000,
             windows_us: vec![300_000_000, 900_000_000, 3_600_000_000, 14_400_000_000],
             shares_ppm: vec![700_000, 1_000_000, 1_400_000, 1_900_000],
+            fixed: None,
         }
     }
 }
@@ -56,6 +57,8 @@ pub struct Settings {
     /// Shares of the break-even use at which a layer gets a machine, ppm: above a million for slots that are
     /// paid and not used.
     pub shares_ppm: Vec<u64>,
+    /// Follow this rule whatever it costs: for who wants the plain comparison of prices, or a fixed mode.
+    pub fixed: Option<Rule>,
 }
 
 /// One way to say how many machines are wanted.
@@ -167,9 +170,19 @@ const LIMBO: usize = 4_096;
 const PEAK_S: u32 = 300;
 
 impl<K: Ord + Copy> Family<K> {
+    /// Every rule of the settings, for one machine.
+    pub fn rules(settings: &Settings) -> Vec<Rule> {
+        let machine = MachineFacts { slots: 1, price_per_hour: NanoUsd::ZERO, min_billed_us: 0, boot_us: 0 };
+        members(settings, 0, &machine).iter().map(|member| member.rule).collect()
+    }
+
     /// For items of one class: the machines that suit it, and the shared solution that would take it.
     pub fn new(settings: Settings, machines: &[MachineFacts], shared: SharedFacts) -> Self {
-        let members: Vec<Member> = machines.iter().enumerate().flat_map(|(at, m)| members(&settings, at, m)).collect();
+        let mut members: Vec<Member> =
+            machines.iter().enumerate().flat_map(|(at, m)| members(&settings, at, m)).collect();
+        if let Some(fixed) = settings.fixed {
+            members.retain(|member| member.rule == fixed);
+        }
         let samples = |window: &u64| usize::try_from(window / settings.tick_us.max(1)).unwrap_or(usize::MAX);
         let layers = |m: &MachineFacts| settings.windows_us.iter().map(|w| Layers::new(m.slots, samples(w))).collect();
         Self {
