@@ -29,16 +29,17 @@ fn shared(keepalive_s: u64) -> SharedFacts {
     }
 }
 
+/// In seconds.
 #[derive(Debug, Clone, Copy)]
 struct Item {
-    arrival_s: i64,
-    lasts_s: u64,
-    wait_s: u64,
+    arrival: i64,
+    lasts: u64,
+    wait: u64,
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
     let item = (0..4_000_i64, prop_oneof![0..30_u64, 0..5_000_u64], 0..200_u64);
-    let item = item.prop_map(|(arrival_s, lasts_s, wait_s)| Item { arrival_s, lasts_s, wait_s });
+    let item = item.prop_map(|(arrival, lasts, wait)| Item { arrival, lasts, wait });
     proptest::collection::vec(item, 0..120)
 }
 
@@ -47,8 +48,8 @@ fn play(items: &[Item], slots: u32, keepalive_s: u64) -> Vec<(Capacity, u32)> {
     let mut family = Family::new(Settings::default(), &[machine(slots), machine(1)], shared(keepalive_s));
     let mut events: Vec<(i64, bool, usize)> = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        events.push((item.arrival_s, false, at));
-        events.push((item.arrival_s.saturating_add_unsigned(item.lasts_s), true, at));
+        events.push((item.arrival, false, at));
+        events.push((item.arrival.saturating_add_unsigned(item.lasts), true, at));
     }
     events.sort_unstable();
     let (mut now, mut most, mut said, mut next) = (0_u32, 0, Vec::new(), events.into_iter().peekable());
@@ -57,11 +58,11 @@ fn play(items: &[Item], slots: u32, keepalive_s: u64) -> Vec<(Capacity, u32)> {
             let moment = Timestamp(at * 1_000_000);
             if ends {
                 now -= 1;
-                family.ended(item, items[item].lasts_s * SECOND, keepalive_s == 0, moment);
+                family.ended(item, items[item].lasts * SECOND, keepalive_s == 0, moment);
             } else {
                 now += 1;
                 most = most.max(now);
-                family.arrived(item, items[item].wait_s * SECOND, moment);
+                family.arrived(item, items[item].wait * SECOND, moment);
             }
         }
         said.push((family.tick(Timestamp(tick * 1_000_000)), most));

@@ -194,7 +194,7 @@ fn sensitivity() -> Vec<(String, Defaults)> {
     };
     add("tick / 2", &|d| d.capacity.tick_us /= 2);
     add("tick x 2", &|d| d.capacity.tick_us *= 2);
-    add("idle / 4", &|d| d.capacity.idle_us /= 4);
+    add("idle 0", &|d| d.capacity.idle_us = 0);
     add("idle x 4", &|d| d.capacity.idle_us *= 4);
     add("memory / 4", &|d| d.capacity.memory_us /= 4);
     add("memory x 4", &|d| d.capacity.memory_us *= 4);

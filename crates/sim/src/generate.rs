@@ -61,7 +61,7 @@ pub struct Recipe {
     pub lengths: Lengths,
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): few lines, and the same in any language.
+/// `SplitMix64` (Steele, Lea and Flood, 2014): few lines, and the same in any language.
 struct Dice(u64);
 
 impl Dice {
@@ -114,7 +114,9 @@ pub fn generate(recipe: &Recipe) -> Vec<Item> {
     items.truncate(all);
     items.sort_by_key(|item| item.arrival_us);
     let first = items.first().map_or(0, |item| item.arrival_us);
-    items.iter_mut().for_each(|item| item.arrival_us -= first);
+    for item in &mut items {
+        item.arrival_us -= first;
+    }
     items
 }
 
@@ -124,13 +126,12 @@ fn chance(arrivals: Arrivals, at_s: f64) -> f64 {
     const FLASH_EVERY_S: f64 = 10_800.0;
     const FLASH_S: f64 = 300.0;
     match arrivals {
-        Arrivals::Steady | Arrivals::Batches { .. } => 1.0,
         Arrivals::Daily { swing } => {
             let wave = f64::midpoint(1.0, -(at_s / DAY_S * std::f64::consts::TAU).cos());
             (1.0 + wave * (swing - 1.0)) / swing
         }
         Arrivals::Flash { times } if at_s % FLASH_EVERY_S > FLASH_S => 1.0 / times,
-        Arrivals::Flash { .. } => 1.0,
+        Arrivals::Steady | Arrivals::Batches { .. } | Arrivals::Flash { .. } => 1.0,
     }
 }
 

@@ -48,7 +48,8 @@ pub enum ScenarioError {
 pub struct Scenarios {
     vm_types: BTreeMap<String, VmType>,
     serverless: BTreeMap<String, Serverless>,
-    scenarios: BTreeMap<String, Source>,
+    #[serde(rename = "scenarios")]
+    sources: BTreeMap<String, Source>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -184,12 +185,12 @@ impl Scenarios {
 
     /// Names of all scenarios, and the trace file of each.
     pub fn list(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.scenarios.iter().map(|(name, source)| (name.as_str(), source.trace.as_str()))
+        self.sources.iter().map(|(name, source)| (name.as_str(), source.trace.as_str()))
     }
 
     /// One scenario with its trace, from a folder.
     pub fn load(&self, name: &str, folder: &Path) -> Result<Scenario, ScenarioError> {
-        let source = named(&self.scenarios, "scenario", name)?;
+        let source = named(&self.sources, "scenario", name)?;
         self.with_items(name, source, read(folder, source)?)
     }
 

@@ -54,12 +54,16 @@ pub fn read(folder: &Path, source: &Source) -> Result<Vec<Item>, ScenarioError> 
 /// In order of arrival, from 0; or all of it laid over one stretch of time.
 fn changed(mut items: Vec<Item>, fold_s: Option<f64>) -> Vec<Item> {
     if let Some(fold) = fold_s.map(us) {
-        items.iter_mut().for_each(|item| item.arrival_us = item.arrival_us.rem_euclid(fold.max(1)));
+        for item in &mut items {
+            item.arrival_us = item.arrival_us.rem_euclid(fold.max(1));
+        }
     }
     items.sort_by_key(|item| item.arrival_us);
     let first = items.first().map_or(0, |item| item.arrival_us);
     if fold_s.is_none() {
-        items.iter_mut().for_each(|item| item.arrival_us -= first);
+        for item in &mut items {
+            item.arrival_us -= first;
+        }
     }
     items
 }
