@@ -158,7 +158,9 @@ fn variants_table(names: &[String], variants: &[(String, Defaults)]) -> Result<(
     let scenarios = scenarios(names)?;
     let bounds: Vec<f64> = scenarios.iter().map(|(_, scenario)| bounds(scenario).clairvoyant).collect();
     print!("{:<52}", "settings");
-    scenarios.iter().for_each(|(_, scenario)| print!(" {:>18}", scenario.name));
+    for (_, scenario) in &scenarios {
+        print!(" {:>18}", scenario.name);
+    }
     println!(" {:>8}", "mean");
     for (name, defaults) in variants {
         print!("{name:<52}");
@@ -195,7 +197,7 @@ fn sensitivity() -> Vec<(String, Defaults)> {
     add("tick / 2", &|d| d.capacity.tick_us /= 2);
     add("tick x 2", &|d| d.capacity.tick_us *= 2);
     add("idle 0", &|d| d.capacity.idle_us = 0);
-    add("idle x 4", &|d| d.capacity.idle_us *= 4);
+    add("idle x 4 (60 s)", &|d| d.capacity.idle_us *= 4);
     add("memory / 4", &|d| d.capacity.memory_us /= 4);
     add("memory x 4", &|d| d.capacity.memory_us *= 4);
     add("switch / 3", &|d| d.capacity.switch_ppm /= 3);

@@ -1,6 +1,8 @@
 //! What the engine's decisions must hold on every load: late within the budget, never much dearer than a fixed
 //! mode, close to the clairvoyant bound; the same figures every time.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 
 use skein_sim::{Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, made, simulate};

@@ -3,6 +3,8 @@
 //! Series, horizons and warm-up are those of the reference: 5 and 60 minutes ahead; the first 14 days, or 40 %
 //! of a shorter series, are not scored. A bound of one side holds 90 % of the values.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::Path;
 
 use skein_domain::decide::forecast::{Forecaster, Season};

@@ -1,5 +1,7 @@
 //! The simulator says what a simulator written apart from it, in another language, says of the same traces.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::{Path, PathBuf};
 
 use skein_sim::{FixedAtPeak, Keda, Metrics, Rule, Scenarios, ServerlessOnly, bounds, simulate};
