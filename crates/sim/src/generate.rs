@@ -138,3 +138,29 @@ fn chance(arrivals: Arrivals, at_s: f64) -> f64 {
 fn us(seconds: f64) -> i64 {
     whole(seconds * float(SECOND_US))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::concurrency;
+
+    #[test]
+    fn a_seed_gives_one_trace_in_order_with_the_lengths_asked_for() {
+        let lengths = Lengths::Heavy { least_s: 10.0, most_s: 1_000.0, shape: 0.5 };
+        let recipe =
+            Recipe { seed: 1, items: 5_000, span_s: 90_000.0, arrivals: Arrivals::Flash { times: 30.0 }, lengths };
+        let items = generate(&recipe);
+        assert_eq!(items, generate(&recipe));
+        assert_ne!(items, generate(&Recipe { seed: 2, ..recipe }));
+        assert_eq!(items.len(), 5_000);
+        assert!(items[0].arrival_us == 0 && items.is_sorted_by_key(|item| item.arrival_us));
+        assert!(items.iter().all(|item| (9_999_999..=1_000_000_001).contains(&item.lasts_us)));
+        // Bounded Pareto: half of them are below 1 / (midpoint of the ends' roots) squared.
+        let median = 4.0 / (10.0_f64.powf(-0.5) + 1_000.0_f64.powf(-0.5)).powi(2);
+        let below = items.iter().filter(|item| float(item.lasts_us) < median * 1e6).count();
+        assert!(below.abs_diff(2_500) < 150, "{below}");
+        let peak = concurrency(items.iter().copied()).into_iter().map(|(_, at_once)| at_once).max().unwrap();
+        let mean = items.iter().map(|item| item.lasts_us).sum::<i64>() / us(recipe.span_s);
+        assert!(peak > 4 * mean, "{peak} at most, {mean} in the mean");
+    }
+}

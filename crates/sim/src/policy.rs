@@ -158,6 +158,9 @@ impl Rule for Engine {
     fn ended(&mut self, world: &mut World, item: u32, _: Option<usize>) {
         let lasted_us = u64::try_from(world.items()[index(item)].lasts_us).unwrap_or(0);
         self.ended += 1;
+        if world.waited_us(item) > world.allowed_wait_us() {
+            self.budget.was_late();
+        }
         self.lasted_us = self.lasted_us.saturating_add(lasted_us);
         if let Some(family) = &mut self.family {
             family.ended(item, lasted_us, self.cold_now, Timestamp(world.now_us()));

@@ -187,6 +187,11 @@ impl World {
         self.sums.cold_starts
     }
 
+    /// How long an item that has started waited, us.
+    pub fn waited_us(&self, item: u32) -> i64 {
+        self.sums.started_us[index(item)] - self.items[index(item)].arrival_us
+    }
+
     /// Has it started?
     pub fn has_started(&self, item: u32) -> bool {
         self.sums.started_us[index(item)] >= 0

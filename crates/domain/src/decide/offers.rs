@@ -85,6 +85,19 @@ impl Ranking {
     }
 }
 
+impl fmt::Display for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (offer, price)) in self.offers.iter().enumerate() {
+            let comma = if at > 0 { "; " } else { "" };
+            match price {
+                Ok(price) => write!(f, "{comma}{offer}: {price} an hour of work")?,
+                Err(out) => write!(f, "{comma}{offer} is out: {out}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Shared solutions for a class of items.
 pub fn shared(offers: &[SharedFacts], lengths: &Lengths) -> Ranking {
     Ranking::of(offers.iter().map(|offer| {
@@ -169,6 +182,8 @@ mod tests {
         let none = of(600, 3_600, 5);
         let out = Out::TooLong { timeout_us: 900 * S, longest_us: 3_600 * S };
         assert_eq!((none.best(), &none.offers[0]), (None, &(0, Err(out))));
+        let said = "0 is out: items may last 3600 s, its limit is 900 s; 1 is out: it starts in 100 s, and 5 s of wait are allowed";
+        assert_eq!(none.to_string(), said);
         let unknown = Lengths { typical_us: S, longest_us: None, allowed_wait_us: 300 * S };
         assert_eq!(shared(&both, &unknown).best(), Some(1));
     }

@@ -13,6 +13,8 @@
 //! Fixed at p99, as the first guess had it, 0.01 to 1 % of items are late: too little margin where most items
 //! overflow, and wait thrown away where few do.
 
+use std::fmt;
+
 /// One in a million.
 pub const PPM: u64 = 1_000_000;
 /// Share of items that may start later than allowed, ppm.
@@ -97,6 +99,22 @@ pub struct Patience {
     pub late_ppm: u32,
 }
 
+impl fmt::Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |us: u64| format!("{}.{:01} s", us / 1_000_000, us % 1_000_000 / 100_000);
+        write!(
+            f,
+            "waits {} for a slot: a start elsewhere takes {} at the {}.{:02}th percentile, and {}.{:02} % of items need one",
+            s(self.wait_us),
+            s(self.cold_us),
+            self.quantile_ppm / 10_000,
+            self.quantile_ppm % 10_000 / 100,
+            self.at_risk_ppm / 10_000,
+            self.at_risk_ppm % 10_000 / 100
+        )
+    }
+}
+
 /// What may be late, and what was risked so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LateBudget {
@@ -105,6 +123,8 @@ pub struct LateBudget {
     items: u64,
     /// Expected late items, ppm of one.
     risked: u64,
+    /// Items that did start late.
+    late: u64,
     /// Of recent items, how many, x 1,024.
     recent: u64,
     /// Of those, how many overflowed and started cold, x 1,024.
@@ -116,7 +136,7 @@ const FIXED: u64 = 1_024;
 impl LateBudget {
     /// Nothing seen.
     pub fn new(budget_ppm: u32) -> Self {
-        Self { budget_ppm, items: 0, risked: 0, recent: 0, recent_cold: 0 }
+        Self { budget_ppm, items: 0, risked: 0, late: 0, recent: 0, recent_cold: 0 }
     }
 
     /// An item arrived.
@@ -133,6 +153,11 @@ impl LateBudget {
         self.recent_cold += if waited { FIXED } else { 0 };
     }
 
+    /// One did start later than allowed, for whatever reason.
+    pub fn was_late(&mut self) {
+        self.late += 1;
+    }
+
     /// Items at risk, ppm: measured over recent items, and all of them before any was seen.
     pub fn at_risk_ppm(&self) -> u32 {
         let of = self.recent + PRIOR_ITEMS * FIXED;
@@ -144,9 +169,10 @@ impl LateBudget {
     fn affordable_ppm(&self) -> u32 {
         let budget = u64::from(self.budget_ppm) * AIM_PPM / PPM;
         let share = budget * PPM / u64::from(self.at_risk_ppm());
-        // What the budget has grown to, against what was risked already.
+        // What the budget has grown to, against what was risked already, or what came of it.
         let saved = (self.items + 1).saturating_mul(budget);
-        let open = if self.risked >= saved { budget / 2 } else { share };
+        let spent = self.risked.max(self.late.saturating_mul(PPM));
+        let open = if spent >= saved { budget / 2 } else { share };
         u32::try_from(open.min(PPM)).unwrap_or(u32::MAX)
     }
 }
@@ -190,6 +216,9 @@ mod tests {
         let allowed = 180_000_000;
         let first = patience(allowed, &containers(), &LateBudget::new(LATE_BUDGET_PPM));
         assert_eq!((first.quantile_ppm, first.cold_us, first.late_ppm), (999_300, 115_800_000, 700));
+        let said = "waits 64.2 s for a slot: a start elsewhere takes 115.8 s at the 99.93th percentile, and 100.00 % of items \
+                    need one";
+        assert_eq!(first.to_string(), said);
         let mut seldom = LateBudget::new(LATE_BUDGET_PPM);
         (0..100_000).for_each(|_| seldom.item());
         let later = patience(allowed, &containers(), &seldom);
