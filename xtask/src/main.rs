@@ -21,6 +21,8 @@ cargo xtask COMMAND
   bench idle [AGENTS]
   bench image [MIB]
   sim faults [--seeds N] [--seed S]
+  sim traces [NAME...] [--sensitivity | --rules]
+             decisions on real and made loads: cost over the clairvoyant bound, beside the reference's figures
   bench dispatch [--json]
              tasks per second, latency and cost of the engine, beside the peers that are installed
   fuzz NAME|all [SECONDS]
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["bench", "image", rest @ ..] => steps::bench_image(rest),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
+        ["sim", "traces", rest @ ..] => steps::sim_traces(rest),
         ["fuzz", name] => fuzz::run(name, None),
         ["fuzz", name, seconds] => fuzz::run(name, Some(seconds)),
         ["generate"] => generated::write(),

@@ -90,6 +90,12 @@ pub(crate) fn sim_faults(arguments: &[&str]) -> Result<()> {
     cargo(&[&run, arguments].concat())
 }
 
+/// Plays scenarios under the engine's decisions and under rules of reference.
+pub(crate) fn sim_traces(arguments: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "skein-sim", "--example", "traces", "--"];
+    cargo(&[&run, arguments].concat())
+}
+
 fn summary(times: &[(&str, Duration)]) {
     println!();
     for (name, took) in times {

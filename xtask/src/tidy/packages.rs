@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("skein-api", &["skein-domain"]),
     ("skein-agent", &["skein-domain", "skein-wire"]),
     ("skein-engine", &["skein-cloud", "skein-image", "skein-domain", "skein-store", "skein-wire", "skein-api"]),
+    ("skein-sim", &["skein-domain"]),
     ("skein-simfault", &["skein-agent", "skein-api", "skein-domain", "skein-engine", "skein-store", "skein-wire"]),
     ("skein", &["skein-engine", "skein-agent", "skein-api", "skein-domain", "skein-image", "skein-example-requests"]),
     ("skein-example-requests", &[]),

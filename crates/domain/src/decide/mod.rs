@@ -11,12 +11,17 @@
 
 pub mod apply;
 pub mod balance;
+pub mod capacity;
 pub mod change;
 mod choose;
 pub mod cost;
 pub mod explain;
+pub mod forecast;
+pub mod guard;
 pub mod image;
 pub mod index;
+pub mod offers;
+pub mod patience;
 pub mod place;
 pub mod plan;
 pub mod policy;
@@ -28,6 +33,7 @@ pub mod running_mode;
 pub mod scale;
 pub mod settle;
 pub mod snapshot;
+pub mod threshold;
 mod withdraw;
 
 pub use plan::{Assignment, Plan, Release, decide};

@@ -1,0 +1,208 @@
+//! `cargo xtask sim traces [NAME...] [--sensitivity | --rules]`: every scenario under every rule, beside the figures of the
+//! reference; then scenarios from seeds; then geometric means of both kinds.
+//!
+//! The shipped scenarios are in `crates/sim/data`. With `SKEIN_TRACES` set, the scenarios of the
+//! `scenarios.json` in that folder are played instead, and those whose trace is not there are skipped by name.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
+#![allow(clippy::disallowed_methods, reason = "says how long a replay takes; nothing is decided by it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use skein_domain::decide::capacity::{Family, Settings};
+use skein_sim::{
+    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scenario, ScenarioError, Scenarios, ServerlessOnly,
+    bounds, made, simulate,
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (options, names): (Vec<String>, Vec<String>) = arguments.into_iter().partition(|a| a.starts_with("--"));
+    let result = match options.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => tables(&names),
+        ["--sensitivity"] => variants_table(&names, &sensitivity()),
+        ["--rules"] => variants_table(&names, &rules()),
+        other => {
+            eprintln!("traces: there is no option {other:?}: [NAME...] [--sensitivity | --rules]");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = result {
+        eprintln!("traces: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
+/// All scenarios that are asked for and can be played: those of traces, then those from seeds.
+fn scenarios(names: &[String]) -> Result<Vec<(bool, Scenario)>, ScenarioError> {
+    let folder = std::env::var_os("SKEIN_TRACES").map_or_else(data, PathBuf::from);
+    let file = folder.join("scenarios.json");
+    let all = Scenarios::read(&file)?;
+    let asked = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let mut found = Vec::new();
+    for (name, trace) in all.list().filter(|(name, _)| asked(name)) {
+        if folder.join(trace).exists() {
+            found.push((true, all.load(name, &folder)?));
+        } else {
+            eprintln!("{name}: skipped: there is no {trace} in {}", folder.display());
+        }
+    }
+    let shipped = Scenarios::read(&data().join("scenarios.json"))?;
+    for name in made::names().filter(|name| asked(name)) {
+        found.extend(made::make(name, &shipped).transpose()?.map(|scenario| (false, scenario)));
+    }
+    Ok(found)
+}
+
+/// Figures of the reference: scenario and rule, with cost over the bound and share late.
+fn reference() -> BTreeMap<(String, String), (f64, f64)> {
+    let rows = csv::Reader::from_path(data().join("reference.csv")).map(csv::Reader::into_records);
+    let number = |row: &csv::StringRecord, at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let rows = rows.into_iter().flatten().filter_map(Result::ok);
+    rows.map(|row| ((row[0].to_owned(), row[1].to_owned()), (number(&row, 2), number(&row, 15)))).collect()
+}
+
+fn tables(names: &[String]) -> Result<(), ScenarioError> {
+    let reference = reference();
+    let offers = Scenarios::read(&data().join("scenarios.json"))?;
+    let mut means: BTreeMap<(bool, &str), Vec<f64>> = BTreeMap::new();
+    for (traced, scenario) in scenarios(names)? {
+        let bounds = bounds(&scenario);
+        heading(&scenario, &bounds);
+        let mut engine = Engine::new(Defaults::default());
+        let rules: [(&'static str, &mut dyn Rule); 4] = [
+            ("static-peak", &mut FixedAtPeak),
+            ("serverless-only", &mut ServerlessOnly::default()),
+            ("keda+ca", &mut Keda::default()),
+            ("engine", &mut engine),
+        ];
+        for (name, rule) in rules {
+            let start = Instant::now();
+            let metrics = simulate(&scenario, rule);
+            let beside = reference.get(&(scenario.name.clone(), name.to_owned()));
+            line(name, &metrics, &bounds, start.elapsed().as_secs_f64(), beside);
+            means.entry((traced, name)).or_default().push(metrics.cost / bounds.clairvoyant);
+        }
+        if let Some(capacity) = &engine.last {
+            println!("  at the end: {capacity}");
+        }
+        let free = made::with_choice(scenario.clone(), &offers)?;
+        let metrics = simulate(&free, &mut Engine::new(Defaults::default()));
+        line("size, kind too", &metrics, &bounds, 0.0, None);
+        means.entry((traced, "size, kind too")).or_default().push(metrics.cost / bounds.clairvoyant);
+        best_of(&reference, &scenario.name);
+    }
+    println!();
+    for ((traced, name), costs) in means {
+        let kind = if traced { "traces" } else { "seeds" };
+        let worst = costs.iter().copied().fold(0.0, f64::max);
+        println!("{kind:<7} {name:<16} geometric mean {:.3}  worst {worst:.3}  of {}", mean(&costs), costs.len());
+    }
+    Ok(())
+}
+
+fn mean(costs: &[f64]) -> f64 {
+    let logs: f64 = costs.iter().map(|cost| cost.ln()).sum();
+    (logs / f64::from(u32::try_from(costs.len()).unwrap_or(1))).exp()
+}
+
+fn heading(scenario: &Scenario, bounds: &Bounds) {
+    let peak_to_mean = f64::from(u32::try_from(bounds.peak).unwrap_or(0)) / bounds.mean;
+    println!(
+        "\n== {}: {} items, at once {:.1} in the mean and {} at most ({peak_to_mean:.1} x), bound {:.2} USD",
+        scenario.name,
+        scenario.items.len(),
+        bounds.mean,
+        bounds.peak,
+        bounds.clairvoyant
+    );
+    println!(
+        "{:<16} {:>9} {:>7} {:>8} {:>7} {:>8} {:>7} {:>7} {:>7} {:>6}  reference",
+        "rule", "USD", "/bound", "late %", "sls %", "p99 s", "starts", "cold", "used", "s"
+    );
+}
+
+fn line(name: &str, m: &Metrics, bounds: &Bounds, took_s: f64, beside: Option<&(f64, f64)>) {
+    let over = m.cost / bounds.clairvoyant;
+    let beside = beside.map_or(String::new(), |(cost, _)| format!("{cost:.4} ({:+.3} %)", 100.0 * (over / cost - 1.0)));
+    println!(
+        "{name:<16} {:>9.2} {over:>7.4} {:>8.4} {:>7.1} {:>8.2} {:>7} {:>7} {:>7.2} {took_s:>6.2}  {beside}",
+        m.cost,
+        100.0 * m.late,
+        100.0 * m.shared_share,
+        m.wait_p99,
+        m.launches,
+        m.cold_starts,
+        m.used
+    );
+}
+
+/// The cheapest of the reference's rules that is late as seldom as we promise, where it has figures.
+fn best_of(reference: &BTreeMap<(String, String), (f64, f64)>, scenario: &str) {
+    let of = reference.iter().filter(|((name, _), (_, late))| name == scenario && *late <= 0.001);
+    if let Some(((_, rule), (cost, late))) = of.min_by(|a, b| a.1.0.total_cmp(&b.1.0)) {
+        println!("  the reference's best at 0.1 % late or less: {rule} {cost:.4}, {:.3} % late", 100.0 * late);
+    }
+}
+
+/// The engine with other settings, side by side.
+fn variants_table(names: &[String], variants: &[(String, Defaults)]) -> Result<(), ScenarioError> {
+    let scenarios = scenarios(names)?;
+    let bounds: Vec<f64> = scenarios.iter().map(|(_, scenario)| bounds(scenario).clairvoyant).collect();
+    print!("{:<52}", "settings");
+    for (_, scenario) in &scenarios {
+        print!(" {:>18}", scenario.name);
+    }
+    println!(" {:>8}", "mean");
+    for (name, defaults) in variants {
+        print!("{name:<52}");
+        let mut costs = Vec::new();
+        for ((_, scenario), bound) in scenarios.iter().zip(&bounds) {
+            let metrics = simulate(scenario, &mut Engine::new(defaults.clone()));
+            let cost = metrics.cost / bound;
+            print!(" {:>10.4} {:>6.3}%", cost, 100.0 * metrics.late);
+            costs.push(cost);
+        }
+        println!(" {:>8.4}", mean(&costs));
+    }
+    Ok(())
+}
+
+/// Each rule followed by itself, whatever it costs: what a choice among them could gain.
+fn rules() -> Vec<(String, Defaults)> {
+    let base = Defaults::default();
+    let rules = Family::<u32>::rules(&base.capacity);
+    let with = |rule| Settings { fixed: Some(rule), ..base.capacity.clone() };
+    let fixed = rules.into_iter().map(|rule| (rule.to_string(), Defaults { capacity: with(rule), ..base.clone() }));
+    [("as it is".to_owned(), base.clone())].into_iter().chain(fixed).collect()
+}
+
+/// Each default changed by itself.
+fn sensitivity() -> Vec<(String, Defaults)> {
+    let base = Defaults::default();
+    let mut all = vec![("as it is".to_owned(), base.clone())];
+    let mut add = |name: &str, change: &dyn Fn(&mut Defaults)| {
+        let mut defaults = base.clone();
+        change(&mut defaults);
+        all.push((name.to_owned(), defaults));
+    };
+    add("tick / 2", &|d| d.capacity.tick_us /= 2);
+    add("tick x 2", &|d| d.capacity.tick_us *= 2);
+    add("idle 0", &|d| d.capacity.idle_us = 0);
+    add("idle x 4 (60 s)", &|d| d.capacity.idle_us *= 4);
+    add("memory / 4", &|d| d.capacity.memory_us /= 4);
+    add("memory x 4", &|d| d.capacity.memory_us *= 4);
+    add("switch / 3", &|d| d.capacity.switch_ppm /= 3);
+    add("switch x 3", &|d| d.capacity.switch_ppm *= 3);
+    add("late budget / 2", &|d| d.late_budget_ppm /= 2);
+    add("late budget x 2", &|d| d.late_budget_ppm *= 2);
+    all
+}

@@ -1,0 +1,55 @@
+//! What the engine's decisions must hold on every load: late within the budget, never much dearer than a fixed
+//! mode, close to the clairvoyant bound; the same figures every time.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::path::{Path, PathBuf};
+
+use skein_sim::{Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, made, simulate};
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
+fn scenarios() -> Scenarios {
+    Scenarios::read(&data().join("scenarios.json")).unwrap()
+}
+
+fn engine(scenario: &Scenario) -> Metrics {
+    simulate(scenario, &mut Engine::new(Defaults::default()))
+}
+
+/// Cost over the bound, after checking what holds for each scenario.
+fn check(scenario: &Scenario) -> f64 {
+    let name = &scenario.name;
+    let (ours, bounds) = (engine(scenario), bounds(scenario));
+    assert!(ours.late <= 0.001, "{name}: {} late", ours.late);
+    let fixed =
+        simulate(scenario, &mut Keda::default()).cost.min(simulate(scenario, &mut ServerlessOnly::default()).cost);
+    assert!(ours.cost <= 1.05 * fixed, "{name}: {} where a fixed mode pays {fixed}", ours.cost);
+    let over = ours.cost / bounds.clairvoyant;
+    eprintln!("{name}: {over:.4} of the bound, {:.4} % late", 100.0 * ours.late);
+    over
+}
+
+#[test]
+fn on_real_arrivals_it_pays_little_more_than_who_knows_the_future() {
+    let scenarios = scenarios();
+    let over = ["azllm-code", "azllm-conv"].map(|name| check(&scenarios.load(name, &data()).unwrap()));
+    let mean = (over[0] * over[1]).sqrt();
+    assert!(mean <= 1.20, "geometric mean {mean}");
+}
+
+#[test]
+fn on_made_loads_no_fixed_mode_is_much_cheaper() {
+    let scenarios = scenarios();
+    for name in ["made-flash", "made-heavy", "made-heavy-fargate"] {
+        check(&made::make(name, &scenarios).unwrap().unwrap());
+    }
+}
+
+#[test]
+fn the_same_scenario_gives_the_same_figures() {
+    let scenario = scenarios().load("azllm-code", &data()).unwrap();
+    assert_eq!(engine(&scenario), engine(&scenario));
+}
