@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cmd::{
     agent, backup, completions, config, demo, documents, functions, image, instance, logs, plan, run, secret, session,
-    solution, token, up, why,
+    simulate, solution, token, up, why,
 };
 
 /// Runs threads of tasks over machines you own and functions of any cloud, from one binary.
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
+    /// Play traces under policies side by side: cost against the least possible, waits, machines
+    Simulate(simulate::SimulateArgs),
     /// Disk images of machines: convert to what a cloud wants, keep, choose, deploy
     Image(image::ImageArgs),
     /// Write all that the engine needs to go on into one file, also while it is up

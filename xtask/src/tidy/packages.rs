@@ -22,7 +22,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("skein-engine", &["skein-cloud", "skein-image", "skein-domain", "skein-store", "skein-wire", "skein-api"]),
     ("skein-sim", &["skein-domain"]),
     ("skein-simfault", &["skein-agent", "skein-api", "skein-domain", "skein-engine", "skein-store", "skein-wire"]),
-    ("skein", &["skein-engine", "skein-agent", "skein-api", "skein-domain", "skein-image", "skein-example-requests"]),
+    (
+        "skein",
+        &[
+            "skein-engine",
+            "skein-agent",
+            "skein-api",
+            "skein-domain",
+            "skein-image",
+            "skein-sim",
+            "skein-example-requests",
+        ],
+    ),
     ("skein-example-requests", &[]),
     ("xtask", &[]),
 ];

@@ -14,6 +14,7 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod secret;
 pub(crate) mod session;
+pub(crate) mod simulate;
 pub(crate) mod solution;
 pub(crate) mod token;
 pub(crate) mod up;
@@ -47,6 +48,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Secret(args) => wait(secret::run(args)),
         Command::Token(args) => wait(token::run(args)),
         Command::Config(args) => wait(config::run(args)),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
