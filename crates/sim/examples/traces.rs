@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use skein_domain::decide::capacity::{Family, Settings};
 use skein_sim::{
-    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scenario, ScenarioError, Scenarios, ServerlessOnly,
-    bounds, made, simulate,
+    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scaled, Scenario, ScenarioError, Scenarios,
+    ServerlessOnly, bounds, made, simulate,
 };
 
 fn main() -> ExitCode {
@@ -78,10 +78,12 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
         let bounds = bounds(&scenario);
         heading(&scenario, &bounds);
         let mut engine = Engine::new(Defaults::default());
-        let rules: [(&'static str, &mut dyn Rule); 4] = [
+        let rules: [(&'static str, &mut dyn Rule); 6] = [
             ("static-peak", &mut FixedAtPeak),
             ("serverless-only", &mut ServerlessOnly::default()),
             ("keda+ca", &mut Keda::default()),
+            ("thresholds", &mut Scaled::by_share()),
+            ("by projection", &mut Scaled::by_projection()),
             ("engine", &mut engine),
         ];
         for (name, rule) in rules {

@@ -187,6 +187,16 @@ impl World {
         self.sums.cold_starts
     }
 
+    /// Machines of an offer with nothing on them.
+    pub fn empty(&self, offer: usize) -> u32 {
+        u32::try_from(self.idle[offer].len()).unwrap_or(u32::MAX)
+    }
+
+    /// How long an item that has not started has waited, us.
+    pub fn waits_us(&self, item: u32) -> i64 {
+        self.now_us - self.items[index(item)].arrival_us
+    }
+
     /// How long an item that has started waited, us.
     pub fn waited_us(&self, item: u32) -> i64 {
         self.sums.started_us[index(item)] - self.items[index(item)].arrival_us
