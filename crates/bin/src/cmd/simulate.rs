@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use skein_sim::{
-    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scenario, Scenarios, ServerlessOnly, bounds, simulate,
+    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scaled, Scenario, Scenarios, ServerlessOnly, bounds,
+    simulate,
 };
 
 use crate::failure::{Ended, OK, usage};
@@ -22,7 +23,7 @@ pub(crate) struct SimulateArgs {
     /// Only this scenario; may be given again
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
-    /// Only this policy: engine, keda, serverless-only, fixed-at-peak; may be given again
+    /// Only this policy: engine, keda, thresholds, projection, serverless-only, fixed-at-peak; may be given again
     #[arg(long, value_name = "NAME", value_parser = POLICIES)]
     policy: Vec<String>,
     /// As JSON
@@ -30,12 +31,14 @@ pub(crate) struct SimulateArgs {
     json: bool,
 }
 
-const POLICIES: [&str; 4] = ["engine", "keda", "serverless-only", "fixed-at-peak"];
+const POLICIES: [&str; 6] = ["engine", "keda", "thresholds", "projection", "serverless-only", "fixed-at-peak"];
 
 /// A policy from its beginning: one that was played has learnt.
 fn policy(name: &str) -> Box<dyn Rule> {
     match name {
         "keda" => Box::new(Keda::default()),
+        "thresholds" => Box::new(Scaled::by_share()),
+        "projection" => Box::new(Scaled::by_projection()),
         "serverless-only" => Box::new(ServerlessOnly::default()),
         "fixed-at-peak" => Box::new(FixedAtPeak),
         _ => Box::new(Engine::new(Defaults::default())),
