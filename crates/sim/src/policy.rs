@@ -2,9 +2,9 @@
 //! by itself.
 
 use skein_domain::Timestamp;
-use skein_domain::decide::capacity::{Capacity, Family, Settings};
+use skein_domain::decide::capacity::{Capacity, DEDICATED, Family, Settings};
 use skein_domain::decide::guard::{MachineFacts, SharedFacts};
-use skein_domain::decide::offers::{self, Lengths};
+use skein_domain::decide::offers::{self, Lengths, Offer, Out};
 use skein_domain::decide::patience::{DelayTable, LATE_BUDGET_PPM, LateBudget, patience};
 
 use crate::quantiles::whole;
@@ -36,6 +36,8 @@ pub struct Engine {
     /// Shared solutions, and the one that is called.
     offers: Vec<SharedFacts>,
     shared: usize,
+    /// There is one that takes these items in time.
+    calls: bool,
     /// Of the items so far: how many ended, how long they lasted; how long one may last at most, us.
     ended: u64,
     lasted_us: u64,
@@ -57,6 +59,7 @@ impl Engine {
             cold: DelayTable::default(),
             offers: Vec::new(),
             shared: 0,
+            calls: true,
             ended: 0,
             lasted_us: 0,
             longest_us: 0,
@@ -70,8 +73,12 @@ impl Engine {
         let typical_us = self.lasted_us.checked_div(self.ended).unwrap_or(ASSUMED_US).max(1);
         let allowed_wait_us = unsigned(world.allowed_wait_us());
         let lengths = Lengths { typical_us, longest_us: Some(self.longest_us), allowed_wait_us };
-        // Where none fits, the first is as good as any.
-        self.shared = offers::shared(&self.offers, &lengths).best().unwrap_or(0);
+        let ranking = offers::shared(&self.offers, &lengths);
+        // A trace does not say which items were known to be long: where only the longest would be cut off, the
+        // solution that the scenario names takes them, as under the rules of reference.
+        let slow = |offer: &Offer| matches!(offer.1, Err(Out::TooSlow { .. }));
+        self.calls = ranking.best().is_some() || !ranking.offers.iter().all(slow);
+        self.shared = ranking.best().unwrap_or(0);
         self.cold = self.offers[self.shared].cold.clone();
         if let Some(family) = &mut self.family {
             family.call(self.offers[self.shared].clone());
@@ -104,6 +111,9 @@ impl Rule for Engine {
         // A task states how long it may last at most; a trace shows it.
         self.longest_us = world.items().iter().map(|item| unsigned(item.lasts_us)).max().unwrap_or(0);
         self.choose_shared(world);
+        if !self.calls {
+            self.defaults.capacity.fixed = Some(DEDICATED);
+        }
         self.family = Some(Family::new(self.defaults.capacity.clone(), &machines, self.offers[self.shared].clone()));
     }
 
@@ -135,6 +145,9 @@ impl Rule for Engine {
         }
         if world.place(item) {
             return;
+        }
+        if !self.calls {
+            return world.queue(item);
         }
         // Nothing to wait for when no machine is there or coming.
         let machines = (0..world.machine_offers().len()).any(|offer| world.alive(offer) > 0);

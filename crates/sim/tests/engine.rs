@@ -53,3 +53,11 @@ fn the_same_scenario_gives_the_same_figures() {
     let scenario = scenarios().load("azllm-code", &data()).unwrap();
     assert_eq!(engine(&scenario), engine(&scenario));
 }
+
+#[test]
+fn where_no_shared_solution_starts_in_time_machines_take_everything() {
+    let mut scenario = made::make("made-flash", &scenarios()).unwrap().unwrap();
+    scenario.shared = vec![scenarios().shared("fargate-1x2").unwrap()];
+    let metrics = engine(&scenario);
+    assert!(metrics.shared_share == 0.0 && metrics.launches > 0.0, "{metrics:?}");
+}

@@ -46,8 +46,8 @@ impl Default for Settings {
 pub struct Settings {
     /// Time between two looks, us. Looking more often than every 15 s gains nothing; every 300 s costs 6-10 %.
     pub tick_us: u64,
-    /// A machine beyond the target goes after it was empty for so long, us: one look. Longer costs more on every
-    /// load that was tried, up to a quarter more at 240 s.
+    /// A machine beyond the target goes after it was empty for so long, us: one look. Longer costs more
+    /// in the mean of the loads tried, and at 240 s a quarter more on one of them.
     pub idle_us: u64,
     /// What a rule cost so long ago counts a third, us.
     pub memory_us: u64,
@@ -163,6 +163,8 @@ pub struct Family<K> {
     ticked_us: Option<i64>,
 }
 
+/// Machines for everything: the rule where there is no shared solution.
+pub const DEDICATED: Rule = Rule::Peak { window_s: PEAK_S };
 /// The rule that is followed before anything was measured: the break-even of list prices over a quarter hour.
 const FIRST: Rule = Rule::Layers { window_s: 900, share_ppm: 1_000_000 };
 /// Items that ended since the last look, before they are looked through early.
