@@ -133,3 +133,66 @@ fn a_backup_says_that_images_are_left_out_and_takes_them_along_if_asked() {
     home.skein(&["image", "export", "kept", "back", "--to", "raw", "--dir", "again"]).ok();
     assert!(std::fs::read(home.path("back")).unwrap() == bytes);
 }
+
+/// An emulator of S3, ended with the test.
+struct Moto(std::process::Child, String);
+
+impl Moto {
+    /// None where it is not installed.
+    fn start() -> Option<Self> {
+        let dir = std::env::var_os("SKEIN_EMULATORS").map(std::path::PathBuf::from).unwrap_or_default();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let start = |program: &Path| {
+            let mut command = Command::new(program);
+            command
+                .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        };
+        let child = start(&dir.join("venv/bin/moto_server")).or_else(|_| start(Path::new("moto_server"))).ok()?;
+        let moto = Self(child, format!("127.0.0.1:{port}"));
+        until("moto to listen", || std::net::TcpStream::connect(&moto.1).is_ok());
+        Some(moto)
+    }
+
+    fn make_bucket(&self, name: &str) {
+        let mut stream = std::net::TcpStream::connect(&self.1).unwrap();
+        let who = "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+        write!(stream, "PUT /{name} HTTP/1.0\r\nHost: {}\r\nAuthorization: {who}\r\n\r\n", self.1).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn an_engine_keeps_its_images_in_an_object_store() {
+    let Some(moto) = Moto::start() else { return support::skipped("moto_server is not installed (see .ci/run)") };
+    moto.make_bucket("images");
+    let home = Home::new();
+    let store = serde_json::json!({
+        "service": "s3", "bucket": "images", "root": "/skein", "endpoint": format!("http://{}", moto.1),
+        "region": "us-east-1", "access_key_id": "k", "secret_access_key": "s",
+    });
+    home.write("config.json", &serde_json::json!({"images": {"store": store}}).to_string());
+    let home = Home::with_engine_in(home, &["--dir", "data", "--config", "config.json"]);
+    let bytes = disk(&home.path("disk.img"), 5, 6 << 20);
+    let image = |args: &[&str]| home.skein(&[&["image"], args, &["--dir", "data"]].concat());
+    image(&["import", "disk.img", "--name", "far", "--tag", "a"]).ok();
+    let list = home.json(&["image", "list", "--dir", "data"]);
+    assert_eq!((&list[0]["name"], &list[0]["stored"]), (&"far".into(), &true.into()), "{list}");
+    assert_eq!(chunks(&home), 0, "none of them is here");
+    image(&["export", "far", "back", "--to", "raw"]).ok();
+    assert!(std::fs::read(home.path("back")).unwrap() == bytes);
+    image(&["remove", "far"]).ok();
+    image(&["gc"]).ok();
+    assert!(image(&["scrub"]).ok().err.contains("0 chunks are whole"));
+}

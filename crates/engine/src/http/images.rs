@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
@@ -24,14 +24,27 @@ use crate::images::{self, Asked};
 const ASKED_MAX: usize = 4096;
 /// Largest batch of chunks, bytes: as many as a client asks about, packed.
 const BATCH_BYTES_MAX: usize = 64 << 20;
-/// Largest list of chunks, bytes: of a disk of 8 TiB.
-const LIST_BYTES_MAX: usize = 6 << 30;
+/// Largest list of chunks, bytes: of a disk with 1.4 TiB of data. It is held in memory.
+const LIST_BYTES_MAX: usize = 1 << 30;
 /// Largest manifest, bytes.
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
 
-/// An image as others see it.
-pub(crate) fn image_view(app: &App, image: Image) -> ImageView {
-    let stored = app.images.shelf.get(&format!("images/{}.json", image.id)).is_ok_and(|found| found.is_some());
+/// Images as others see them. The store is asked on a thread of its own: it may be behind a network.
+pub(crate) async fn image_views(app: &Arc<App>, images: Vec<Image>) -> Result<Vec<ImageView>, Fail> {
+    let shared = Arc::clone(app);
+    let listed = tokio::task::spawn_blocking(move || shared.images.shelf.list("images/")).await;
+    let stored: BTreeSet<String> = listed.map_err(Fail::internal)??.into_iter().map(|entry| entry.name).collect();
+    let is_stored = |image: &Image| stored.contains(&format!("images/{}.json", image.id));
+    Ok(images.into_iter().map(|image| (is_stored(&image), image)).map(|(stored, image)| view(image, stored)).collect())
+}
+
+/// One image.
+pub(crate) async fn image_view(app: &Arc<App>, image: Image) -> Result<ImageView, Fail> {
+    let one = image_views(app, vec![image]).await?.pop();
+    one.ok_or_else(|| Fail::internal("an image has no view"))
+}
+
+fn view(image: Image, stored: bool) -> ImageView {
     let deployed = image.deployed.into_iter().map(|one| DeployedView {
         solution: one.solution.to_string(),
         profile: one.profile.to_string(),
@@ -56,7 +69,7 @@ pub(crate) fn image_view(app: &App, image: Image) -> ImageView {
 
 pub(super) async fn list(_: User, State(app): State<Arc<App>>) -> Result<Json<Vec<ImageView>>, Fail> {
     let all = app.readers.get()?.images()?;
-    Ok(Json(all.into_iter().map(|image| image_view(&app, image)).collect()))
+    image_views(&app, all).await.map(Json)
 }
 
 pub(super) async fn show(
@@ -65,7 +78,7 @@ pub(super) async fn show(
     Path(asked): Path<String>,
 ) -> Result<Json<ImageView>, Fail> {
     let image = images::find(&app, &asked)?;
-    Ok(Json(image_view(&app, image)))
+    image_view(&app, image).await.map(Json)
 }
 
 pub(super) async fn label(
@@ -84,7 +97,7 @@ pub(super) async fn label(
         });
         Ok(())
     });
-    Ok(Json(image_view(&app, changed.await?)))
+    image_view(&app, changed.await?).await.map(Json)
 }
 
 pub(super) async fn remove(
@@ -102,12 +115,6 @@ async fn object(app: &Arc<App>, name: String) -> Result<Vec<u8>, Fail> {
     let (shared, wanted) = (Arc::clone(app), name.clone());
     let found = tokio::task::spawn_blocking(move || shared.images.shelf.get(&wanted)).await;
     found.map_err(Fail::internal)??.ok_or_else(|| Fail::not_found(format!("the image store has no {name}")))
-}
-
-async fn put_object(app: &Arc<App>, name: String, bytes: Vec<u8>) -> Result<(), Fail> {
-    let shared = Arc::clone(app);
-    let put = tokio::task::spawn_blocking(move || shared.images.shelf.put(&name, &bytes)).await;
-    Ok(put.map_err(Fail::internal)??)
 }
 
 pub(super) async fn manifest(_: User, State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Vec<u8>, Fail> {
@@ -136,7 +143,7 @@ pub(super) async fn put_manifest(
     });
     let manifest = adopted.await.map_err(Fail::internal)??;
     let image = images::catalogue(&app, &manifest, &user, &name, BTreeSet::new()).await?;
-    Ok(Json(image_view(&app, image)))
+    image_view(&app, image).await.map(Json)
 }
 
 fn list_object(id: &str, list: &str) -> Result<String, Fail> {
@@ -163,16 +170,20 @@ pub(super) async fn put_chunk_list(
 ) -> Result<StatusCode, Fail> {
     let name = list_object(&id, &list)?;
     let bytes = whole_body(request, LIST_BYTES_MAX, "image_list_bytes_max").await?;
-    app.images.promise([name.clone()]);
-    if object(&app, name.clone()).await.is_ok_and(|there| there == bytes) {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    let known = app.images.store.manifest(&ImageId::new(&id)?);
-    if known.is_ok_and(|known| list == "chunks" || known.native_file.is_some()) {
-        let why = format!("the image {id} is there with another list: remove it first, or leave it");
-        return Err(Fail::new(StatusCode::CONFLICT, why, None));
-    }
-    put_object(&app, name, bytes).await?;
+    app.images.promise([name.clone()])?;
+    let (id, shared) = (ImageId::new(&id)?, Arc::clone(&app));
+    let put = tokio::task::spawn_blocking(move || {
+        if shared.images.shelf.get(&name)?.is_some_and(|there| there == bytes) {
+            return Ok(());
+        }
+        let known = shared.images.store.manifest(&id);
+        if known.is_ok_and(|known| list == "chunks" || known.native_file.is_some()) {
+            let why = format!("the image {id} is there with another list: remove it first, or leave it");
+            return Err(Fail::new(StatusCode::CONFLICT, why, None));
+        }
+        Ok(shared.images.shelf.put(&name, &bytes)?)
+    });
+    put.await.map_err(Fail::internal)??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -183,7 +194,7 @@ pub(super) async fn missing(_: User, State(app): State<Arc<App>>, request: Reque
     }
     let names = asked.chunks.iter().map(|text| chunk_id(text).map(ChunkId::object)).collect::<Result<Vec<_>, _>>()?;
     // Promised first: a collection between the look and the promise would make a liar of the answer.
-    app.images.promise(names.iter().cloned());
+    app.images.promise(names.iter().cloned())?;
     let shared = Arc::clone(&app);
     let missing = tokio::task::spawn_blocking(move || shared.images.shelf.missing(&names)).await;
     Ok(Json(Missing { missing: missing.map_err(Fail::internal)?? }))
@@ -202,7 +213,7 @@ pub(super) async fn put_chunks(_: User, State(app): State<Arc<App>>, request: Re
     let body = whole_body(request, BATCH_BYTES_MAX, "image_batch_bytes_max").await?;
     let shared = Arc::clone(&app);
     let put = tokio::task::spawn_blocking(move || {
-        let (mut rest, mut chunks) = (body.as_slice(), Vec::new());
+        let (mut rest, mut chunks) = (body.as_ref(), Vec::new());
         while let Some((head, tail)) = rest.split_first_chunk::<4>() {
             let len = usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX);
             let short = || Fail::bad("the chunks end in the middle of one: send them again");
@@ -211,20 +222,18 @@ pub(super) async fn put_chunks(_: User, State(app): State<Arc<App>>, request: Re
             chunks.push((name, packed.to_vec()));
             rest = tail;
         }
-        shared.images.promise(chunks.iter().map(|(name, _)| name.clone()));
+        shared.images.promise(chunks.iter().map(|(name, _)| name.clone()))?;
         Ok::<_, Fail>(shared.images.shelf.put_chunks(chunks)?)
     });
     put.await.map_err(Fail::internal)??;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn whole_body(request: Request, limit: usize, name: &str) -> Result<Vec<u8>, Fail> {
-    let body: Body = request.into_body();
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
+async fn whole_body(request: Request, limit: usize, name: &str) -> Result<Bytes, Fail> {
+    axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| {
         let why = format!("the body is over {limit} bytes ({name}), or broke off: {error}");
         Fail::new(StatusCode::PAYLOAD_TOO_LARGE, why, None)
-    })?;
-    Ok(bytes.to_vec())
+    })
 }
 
 pub(super) async fn import(

@@ -100,7 +100,7 @@ async fn carry_out(app: &Arc<App>, prepared: Prepared, operation: &Arc<Operation
     let Prepared { order, takes, choice, transport } = prepared;
     if let Form::There { cloud_id } = &choice.form {
         operation.stage(format!("it is there already, as {cloud_id}"), None);
-        return serde_json::to_value(image_view(app, order.image)).map_err(Fail::internal);
+        return serde_json::to_value(image_view(app, order.image).await?).map_err(Fail::internal);
     }
     let (shared, form, id) = (Arc::clone(app), choice.form.clone(), ImageId::new(order.image.id.as_str())?);
     let profile = skein_image::Profile::find(&takes.profile, Some(&app.dir.join("profiles")))?;
@@ -138,7 +138,7 @@ async fn carry_out(app: &Arc<App>, prepared: Prepared, operation: &Arc<Operation
         image.deployed.push(deployed);
         Ok(())
     });
-    serde_json::to_value(image_view(app, changed.await?)).map_err(Fail::internal)
+    serde_json::to_value(image_view(app, changed.await?).await?).map_err(Fail::internal)
 }
 
 /// One for each upload: two must not share what they remember.

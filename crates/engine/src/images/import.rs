@@ -60,5 +60,5 @@ async fn import(app: &Arc<App>, asked: Asked, operation: &Arc<Operation>) -> Res
     });
     let manifest = manifest.await.map_err(Fail::internal)??;
     let image = super::catalogue(app, &manifest, &asked.user, &asked.name, asked.tags).await?;
-    serde_json::to_value(image_view(app, image)).map_err(Fail::internal)
+    serde_json::to_value(image_view(app, image).await?).map_err(Fail::internal)
 }

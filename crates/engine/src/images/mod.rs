@@ -69,16 +69,19 @@ impl Images {
         })
     }
 
-    /// Keeps these from the collection for a while. False when there are too many: nobody relies on them then.
-    pub(crate) fn promise(&self, objects: impl IntoIterator<Item = String>) -> bool {
+    /// Keeps these from the collection for a while.
+    pub(crate) fn promise(&self, objects: impl IntoIterator<Item = String>) -> Result<(), Fail> {
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::now();
-        let until = now.after_ms(PROMISE_MS);
         if promised.len() >= PROMISED_MAX {
             promised.retain(|_, until| *until > now);
         }
-        promised.extend(objects.into_iter().map(|name| (name, until)));
-        promised.len() <= PROMISED_MAX
+        if promised.len() >= PROMISED_MAX {
+            let why = format!("{PROMISED_MAX} objects are promised to imports (image_promised_max): try again later");
+            return Err(Fail::busy(why));
+        }
+        promised.extend(objects.into_iter().map(|name| (name, now.after_ms(PROMISE_MS))));
+        Ok(())
     }
 
     /// An image has these now, and keeps them. Another client that was promised them loses them only if that image
@@ -126,11 +129,20 @@ pub(crate) async fn catalogue(
             return Ok(known);
         }
         known.tags.extend(image.tags);
+        check_labels(&known)?;
         write(app, Side::Image(Box::new(known.clone()))).await?;
         return Ok(known);
     }
+    check_labels(&image)?;
     write(app, Side::Image(Box::new(image.clone()))).await?;
     Ok(image)
+}
+
+fn check_labels(image: &Image) -> Result<(), Fail> {
+    if image.tags.len() > TAGS_MAX {
+        return Err(Fail::bad(format!("an image has at most {TAGS_MAX} tags (image_tags_max)")));
+    }
+    Ok(image.tags.iter().chain([&image.name]).try_for_each(|label| check_label(label))?)
 }
 
 /// Changes an image of the catalogue.
@@ -143,10 +155,7 @@ pub(crate) async fn change(
     let found = app.readers.get()?.image(id)?;
     let mut image = found.ok_or_else(|| Fail::not_found(format!("there is no image {id} any more")))?;
     how(&mut image)?;
-    if image.tags.len() > TAGS_MAX {
-        return Err(Fail::bad(format!("an image has at most {TAGS_MAX} tags (image_tags_max)")));
-    }
-    image.tags.iter().chain([&image.name]).try_for_each(|label| check_label(label))?;
+    check_labels(&image)?;
     write(app, Side::Image(Box::new(image.clone()))).await?;
     Ok(image)
 }
