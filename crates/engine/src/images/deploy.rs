@@ -92,11 +92,27 @@ fn with_secrets(app: &App, value: Value) -> Result<Value, Fail> {
 
 /// Carries it out.
 pub(crate) async fn deploy(app: Arc<App>, prepared: Prepared, operation: Arc<Operation>) {
-    let result = carry_out(&app, prepared, &operation).await;
+    let result = match memory_path(&app, &prepared.order) {
+        Err(fail) => Err(fail),
+        Ok(memory) if !app.images.begin_upload(&memory) => Err(Fail::busy(format!(
+            "'{}' is being brought to {} already: 'skein image deploy' again when that is over",
+            prepared.order.name, prepared.order.to
+        ))),
+        Ok(memory) => {
+            let result = carry_out(&app, prepared, &memory, &operation).await;
+            app.images.end_upload(&memory);
+            result
+        }
+    };
     operation.end(result);
 }
 
-async fn carry_out(app: &Arc<App>, prepared: Prepared, operation: &Arc<Operation>) -> Result<Value, Fail> {
+async fn carry_out(
+    app: &Arc<App>,
+    prepared: Prepared,
+    memory: &std::path::Path,
+    operation: &Arc<Operation>,
+) -> Result<Value, Fail> {
     let Prepared { order, takes, choice, transport } = prepared;
     if let Form::There { cloud_id } = &choice.form {
         operation.stage(format!("it is there already, as {cloud_id}"), None);
@@ -114,7 +130,7 @@ async fn carry_out(app: &Arc<App>, prepared: Prepared, operation: &Arc<Operation
     });
     let source = source.await.map_err(Fail::internal)??;
     operation.stage(format!("uploading to {} as {}", order.to, order.name), source.len_known());
-    let mut memory = FileMemory::new(memory_path(app, &order)?);
+    let mut memory = FileMemory::new(memory);
     let control = Control { progress: Arc::clone(operation) as Arc<_>, ..Control::default() };
     let cancel = control.cancel.clone();
     let mut to = Destination::new(&order.name);

@@ -15,7 +15,7 @@ mod import;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use skein_domain::image::{Boot, Offers, TAGS_MAX, check_label};
@@ -47,6 +47,8 @@ pub(crate) struct Images {
     /// Imports, collections, scrubs.
     pub operations: Operations,
     promised: Mutex<BTreeMap<String, Timestamp>>,
+    /// Uploads under way, by what they remember: two must not share it.
+    uploading: Mutex<BTreeSet<PathBuf>>,
     /// Changes of the catalogue read it first: one at a time.
     edit: tokio::sync::Mutex<()>,
 }
@@ -65,8 +67,19 @@ impl Images {
             shelf,
             operations: Operations::default(),
             promised: Mutex::default(),
+            uploading: Mutex::default(),
             edit: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Takes an upload's memory for this one alone; false when another has it.
+    pub(crate) fn begin_upload(&self, memory: &Path) -> bool {
+        self.uploading.lock().unwrap_or_else(PoisonError::into_inner).insert(memory.to_owned())
+    }
+
+    /// It is over.
+    pub(crate) fn end_upload(&self, memory: &Path) {
+        self.uploading.lock().unwrap_or_else(PoisonError::into_inner).remove(memory);
     }
 
     /// Keeps these from the collection for a while.
