@@ -41,6 +41,20 @@ pub enum Event {
         /// Which.
         solution: SolutionId,
     },
+    /// How many machines a class of items is worth, and how long it waits for one; none: it is followed no more.
+    CapacitySet {
+        /// The class.
+        class: crate::task::Profile,
+        /// What is wanted.
+        plan: Option<crate::decide::demand::CapacityPlan>,
+    },
+    /// What was seen of late of the demand for a solution's machines, and what is projected.
+    DemandSeen {
+        /// The solution.
+        solution: SolutionId,
+        /// What was seen.
+        seen: crate::decide::demand::DemandSeen,
+    },
     /// A machine is to be made; the cloud hears its name after this is written.
     InstanceWanted {
         /// Its name.
@@ -257,6 +271,8 @@ impl Event {
         match self {
             Self::SolutionSet { .. } => "solution_set",
             Self::SolutionRemoved { .. } => "solution_removed",
+            Self::CapacitySet { .. } => "capacity_set",
+            Self::DemandSeen { .. } => "demand_seen",
             Self::InstanceWanted { .. } => "instance_wanted",
             Self::InstanceRequested { .. } => "instance_requested",
             Self::InstanceBooting { .. } => "instance_booting",
@@ -311,6 +327,8 @@ impl Event {
             Self::Answered { item, .. } => item.session(),
             Self::SolutionSet { .. }
             | Self::SolutionRemoved { .. }
+            | Self::CapacitySet { .. }
+            | Self::DemandSeen { .. }
             | Self::InstanceWanted { .. }
             | Self::InstanceRequested { .. }
             | Self::InstanceBooting { .. }

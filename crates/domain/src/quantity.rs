@@ -71,6 +71,11 @@ impl Timestamp {
         let us = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1000);
         Self(self.0.saturating_add(us))
     }
+    /// Whole microseconds since an earlier moment; 0 when it is later.
+    pub fn us_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
+    }
+
     /// Milliseconds from `earlier` to here; 0 when the clock went backwards.
     pub fn ms_since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0) / 1000).unwrap_or(0)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::threshold::Thresholds;
 use crate::id::SolutionId;
 use crate::instance::InstanceFacts;
 use crate::quantity::NanoUsd;
@@ -54,8 +55,67 @@ pub struct Machines {
     pub avoid_ms: u64,
     /// Interval at which what the cloud has is compared with the ledger, ms.
     pub list_ms: u64,
+    /// Typical time from the wish to its agent's hello, ms, until some were measured.
+    #[serde(default = "minute_ms")]
+    pub typical_boot_ms: u64,
+    /// Least time that is paid for one, ms.
+    #[serde(default = "minute_ms")]
+    pub min_billed_ms: u64,
+    /// Most logical CPUs of all together: clouds count their quotas so.
+    #[serde(default)]
+    pub cpus_max: Option<u32>,
+    /// Those that no session holds, kept ready for the next one.
+    #[serde(default)]
+    pub free: FreeAgents,
+    /// People say when more and fewer are wanted; none: the engine decides by what waits and what it is worth.
+    #[serde(default)]
+    pub thresholds: Option<Thresholds>,
     /// What its agent is expected to offer; what it says when it comes holds from then on.
     pub facts: InstanceFacts,
+}
+
+/// Machines that no session holds [0064]: how many are kept ready. Each wish is met; the most that any of them asks
+/// for is what is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FreeAgents {
+    /// At least so many.
+    pub min: u32,
+    /// At most so many: beyond it they go without waiting for their idle time.
+    pub max: Option<u32>,
+    /// With so many logical CPUs together, at least.
+    pub min_cpus: u32,
+    /// With so much memory together, at least, MiB.
+    pub min_memory_mb: u64,
+    /// With slots for so many standard deviations of the demand seen of late, thousandths.
+    pub deviations_milli: u32,
+    /// With slots for what is projected beyond what is in use.
+    pub projected: bool,
+}
+
+impl FreeAgents {
+    /// Fewest machines to be kept free, each with `facts` and `slots`, where demand varies by `deviation_slots`
+    /// and is projected to exceed what is in use by `ahead_slots`. Never over `max`.
+    pub fn least(&self, facts: &InstanceFacts, slots: u32, deviation_slots: u32, ahead_slots: u32) -> u32 {
+        let slots = slots.max(1);
+        let by_memory = self.min_memory_mb.div_ceil(u64::from(facts.memory_mb.max(1)));
+        let deviations = u64::from(deviation_slots) * u64::from(self.deviations_milli);
+        let by_deviation = deviations.div_ceil(1_000 * u64::from(slots));
+        let whole = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let ahead = if self.projected { ahead_slots.div_ceil(slots) } else { 0 };
+        let wishes =
+            [self.min, self.min_cpus.div_ceil(facts.cpus.max(1)), whole(by_memory), whole(by_deviation), ahead];
+        wishes.into_iter().max().unwrap_or(0).min(self.max.unwrap_or(u32::MAX))
+    }
+
+    /// Is anything asked for that depends on the demand seen?
+    pub fn looks_at_demand(&self) -> bool {
+        self.deviations_milli > 0 || self.projected
+    }
+}
+
+fn minute_ms() -> u64 {
+    60_000
 }
 
 /// Facts of a shared solution.
@@ -73,6 +133,9 @@ pub struct Shared {
     pub price: SharedPrice,
     /// Start of a cold instance, 99th percentile, ms: how early a waiting item must overflow.
     pub cold_start_ms: u64,
+    /// An instance with nothing to do stays warm for so long, ms; 0 never.
+    #[serde(default = "Shared::keepalive_ms")]
+    pub keepalive_ms: u64,
     /// Instances kept warm.
     pub min_warm: u32,
     /// Operating system of the instances.
@@ -92,6 +155,16 @@ pub struct SharedPrice {
     pub granularity_ms: u64,
     /// Least billed time, ms.
     pub min_billed_ms: u64,
+    /// The start of a cold instance is billed.
+    #[serde(default)]
+    pub bills_cold: bool,
+}
+
+impl Shared {
+    /// Seven minutes: what clouds keep a function's instance for was seen to be 5 to 10 (Wang et al., 2018).
+    pub const fn keepalive_ms() -> u64 {
+        420_000
+    }
 }
 
 impl Solution {
@@ -101,6 +174,10 @@ impl Solution {
             SolutionKind::Shared(shared) => Some(shared),
             SolutionKind::Dedicated(_) => None,
         }
+    }
+    /// The machines that may be made there.
+    pub fn machines(&self) -> Option<&Machines> {
+        self.dedicated()?.machines.as_ref()
     }
     /// The dedicated facts, when it is one.
     pub fn dedicated(&self) -> Option<&Dedicated> {

@@ -291,7 +291,7 @@ pub const URGENT: u8 = 80;
 pub const ARRAY_MAX: u32 = 1_000_000;
 
 /// What the planner sees of a task; equal profiles in one session are one class.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Profile {
     /// Service level and urgency, most pressing last.
     pub rank: (ServiceLevel, u8),
@@ -315,6 +315,16 @@ pub struct Profile {
     pub group: Option<Arc<str>>,
     /// A function that exists in a shared solution only.
     pub function_only: bool,
+}
+
+impl Profile {
+    /// What decides which kinds of place take it, and for how long it waits: equal for items whose demand is
+    /// one. How they are ordered and balanced is left out.
+    #[must_use]
+    pub fn demand(&self) -> Self {
+        let rank = (ServiceLevel::default(), 0);
+        Self { rank, movable: false, balance: None, group: None, ..self.clone() }
+    }
 }
 
 impl TaskSpec {

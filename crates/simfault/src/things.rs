@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skein_domain::solution::FreeAgents;
 use skein_domain::{
     Dedicated, InstanceFacts, Machines, NanoUsd, SessionSpec, Shared, SharedPrice, Solution, SolutionKind,
 };
@@ -61,10 +62,21 @@ pub fn solutions() -> Vec<Solution> {
         boot_ms: 40_000,
         avoid_ms: 3_000,
         list_ms: 7_000,
+        typical_boot_ms: 10_000,
+        min_billed_ms: 0,
+        cpus_max: None,
+        free: FreeAgents::default(),
+        thresholds: None,
         facts: facts(CLOUD_SLOTS),
     };
     let cloud = Dedicated { machines: Some(machines), ..own.clone() };
-    let price = SharedPrice { per_request: NanoUsd(10), per_gb_s: NanoUsd(10), granularity_ms: 1, min_billed_ms: 1 };
+    let price = SharedPrice {
+        per_request: NanoUsd(10),
+        per_gb_s: NanoUsd(10),
+        granularity_ms: 1,
+        min_billed_ms: 1,
+        bills_cold: false,
+    };
     let shared = |id: &str, concurrency| Solution {
         id: id.parse().unwrap(),
         kind: SolutionKind::Shared(Shared {
@@ -74,6 +86,7 @@ pub fn solutions() -> Vec<Solution> {
             memory_mb_max: 2048,
             price: price.clone(),
             cold_start_ms: 100,
+            keepalive_ms: 420_000,
             min_warm: 0,
             os: "linux".into(),
             arch: "x86_64".into(),

@@ -23,10 +23,12 @@ impl Snapshot {
         match event {
             Event::SolutionSet { solution } => {
                 self.touched.solutions.insert(solution.id.clone());
+                self.capacity.clear();
                 self.solutions.insert(solution.id.clone(), solution.clone());
             }
             Event::SolutionRemoved { solution } => {
                 self.touched.solutions.insert(solution.clone());
+                self.capacity.clear();
                 self.solutions.remove(solution);
             }
             Event::InstanceWanted { .. }
@@ -38,6 +40,15 @@ impl Snapshot {
             | Event::InstanceEnding { .. }
             | Event::InstanceGone { .. }
             | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
+            Event::CapacitySet { class, plan } => {
+                match plan {
+                    Some(plan) => self.capacity.insert(class.clone(), plan.clone()),
+                    None => self.capacity.remove(class),
+                };
+            }
+            Event::DemandSeen { solution, seen } => {
+                self.seen.insert(solution.clone(), seen.clone());
+            }
             Event::OrphanFound { .. } => {}
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
@@ -77,6 +88,7 @@ impl Snapshot {
         let (id, (from, to)) = match event {
             Event::InstanceWanted { instance, solution, facts, .. } => {
                 let machine = Some(Machine::default());
+                self.changes.entry(solution.clone()).or_default().up = Some(at);
                 return self.put_instance((turn, at), InstanceState::Wanted, instance, solution, facts, "", machine);
             }
             Event::InstanceReady { instance, solution, facts, boot } => {
@@ -105,6 +117,9 @@ impl Snapshot {
                 (instance, only_to(|state| state < InstanceState::Draining, InstanceState::Draining))
             }
             Event::InstanceDraining { instance, .. } => {
+                if let Some(known) = self.instances.get(instance).filter(|i| i.machine.is_some()) {
+                    self.changes.entry(known.solution.clone()).or_default().down = Some(at);
+                }
                 (instance, only_to(|state| state < InstanceState::Draining, InstanceState::Draining))
             }
             Event::InstanceEnding { instance, .. } => {

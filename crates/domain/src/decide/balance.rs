@@ -69,6 +69,8 @@ pub(super) struct InGateway {
 pub(super) struct Suited {
     no: KindNo,
     pub cost: NanoUsd,
+    /// Machines that the engine has made: paid whether they are used or not.
+    pub paid: bool,
     slots: u32,
     memory_mb: u32,
 }
@@ -196,6 +198,11 @@ impl<'a> Overlay<'a> {
         };
         let slots = slots(self.snapshot, solution, facts, self.policy);
         cost::on_instance(dedicated, slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
+    }
+
+    fn are_machines(&self, solution: &SolutionId) -> bool {
+        let dedicated = self.snapshot.solutions.get(solution).and_then(|s| s.dedicated());
+        dedicated.is_some_and(|d| d.machines.is_some())
     }
 
     fn scheme(&self, profile: &Profile) -> Balance {
@@ -348,6 +355,7 @@ impl<'a> Overlay<'a> {
                 Ok(()) => suited.push(Suited {
                     no,
                     cost: self.cost_on(profile, &kind.solution, &kind.facts),
+                    paid: self.are_machines(&kind.solution),
                     slots: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
                     memory_mb: kind.facts.memory_mb,
                 }),

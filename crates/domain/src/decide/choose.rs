@@ -1,10 +1,12 @@
 //! Which kind of place takes one item, and which place of that kind.
 //!
-//! Where both kinds could ever take it, the cheaper one does; when that has no room, the item waits
-//! for it until its allowed wait (less the cold start it would then still have before it) is over,
-//! and goes to the dearer kind ("patience").
+//! Where both kinds could ever take it, a machine of ours with room does: it is paid, and how many there are was
+//! decided by what they are worth ([`super::demand`]). Between an own server and a shared solution the cheaper one
+//! does. When that has no room, the item waits for it for as long as its class may ([`super::patience`]), and goes
+//! to the other kind.
 
 use super::balance::{InGateway, OnInstance, Overlay, Suited};
+use super::patience::{DelayTable, LateBudget, patience};
 use super::reason::{Choice, Reason};
 use crate::attempt::Place;
 use crate::id::{InstanceId, SessionId};
@@ -26,6 +28,14 @@ pub(super) struct Ever {
     gateway: Result<NanoUsd, Reason>,
     /// Kinds of instance that suit it.
     suited: Vec<Suited>,
+    /// How long its class waits, and whether machines are had for it.
+    class: Option<OfClass>,
+}
+
+/// What is decided for the class of a profile.
+#[derive(Debug, Clone, Copy)]
+struct OfClass {
+    wait_ms: u64,
 }
 
 /// One item, as far as choosing asks.
@@ -46,12 +56,13 @@ impl Ever {
 
     pub(super) fn of(overlay: &Overlay<'_>, profile: &Profile) -> Self {
         let gateway = overlay.any_gateway_ever(profile);
+        let class = overlay.snapshot.capacity_of(&profile.demand()).map(|plan| OfClass { wait_ms: plan.wait_ms });
         match overlay.suited(profile) {
             Ok(suited) => {
                 let cheapest = suited.iter().map(|kind| kind.cost).min().unwrap_or(NanoUsd::ZERO);
-                Self { instance: Ok(cheapest), gateway, suited }
+                Self { instance: Ok(cheapest), gateway, suited, class }
             }
-            Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new() },
+            Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new(), class },
         }
     }
 
@@ -73,8 +84,8 @@ impl Ever {
         per_slot: u32,
         run_ms: u32,
     ) -> Option<Chosen> {
-        // Nothing waits for a place that is dearer than what it could have now or soon.
-        let dear = |kind: &&Suited| self.gateway.as_ref().is_ok_and(|there| kind.cost > *there);
+        // Nothing waits for a place that is dearer than what it could have now or soon; what is paid is not.
+        let dear = |kind: &&Suited| !kind.paid && self.gateway.as_ref().is_ok_and(|there| kind.cost > *there);
         let suited: Vec<Suited> = self.suited.iter().filter(|kind| !dear(kind)).copied().collect();
         let found = overlay.best_to_wait_on(&suited, asking.session, asking.profile, per_slot)?;
         Some(Chosen { place: Place::Instance(found.id), choice: Choice::Ahead { run_ms }, cost: found.cost })
@@ -97,8 +108,15 @@ pub(super) fn choose(overlay: &Overlay<'_>, ever: &Ever, asking: Asking<'_>) -> 
         }
         (Ok(instance_cost), Ok(gateway_cost)) => {
             let (suited, instance_cost, gateway_cost) = (&ever.suited[..], *instance_cost, *gateway_cost);
-            let both = Both { overlay, suited, asking, instance_cost, gateway_cost };
-            if instance_cost <= gateway_cost { both.instance_first() } else { both.gateway_first() }
+            let paid: Vec<Suited> = suited.iter().filter(|kind| kind.paid).copied().collect();
+            let both = Both { overlay, suited, asking, instance_cost, gateway_cost, class: ever.class };
+            if !paid.is_empty() {
+                both.paid_first(&paid)
+            } else if instance_cost <= gateway_cost {
+                both.instance_first()
+            } else {
+                both.gateway_first()
+            }
         }
     }
 }
@@ -138,9 +156,32 @@ struct Both<'a> {
     asking: Asking<'a>,
     instance_cost: NanoUsd,
     gateway_cost: NanoUsd,
+    class: Option<OfClass>,
 }
 
 impl Both<'_> {
+    /// Machines that are there are paid whether they are used or not: one with room takes the item. Where there
+    /// are none, or none is free in time, it is as if there were only own servers.
+    fn paid_first(&self, paid: &[Suited]) -> Result<Chosen, Reason> {
+        let there = self.gateway_cost;
+        let found = self.overlay.best_instance(paid, self.asking.session, self.asking.profile, None);
+        let because = match found {
+            Ok(found) => {
+                let choice = Choice::Paid { here: found.cost, there };
+                return Ok(on_instance(self.asking.profile, found, choice));
+            }
+            Err(reason) => reason,
+        };
+        // An own server that costs no more is no worse.
+        if let Ok(found) = self.best_instance(Some(there)) {
+            let choice = Choice::Cheaper { here: found.cost, there };
+            return Ok(on_instance(self.asking.profile, found, choice));
+        }
+        self.wait_over(&because)?;
+        let chosen = self.dearer_gateway(&because, self.instance_cost);
+        chosen.or_else(|| self.dearer_instance(&because, self.instance_cost)).ok_or(because)
+    }
+
     fn best_instance(&self, cost_max: Option<NanoUsd>) -> Result<OnInstance, Reason> {
         self.overlay.best_instance(self.suited, self.asking.session, self.asking.profile, cost_max)
     }
@@ -154,8 +195,7 @@ impl Both<'_> {
             }
             Err(reason) => reason,
         };
-        let start_ms = self.overlay.cold_start_ms();
-        self.wait_over(start_ms, &because)?;
+        self.wait_over(&because)?;
         let chosen = self.dearer_gateway(&because, self.instance_cost);
         chosen.or_else(|| self.dearer_instance(&because, self.instance_cost)).ok_or(because)
     }
@@ -169,7 +209,7 @@ impl Both<'_> {
             }
             Err(reason) => reason,
         };
-        self.wait_over(0, &because)?;
+        self.wait_all(&because)?;
         let chosen = self.dearer_instance(&because, self.gateway_cost);
         chosen.or_else(|| self.dearer_gateway(&because, self.gateway_cost)).ok_or(because)
     }
@@ -190,9 +230,28 @@ impl Both<'_> {
         self.asking.profile.rank.1 >= URGENT
     }
 
-    /// May it go to a dearer place yet? `start_ms` is how long that takes to start.
-    fn wait_over(&self, start_ms: u64, because: &Reason) -> Result<(), Reason> {
-        let until = self.asking.since.after_ms(self.asking.profile.allowed_wait_ms.saturating_sub(start_ms));
+    /// May it go to a shared solution yet, which takes a while to start?
+    fn wait_over(&self, because: &Reason) -> Result<(), Reason> {
+        let (allowed_ms, policy) = (self.asking.profile.allowed_wait_ms, self.overlay.policy);
+        let wait_ms = self.class.map_or_else(
+            || {
+                // A class that is not followed: as if all of it started cold.
+                let cold = DelayTable::of_p99(self.overlay.cold_start_ms() * 1_000);
+                let budget = LateBudget::new(policy.capacity.late_budget_ppm);
+                patience(allowed_ms * 1_000, &cold, &budget).wait_us / 1_000
+            },
+            |class| class.wait_ms,
+        );
+        self.wait_for(wait_ms, because)
+    }
+
+    /// May it go to a dearer instance yet, which starts it at once?
+    fn wait_all(&self, because: &Reason) -> Result<(), Reason> {
+        self.wait_for(self.asking.profile.allowed_wait_ms, because)
+    }
+
+    fn wait_for(&self, wait_ms: u64, because: &Reason) -> Result<(), Reason> {
+        let until = self.asking.since.after_ms(wait_ms);
         if self.asking.now < until && !self.is_urgent() {
             return Err(Reason::WaitsForCheaper { until, because: Box::new(because.clone()) });
         }

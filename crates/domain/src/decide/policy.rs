@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::capacity::Settings;
+use super::patience::LATE_BUDGET_PPM;
 use crate::id::{InstanceId, UserName};
 use crate::task::Balance;
 
@@ -15,6 +19,8 @@ pub struct Policy {
     pub algorithm: Algorithm,
     /// Most orders of one pass.
     pub plan_orders_max: u32,
+    /// How many machines are had, and how long items wait for one.
+    pub capacity: CapacityPolicy,
     /// Run time assumed for prices when nothing is known, ms.
     pub assumed_run_ms: u64,
     /// Most attempts on one instance, over what agents offer.
@@ -54,12 +60,42 @@ pub enum Algorithm {
     },
 }
 
+/// What decides between machines and shared solutions where both could take the work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityRule {
+    /// What would have cost least of late ([`super::capacity`]).
+    #[default]
+    LeastCost,
+    /// The plain comparison of prices [0065]: machines where a slot costs less than an invocation, none where it
+    /// costs more, whatever share of them is used.
+    Price,
+}
+
+/// Settings of capacity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapacityPolicy {
+    /// What decides.
+    pub rule: CapacityRule,
+    /// Of the family of rules.
+    pub family: Settings,
+    /// Share of items that may start later than they are allowed to, ppm.
+    pub late_budget_ppm: u32,
+}
+
+impl Default for CapacityPolicy {
+    fn default() -> Self {
+        Self { rule: CapacityRule::default(), family: Settings::default(), late_budget_ppm: LATE_BUDGET_PPM }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             balance: Balance::FewestTasks,
             algorithm: Algorithm::Builtin(Balance::FewestTasks),
             plan_orders_max: 256,
+            capacity: CapacityPolicy::default(),
             assumed_run_ms: 60_000,
             tasks_per_instance_max: None,
             cpu_ceiling_percent: None,

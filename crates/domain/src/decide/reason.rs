@@ -25,6 +25,13 @@ pub enum Choice {
         /// Why not.
         other: Box<Reason>,
     },
+    /// A machine that is paid whether it is used or not had room.
+    Paid {
+        /// Its share of the machine's price.
+        here: NanoUsd,
+        /// Expected cost in the other kind.
+        there: NanoUsd,
+    },
     /// This kind is the cheaper one and had room.
     Cheaper {
         /// Expected cost here.
@@ -71,6 +78,9 @@ impl fmt::Display for Choice {
             Self::Mode { mode, balance: Some(balance) } => write!(f, "{mode} mode, {balance}"),
             Self::Mode { mode, balance: None } => write!(f, "{mode} mode"),
             Self::OnlyKind { other } => write!(f, "the only kind that can take it ({other})"),
+            Self::Paid { here, there } => {
+                write!(f, "a machine that is paid has room: its share {here}, elsewhere {there} more")
+            }
             Self::Cheaper { here, there } => write!(f, "cheaper here: {here} against {there}"),
             Self::Overflow { waited_ms, here, there, because } => write!(
                 f,

@@ -1,17 +1,18 @@
 //! Which machines are wanted, and which may go.
 //!
 //! Deconfliction [0060]: what may go is marked first (`draining`, a turn of its own), and ended only by a
-//! later pass that finds nothing on it. How many are wanted is counted from what waits for nothing but
-//! room; how fast and where by cost is not decided here yet.
+//! later pass that finds nothing on it. How many are wanted is what classes of items are worth that shared
+//! solutions could take too ([`super::demand`]), and for the others what waits for nothing but room.
 
+use super::demand::{CapacityPlan, items_at_once};
 use super::index::Class;
 use super::place::{slots, suits_kind};
 use super::plan::{NewMachine, Pass, Plan};
 use super::reason::{MachinesAre, Reason};
 use super::snapshot::Snapshot;
+use super::threshold::{Held, Load, Scale, Thresholds, scale as scale_by};
 use crate::id::{InstanceId, SolutionId};
 use crate::instance::{Instance, InstanceState};
-use crate::needs::CpuSetting;
 use crate::quantity::Timestamp;
 use crate::solution::Machines;
 
@@ -82,35 +83,125 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
+/// How it stands with the machines of one solution.
+struct Standing<'a> {
+    id: &'a SolutionId,
+    machines: &'a Machines,
+    slots: u32,
+    /// Wanted, coming and taking work.
+    serving: u32,
+    coming: u32,
+    /// Taking work and held by no session, after this pass.
+    free: u32,
+    /// Machines that would hold what waits for nothing but room.
+    asked_for: u32,
+}
+
+impl<'a> Standing<'a> {
+    fn of(pass: &Pass<'a>, id: &'a SolutionId, machines: &'a Machines) -> Self {
+        let snapshot = pass.overlay.snapshot;
+        let slots = slots(snapshot, id, &machines.facts, pass.overlay.policy).max(1);
+        let free = snapshot.index.free_machines.iter().filter(|(_, instance)| {
+            let of_it = snapshot.instances.get(instance).is_some_and(|i| i.solution == *id);
+            of_it && !pass.plan.holds.iter().any(|hold| hold.instance == *instance)
+        });
+        Self {
+            id,
+            machines,
+            slots,
+            serving: count(snapshot.machines_in(id, InstanceState::Wanted..=InstanceState::Ready)),
+            coming: count(snapshot.machines_in(id, InstanceState::Wanted..=InstanceState::Booting)),
+            free: count(free),
+            asked_for: asked_for(pass, id, machines, slots),
+        }
+    }
+
+    fn free_least(&self, snapshot: &Snapshot) -> u32 {
+        let seen = snapshot.demand_of(self.id);
+        let deviation = seen.map_or(0, |s| s.deviation_slots);
+        let ahead = seen.map_or(0, |s| s.upper_slots.unwrap_or(0).saturating_sub(s.now_slots));
+        self.machines.free.least(&self.machines.facts, self.slots, deviation, ahead)
+    }
+
+    /// What the thresholds say, when people gave some.
+    fn by_thresholds(&self, snapshot: &Snapshot, now: Timestamp) -> Option<Scale> {
+        let thresholds = self.machines.thresholds.as_ref()?;
+        let ready = snapshot.machines_in(self.id, InstanceState::Ready..=InstanceState::Ready);
+        let loads = ready.map(|id| snapshot.load_of(id).attempts);
+        let load = Load {
+            machines: self.serving,
+            slots: self.slots,
+            used: loads.sum(),
+            waiting: self.asked_for.saturating_mul(self.slots),
+            projected: snapshot.demand_of(self.id).and_then(|seen| seen.upper_slots),
+            empty: self.free,
+        };
+        let limits = Thresholds { min: self.machines.min, max: self.machines.max, ..*thresholds };
+        let changes = snapshot.changes.get(self.id).copied().unwrap_or_default();
+        Some(scale_by(&load, &limits, &changes, now))
+    }
+}
+
 fn want(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Machines) {
     let snapshot = pass.overlay.snapshot;
     if let Some(until) = snapshot.avoided.get(solution).filter(|(until, _)| *until > pass.now) {
         return pass.plan.wake_at(until.0);
     }
-    let alive = alive(snapshot, solution);
-    let serving = count(snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ready));
-    let coming = count(snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Booting));
-    let for_minimum = machines.min.saturating_sub(serving);
-    let for_work = asked_for(pass, solution, machines).saturating_sub(coming);
-    let room = machines.max.saturating_sub(alive).min(WANTED_PER_PASS_MAX);
-    for ordinal in 0..for_work.max(for_minimum).min(room) {
-        let why = if ordinal < for_minimum { "the solution's minimum" } else { "items wait for room" };
-        pass.plan.wanted.push(NewMachine {
-            solution: solution.clone(),
-            facts: machines.facts.clone(),
-            why: why.to_owned(),
-        });
+    let standing = Standing::of(pass, solution, machines);
+    let for_minimum = machines.min.saturating_sub(standing.serving);
+    let mut wishes = vec![(for_minimum, "the solution's minimum".to_owned())];
+    match standing.by_thresholds(snapshot, pass.now) {
+        Some(scale @ Scale::Up { machines, .. }) => wishes.push((machines, scale.to_string())),
+        Some(Scale::Stay(Held::Cooldown(until))) => pass.plan.wake_at(until),
+        Some(_) => {}
+        None => {
+            let for_work = standing.asked_for.saturating_sub(standing.coming);
+            wishes.push((for_work, "items wait for room".to_owned()));
+            let for_worth = snapshot.worth(solution).unwrap_or(0).saturating_sub(standing.serving);
+            wishes.push((for_worth, worth_why(snapshot, solution)));
+        }
+    }
+    let most = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
+    // Who comes for what waits is not free.
+    let free = standing.free + (standing.coming + most).saturating_sub(standing.asked_for);
+    let least = standing.free_least(snapshot);
+    wishes.push((most.saturating_add(least.saturating_sub(free)), format!("{least} are to be free")));
+    let room = room(snapshot, solution, machines);
+    let all = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0).min(room);
+    for ordinal in 0..all {
+        let wish = wishes.iter().find(|(machines, _)| ordinal < *machines);
+        let why = wish.map(|(_, why)| why.clone()).unwrap_or_default();
+        pass.plan.wanted.push(NewMachine { solution: solution.clone(), facts: machines.facts.clone(), why });
     }
 }
 
-/// Machines that would hold what waits for nothing but room.
-fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines) -> u32 {
+/// Machines that may be asked for in one pass: the solution's limits, and what its cloud lets us have.
+fn room(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> u32 {
+    let alive = alive(snapshot, solution);
+    let by_cpus = machines.cpus_max.map_or(u32::MAX, |cpus| cpus / machines.facts.cpus.max(1));
+    machines.max.min(by_cpus).saturating_sub(alive).min(WANTED_PER_PASS_MAX)
+}
+
+/// What the class that asks for most machines says of them.
+fn worth_why(snapshot: &Snapshot, solution: &SolutionId) -> String {
+    let asks = |(_, plan): (_, &CapacityPlan)| {
+        let (_, machines) = plan.machines.iter().find(|(id, machines)| id == solution && *machines > 0)?;
+        Some((*machines, plan.why.clone()))
+    };
+    let most = snapshot.capacity().filter_map(asks).max_by_key(|(machines, _)| *machines);
+    most.map(|(_, why)| why).unwrap_or_default()
+}
+
+/// Machines that would hold what waits for nothing but room, and that nothing but machines could take: what shared
+/// solutions could take too is followed by its worth.
+fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines, slots: u32) -> u32 {
     let overlay = &pass.overlay;
-    let slots = slots(overlay.snapshot, solution, &machines.facts, overlay.policy).max(1);
-    let (mut shared, mut alone) = (0_u32, 0_u32);
+    // In thousandths of a slot, so that items of several classes share machines.
+    let mut asked = 0_u64;
     for waiting in pass.plan.waiting.iter().filter(|w| is_for_room(&w.reason)) {
         let Some(node) = overlay.snapshot.node(waiting.node) else { continue };
-        if suits_kind(solution, &machines.facts, &node.profile).is_err() {
+        let followed = overlay.snapshot.capacity_of(&node.profile.demand()).is_some_and(|p| !p.machines.is_empty());
+        if followed || suits_kind(solution, &machines.facts, &node.profile).is_err() {
             continue;
         }
         let Some(session) = overlay.snapshot.sessions.get(&waiting.node.session) else { continue };
@@ -119,10 +210,10 @@ fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines) -> u32
         } else {
             pass.left(waiting.node)
         };
-        let sum = if node.profile.needs.cpu == CpuSetting::Exclusive { &mut alone } else { &mut shared };
-        *sum = sum.saturating_add(items);
+        let at_once = u64::from(items_at_once(&node.profile, &machines.facts, slots));
+        asked = asked.saturating_add(u64::from(items) * (u64::from(slots) * 1_000 / at_once));
     }
-    alone.saturating_add(shared.div_ceil(slots))
+    u32::try_from(asked.div_ceil(u64::from(slots) * 1_000)).unwrap_or(u32::MAX)
 }
 
 fn is_for_room(reason: &Reason) -> bool {
@@ -134,34 +225,76 @@ fn is_for_room(reason: &Reason) -> bool {
     }
 }
 
-/// Free machines beyond the minimum that no session has held for long are marked as going, unless
+/// Free machines beyond what is to be kept, that no session has held for long, are marked as going, unless
 /// something waits for room in their solution.
 fn drain_free(pass: &mut Pass<'_>) {
     let snapshot = pass.overlay.snapshot;
-    let mut going = std::collections::BTreeMap::<&SolutionId, u32>::new();
+    let mut kept = std::collections::BTreeMap::<&SolutionId, Kept>::new();
     for (since, id) in &snapshot.index.free_machines {
         let Some(instance) = snapshot.instances.get(id) else { continue };
-        let solution = snapshot.solutions.get(&instance.solution);
-        // One whose solution is configured no more has no minimum either.
-        let machines = solution.and_then(|s| s.dedicated()).and_then(|d| d.machines.as_ref());
-        let (min, idle_ms) = machines.map_or((0, 0), |m| (m.min, m.idle_ms));
-        let due = since.after_ms(idle_ms);
         let taken = pass.plan.holds.iter().any(|hold| hold.instance == *id);
         let protected = pass.overlay.policy.do_not_terminate.contains(id);
         if taken || protected || pass.plan.wanted.iter().any(|w| w.solution == instance.solution) {
             continue;
         }
-        let gone = going.entry(&instance.solution).or_default();
-        let serving = count(snapshot.machines_in(&instance.solution, InstanceState::Wanted..=InstanceState::Ready));
-        if serving.saturating_sub(*gone) <= min {
+        let kept = kept.entry(&instance.solution).or_insert_with(|| Kept::of(pass, &instance.solution));
+        if kept.may_go == 0 {
             continue;
         }
+        let due = since.after_ms(if kept.over_most > 0 { 0 } else { kept.idle_ms });
         if due > pass.now {
             pass.plan.wake_at(due);
             continue;
         }
-        *gone += 1;
-        pass.plan.drained.push((id.clone(), format!("free for {} s", idle_ms / 1000)));
+        let why = kept.why(*since, pass.now);
+        kept.may_go -= 1;
+        kept.over_most = kept.over_most.saturating_sub(1);
+        pass.plan.drained.push((id.clone(), why));
+    }
+}
+
+/// How many free machines of a solution may go, and when.
+struct Kept {
+    may_go: u32,
+    /// Free beyond the most that may be: they go at once.
+    over_most: u32,
+    idle_ms: u64,
+    said: Option<String>,
+}
+
+impl Kept {
+    fn of(pass: &Pass<'_>, solution: &SolutionId) -> Self {
+        let snapshot = pass.overlay.snapshot;
+        // One whose solution is configured no more has no minimum either.
+        let Some((id, machines)) =
+            snapshot.solutions.get_key_value(solution).and_then(|(id, s)| Some((id, s.machines()?)))
+        else {
+            return Self { may_go: u32::MAX, over_most: 0, idle_ms: 0, said: None };
+        };
+        let standing = Standing::of(pass, id, machines);
+        let worth = snapshot.worth(solution);
+        let least = machines.min.max(worth.unwrap_or(0));
+        let spare = standing.free.saturating_sub(standing.free_least(snapshot));
+        let may_go = standing.serving.saturating_sub(least).min(spare);
+        let over_most = machines.free.max.map_or(0, |most| standing.free.saturating_sub(most)).min(may_go);
+        // Beyond what they are worth they go soon: each look is a chance to, and waiting costs.
+        let soon_ms = pass.overlay.policy.capacity.family.idle_us / 1_000;
+        let idle_ms = worth.map_or(machines.idle_ms, |_| machines.idle_ms.min(soon_ms));
+        match standing.by_thresholds(snapshot, pass.now) {
+            None => Self { may_go, over_most, idle_ms, said: None },
+            Some(scale @ Scale::Down { machines, .. }) => {
+                Self { may_go: may_go.min(machines), over_most, idle_ms: 0, said: Some(scale.to_string()) }
+            }
+            Some(_) => Self { may_go: over_most, over_most, idle_ms, said: None },
+        }
+    }
+
+    fn why(&self, since: Timestamp, now: Timestamp) -> String {
+        match &self.said {
+            Some(said) => said.clone(),
+            None if self.over_most > 0 => "more are free than may be".to_owned(),
+            None => format!("free for {} s", now.ms_since(since) / 1_000),
+        }
     }
 }
 

@@ -4,14 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Touched;
+use super::demand::{CapacityPlan, DemandSeen};
 use super::index::Index;
 use super::rooms::{Holder, Kind, Room};
+use super::threshold::Changes;
 use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::{Instance, InstanceState, Live};
 use crate::quantity::Timestamp;
 use crate::session::{ItemState, Session, Tries};
 use crate::solution::Solution;
+use crate::task::Profile;
 
 /// The open state of the world. Ended things leave it; the ledger keeps them.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,12 @@ pub struct Snapshot {
     pub(super) live: BTreeMap<InstanceId, Live>,
     /// Solutions that made no machine when asked: until when they are not asked again, and why.
     pub(super) avoided: BTreeMap<SolutionId, (Timestamp, String)>,
+    /// How many machines each class of items is worth; not kept: after a restart it is found anew.
+    pub(super) capacity: BTreeMap<Profile, CapacityPlan>,
+    /// Demand of each solution that has machines, as seen of late; not kept.
+    pub(super) seen: BTreeMap<SolutionId, DemandSeen>,
+    /// When machines of each solution were last asked for and marked as going; not kept.
+    pub(super) changes: BTreeMap<SolutionId, Changes>,
     /// Derived from the above; rebuilt on load.
     pub(super) index: Index,
     /// Changed since [`Snapshot::take_changes`].
@@ -119,6 +128,27 @@ impl Snapshot {
     /// Asks a solution for no machine until then. Not an event: it is gone after a restart.
     pub fn avoid(&mut self, solution: &SolutionId, until: Timestamp, why: String) {
         self.avoided.insert(solution.clone(), (until, why));
+    }
+
+    /// What is wanted for a class of items (see [`Profile::demand`]).
+    pub fn capacity_of(&self, class: &Profile) -> Option<&CapacityPlan> {
+        self.capacity.get(class)
+    }
+
+    /// Every class that machines are considered for.
+    pub fn capacity(&self) -> impl Iterator<Item = (&Profile, &CapacityPlan)> {
+        self.capacity.iter()
+    }
+
+    /// Demand of a solution that has machines, as seen of late.
+    pub fn demand_of(&self, solution: &SolutionId) -> Option<&DemandSeen> {
+        self.seen.get(solution)
+    }
+
+    /// Machines of a solution that classes of items are worth, all together; none when none asks for any there.
+    pub(super) fn worth(&self, solution: &SolutionId) -> Option<u32> {
+        let wanted = self.capacity.values().flat_map(|plan| &plan.machines);
+        wanted.filter(|(id, _)| id == solution).map(|(_, machines)| *machines).reduce(u32::saturating_add)
     }
 
     /// Machines of a solution in these states.

@@ -14,12 +14,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::patience::PPM;
 use crate::id::InstanceId;
 use crate::quantity::Timestamp;
 
 /// Where a threshold lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Threshold {
     /// Share of slots in use, ppm.
     Share(u32),
@@ -30,7 +33,7 @@ pub enum Threshold {
 }
 
 /// When machines come and go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thresholds {
     /// More when use is above, or free slots below.
     pub up: Threshold,

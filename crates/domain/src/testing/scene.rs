@@ -118,8 +118,13 @@ pub fn dedicated(id: &str, price: i64) -> Solution {
 
 /// A shared solution that bills by the ms; `price` in nano-USD per GB-second.
 pub fn shared(id: &str, price: i64, timeout_ms: u64, concurrency: u32) -> Solution {
-    let price =
-        SharedPrice { per_request: NanoUsd::ZERO, per_gb_s: NanoUsd(price), granularity_ms: 1, min_billed_ms: 1 };
+    let price = SharedPrice {
+        per_request: NanoUsd::ZERO,
+        per_gb_s: NanoUsd(price),
+        granularity_ms: 1,
+        min_billed_ms: 1,
+        bills_cold: false,
+    };
     let kind = Shared {
         url: "http://127.0.0.1:1".into(),
         timeout_ms,
@@ -127,6 +132,7 @@ pub fn shared(id: &str, price: i64, timeout_ms: u64, concurrency: u32) -> Soluti
         memory_mb_max: 10_240,
         price,
         cold_start_ms: 0,
+        keepalive_ms: 420_000,
         min_warm: 0,
         os: "linux".into(),
         arch: "x86_64".into(),

@@ -36,7 +36,8 @@ fn patience_ends_a_cold_start_before_the_allowed_wait() {
     let mut scene = scene();
     let session = scene.start_task(TaskSpec { array: 2, ..hybrid() });
     let first = scene.pass();
-    let until = scene.now.after_ms(8_000);
+    // Nothing is known of how often it starts cold: the 99.93rd percentile of its 2 s at the 99th is reckoned with.
+    let until = scene.now.after_ms(6_140);
     assert_eq!((places(&first), first.next_wake), (vec!["a".to_owned()], Some(until)));
     let Reason::WaitsForCheaper { until: said, because } = waits(&scene, key(session, 0, 1)) else { panic!() };
     assert_eq!(
@@ -47,7 +48,7 @@ fn patience_ends_a_cold_start_before_the_allowed_wait() {
     scene.now = until.after_ms(0);
     let (place, choice) = placeable(&scene, key(session, 0, 1));
     assert_eq!(place, "fn");
-    assert!(choice.to_string().starts_with("overflow after 8.0 s: the cheaper kind"), "{choice}");
+    assert!(choice.to_string().starts_with("overflow after 6.1 s: the cheaper kind"), "{choice}");
     assert_eq!(gateway(&scene.pass()), 1);
 }
 
@@ -56,7 +57,7 @@ fn the_cheaper_place_is_taken_when_it_frees_up_in_time() {
     let mut scene = scene();
     let session = scene.start_task(TaskSpec { array: 2, ..hybrid() });
     scene.pass();
-    scene.after_ms(7_999);
+    scene.after_ms(6_139);
     scene.succeed(key(session, 0, 0).attempt(1));
     assert_eq!(places(&scene.pass()), ["a"]);
 }
@@ -67,13 +68,13 @@ fn a_retry_does_not_hold_up_those_that_waited_longer() {
     let mut scene = scene();
     let session = scene.start_task(TaskSpec { array: 2, retries: 1, ..hybrid() });
     assert_eq!(places(&scene.pass()), ["a"]);
-    scene.after_ms(7_000);
+    scene.after_ms(5_000);
     scene.start_task(TaskSpec { urgency: 60, ..hybrid() });
     let not_before = scene.now.after_ms(500);
     scene.end(key(session, 0, 0).attempt(1), EndCause::Failed { exit_code: 1 }, Then::Retry { not_before });
     let plan = scene.pass();
     assert_eq!((places(&plan), plan.next_wake), (vec!["a".to_owned()], Some(not_before)));
-    scene.after_ms(1_000);
+    scene.after_ms(1_200);
     assert!(matches!(waits(&scene, key(session, 0, 0)), Reason::WaitsForCheaper { .. }));
     assert_eq!(placeable(&scene, key(session, 0, 1)).0, "fn");
 }

@@ -63,11 +63,11 @@ pub struct Settled {
     pub identifier: Option<EngineId>,
 }
 
-fn wrong(key: impl Into<String>, why: impl Into<String>) -> BadConfig {
+pub(super) fn wrong(key: impl Into<String>, why: impl Into<String>) -> BadConfig {
     BadConfig::Value { key: key.into(), why: why.into() }
 }
 
-fn ms(key: &str, value: Option<f64>, default_s: f64) -> Result<u64, BadConfig> {
+pub(super) fn ms(key: &str, value: Option<f64>, default_s: f64) -> Result<u64, BadConfig> {
     let seconds = value.unwrap_or(default_s);
     if !seconds.is_finite() || !(0.0..=SECONDS_MAX).contains(&seconds) {
         return Err(wrong(key, format!("{seconds} is not a time: give 0 to {SECONDS_MAX}")));
@@ -84,7 +84,7 @@ fn usd(key: &str, value: f64) -> Result<NanoUsd, BadConfig> {
     Ok(NanoUsd((value * 1e9).round() as i64))
 }
 
-fn word<T: DeserializeOwned>(key: &str, text: &str, accepted: &str) -> Result<T, BadConfig> {
+pub(super) fn word<T: DeserializeOwned>(key: &str, text: &str, accepted: &str) -> Result<T, BadConfig> {
     let value = serde_json::Value::String(text.to_owned());
     serde_json::from_value(value).map_err(|_| wrong(key, format!("'{text}' is not known: give {accepted}")))
 }
@@ -182,9 +182,10 @@ impl Config {
         }
         let protect = self.do_not_terminate.iter().map(|n| name("do_not_terminate", n)).collect::<Result<_, _>>()?;
         Ok(Policy {
-            balance: b.scheme.as_deref().map_or(Ok(Balance::default()), |s| word("balancing.scheme", s, SCHEMES))?,
+            balance: b.scheme.as_deref().map_or(Ok(self.default_scheme()), |s| word("balancing.scheme", s, SCHEMES))?,
             algorithm: Algorithm::Builtin(word("classes.tasking", builtin, SCHEMES)?),
             plan_orders_max: b.plan_orders_max.unwrap_or(256).max(1),
+            capacity: super::scaling::capacity(&self.scaling)?,
             assumed_run_ms: ms("defaults.assumed_run_s", self.defaults.assumed_run_s, 60.0)?,
             tasks_per_instance_max: b.tasks_per_instance_max,
             cpu_ceiling_percent: b.cpu_ceiling_percent,
@@ -202,6 +203,12 @@ impl Config {
             forget_gone_ms: ms("retention.gone_hours", self.retention.gone_hours.map(|h| h * 3600.0), DAY_S)?,
             do_not_terminate: protect,
         })
+    }
+
+    /// Where machines come and go, full ones let others go; where they stand anyway, work is spread.
+    fn default_scheme(&self) -> Balance {
+        let makes = |s: &SolutionConfig| matches!(s, SolutionConfig::Dedicated { machines: Some(_), .. });
+        if self.solutions.values().any(makes) { Balance::Packing } else { Balance::FewestTasks }
     }
 
     fn task_defaults(&self) -> Result<TaskDefaults, BadConfig> {
@@ -325,6 +332,11 @@ fn machine_facts(key: &str, config: &MachinesConfig) -> Result<Machines, BadConf
         boot_ms: ms(&format!("{key}.boot_s"), config.boot_s, 600.0)?,
         avoid_ms: ms(&format!("{key}.avoid_s"), config.avoid_s, 30.0)?,
         list_ms: ms(&format!("{key}.list_s"), config.list_s, 60.0)?.max(1000),
+        typical_boot_ms: ms(&format!("{key}.typical_boot_s"), config.typical_boot_s, 60.0)?,
+        min_billed_ms: ms(&format!("{key}.min_billed_s"), config.min_billed_s, 60.0)?,
+        cpus_max: config.cpus_max,
+        free: super::scaling::free(&format!("{key}.free"), &config.free)?,
+        thresholds: super::scaling::thresholds(key, config)?,
         facts: InstanceFacts {
             cpus,
             memory_mb: config.memory_mb.unwrap_or(1024),
@@ -355,8 +367,10 @@ fn shared_facts(key: &str, shared: &SharedConfig) -> Result<Shared, BadConfig> {
             per_gb_s: usd(&format!("{key}.price.per_gb_s_usd"), shared.price.per_gb_s_usd)?,
             granularity_ms: shared.price.granularity_ms.max(1),
             min_billed_ms: shared.price.min_billed_ms,
+            bills_cold: shared.price.bills_cold,
         },
         cold_start_ms: shared.cold_start_ms.unwrap_or(800),
+        keepalive_ms: ms(&format!("{key}.keepalive_s"), shared.keepalive_s, 420.0)?,
         min_warm: shared.min_warm,
         os: shared.os.clone().unwrap_or_else(|| std::env::consts::OS.to_owned()),
         arch: shared.arch.clone().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),

@@ -2,6 +2,7 @@
 //! reported with line and reason, and the one before stays in force.
 
 mod convert;
+mod scaling;
 
 pub use convert::{Current, OWN, Settled};
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub contexts: Vec<ContextRule>,
     /// Balancing.
     pub balancing: Balancing,
+    /// How many machines are had where shared solutions could take the work too.
+    pub scaling: Scaling,
     /// Telling receivers (`reply_to`).
     pub replies: Replies,
     /// How long things are kept.
@@ -189,6 +192,21 @@ pub struct MachinesConfig {
     /// How often what there is is compared with what there should be, s (default 60).
     #[serde(default)]
     pub list_s: Option<f64>,
+    /// Typical time until its agent joins, s, until some were measured (default 60).
+    #[serde(default)]
+    pub typical_boot_s: Option<f64>,
+    /// Least time that is paid for one, s (default 60).
+    #[serde(default)]
+    pub min_billed_s: Option<f64>,
+    /// Most logical CPUs of all together, as clouds count quotas.
+    #[serde(default)]
+    pub cpus_max: Option<u32>,
+    /// Those that no session holds, kept ready.
+    #[serde(default)]
+    pub free: FreeConfig,
+    /// When more and fewer are wanted, if not the engine says so.
+    #[serde(default)]
+    pub thresholds: Option<ThresholdsConfig>,
     /// Attempts at a time (default: `cpus`).
     #[serde(default)]
     pub slots: Option<u32>,
@@ -248,6 +266,9 @@ pub struct SharedConfig {
     /// Start of a cold instance, 99th percentile, ms (default 800).
     #[serde(default)]
     pub cold_start_ms: Option<u64>,
+    /// An instance with nothing to do stays warm for so long, s (default 420).
+    #[serde(default)]
+    pub keepalive_s: Option<f64>,
     /// Instances kept warm (default 0).
     #[serde(default)]
     pub min_warm: u32,
@@ -271,6 +292,8 @@ pub struct PriceConfig {
     pub granularity_ms: u64,
     /// Least billed time, ms.
     pub min_billed_ms: u64,
+    /// The start of a cold instance is billed.
+    pub bills_cold: bool,
 }
 
 /// Values for what tasks leave open.
@@ -317,6 +340,67 @@ pub struct ContextRule {
     pub labels: BTreeMap<String, String>,
     /// The mode then.
     pub running_mode: String,
+}
+
+/// How many machines are had, where shared solutions could take the work too.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scaling {
+    /// `least-cost` (default: what would have cost least of late) or `price` (machines wherever a slot costs less
+    /// than an invocation, none where it costs more).
+    pub rule: Option<String>,
+    /// Items that may start later than they are allowed to wait, percent (default 0.1).
+    pub late_budget_percent: Option<f64>,
+    /// Time between two looks, s (default 15).
+    pub look_s: Option<f64>,
+    /// A machine beyond what is worth having goes after it was free for so long, s (default 15).
+    pub idle_s: Option<f64>,
+    /// What something cost so long ago counts a third, s (default 21600).
+    pub memory_s: Option<f64>,
+    /// Another rule is followed when it would have cost less by this, percent (default 3).
+    pub switch_percent: Option<f64>,
+}
+
+/// Machines that no session holds, kept ready; the most that any of these asks for is kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FreeConfig {
+    /// At least so many.
+    pub min: u32,
+    /// At most so many; beyond it they go at once.
+    pub max: Option<u32>,
+    /// With so many logical CPUs together.
+    pub min_cpus: u32,
+    /// With so much memory together, MiB.
+    pub min_memory_mb: u64,
+    /// With slots for so many standard deviations of the last hour's demand.
+    pub deviations: f64,
+    /// With slots for what is projected beyond what is in use.
+    pub projected: bool,
+}
+
+/// When more and fewer machines are wanted; one way up and one way down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThresholdsConfig {
+    /// More above this share of slots in use, percent.
+    pub up_percent: Option<f64>,
+    /// More below so many free slots.
+    pub up_free_slots: Option<u32>,
+    /// More when what is projected finds no room.
+    pub up_projected: bool,
+    /// Fewer below this share of slots in use, percent.
+    pub down_percent: Option<f64>,
+    /// Fewer above so many free slots.
+    pub down_free_slots: Option<u32>,
+    /// Fewer when what is projected leaves room.
+    pub down_projected: bool,
+    /// No second change in the same direction for so long, s (default 60).
+    pub cooldown_s: Option<f64>,
+    /// No change in the other direction for so long, s (default 300).
+    pub turn_s: Option<f64>,
+    /// Most machines of one change (default 64).
+    pub change_max: Option<u32>,
 }
 
 /// Balancing.

@@ -22,6 +22,7 @@ mod replies;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use skein_domain::decide::demand::Demands;
 use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
@@ -70,6 +71,8 @@ impl TurnResult {
 pub struct Core {
     snapshot: Snapshot,
     settings: Settings,
+    /// What items are worth machines for.
+    demands: Demands,
     /// When each instance's lease ends.
     leases: BTreeMap<InstanceId, Timestamp>,
     recent_keys: BTreeMap<(UserName, String), SessionId>,
@@ -107,6 +110,7 @@ impl Core {
             tells,
             snapshot,
             settings,
+            demands: Demands::new(),
             leases,
             recent_keys: BTreeMap::new(),
             repeated: BTreeMap::new(),
@@ -143,7 +147,7 @@ impl Core {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let lease = self.leases.values().min().copied();
         let list = self.list_at.values().min().copied();
-        [self.next_wake, lease, list].into_iter().flatten().min()
+        [self.next_wake, lease, list, self.demands.next_look()].into_iter().flatten().min()
     }
 
     /// One turn over what came in.
@@ -161,6 +165,7 @@ impl Core {
         }
         self.expire_leases();
         self.list_machines();
+        self.look_at_demand();
         self.place();
         self.turn.changes = self.snapshot.take_changes();
         std::mem::take(&mut self.turn)
@@ -194,13 +199,17 @@ impl Core {
 
     /// Applies events, and what follows from them, to the snapshot and this turn.
     fn happen(&mut self, events: Vec<Event>) {
-        let lazy = |event: &Event| matches!(event, Event::Sent { .. } | Event::Started { .. });
+        let lazy = |event: &Event| {
+            let unheard = |e: &Event| matches!(e, Event::CapacitySet { .. } | Event::DemandSeen { .. });
+            matches!(event, Event::Sent { .. } | Event::Started { .. }) || unheard(event)
+        };
         self.learn_telling(&events);
         let telling = self.telling(&events);
         let all = self.snapshot.apply_all(self.turn.turn, self.now, events);
         self.tell(&telling, &all);
         self.turn.lazy &= all.iter().all(lazy);
         for event in &all {
+            self.demands.observe(event, self.now);
             match event {
                 Event::Cancelling { attempt } | Event::Recalling { attempt, .. } | Event::Moving { attempt, .. } => {
                     self.order_back(*attempt);
@@ -302,6 +311,16 @@ impl Core {
                 events.push(Event::SolutionSet { solution });
             }
         }
+        if !events.is_empty() {
+            self.happen(events);
+        }
+    }
+
+    /// What became ready is followed; when it is time to, what it is worth goes on record before anything is
+    /// placed by it.
+    fn look_at_demand(&mut self) {
+        self.demands.arrivals(&self.snapshot, &self.settings.policy, self.now);
+        let events = self.demands.look(&self.snapshot, &self.settings.policy, self.now);
         if !events.is_empty() {
             self.happen(events);
         }

@@ -233,9 +233,20 @@ impl<K: Ord + Copy> Family<K> {
 
     /// An item ended after `lasted_us` of work; `cold` when items start cold in the shared solution now.
     pub fn ended(&mut self, item: K, lasted_us: u64, cold: bool, now: Timestamp) {
+        if self.items.contains_key(&item) {
+            self.billing.ended(&self.shared, lasted_us, cold);
+            self.over(item, lasted_us, now);
+        }
+    }
+
+    /// An item will not be placed any more: it was cancelled. Nothing of it is billed.
+    pub fn left(&mut self, item: K, now: Timestamp) {
+        self.over(item, 0, now);
+    }
+
+    fn over(&mut self, item: K, lasted_us: u64, now: Timestamp) {
         let Some(at) = self.items.remove(&item) else { return };
         self.running -= 1;
-        self.billing.ended(&self.shared, lasted_us, cold);
         self.open[at].lasted_us = Some(lasted_us);
         for (me, member) in self.members.iter_mut().enumerate() {
             member.shadow.advance(now.0, me, &mut self.open, &self.shared);
@@ -245,6 +256,11 @@ impl<K: Ord + Copy> Family<K> {
         if self.limbo.len() > LIMBO {
             self.recycle();
         }
+    }
+
+    /// Items that arrived and have not ended.
+    pub fn running(&self) -> u32 {
+        self.running
     }
 
     fn recycle(&mut self) {

@@ -1,0 +1,200 @@
+//! One class of items, followed: its family of rules, its late budget, its shared solution.
+
+use std::collections::BTreeMap;
+
+use super::super::capacity::{Capacity, DEDICATED, Family, Rule, Settings};
+use super::super::guard::{MachineFacts, SharedFacts, break_even_ppm};
+use super::super::offers::{self, Lengths};
+use super::super::patience::{LateBudget, PPM, patience};
+use super::super::policy::{CapacityRule, Policy};
+use super::super::snapshot::Snapshot;
+use super::{CapacityPlan, facts};
+use crate::id::{ItemKey, SolutionId};
+use crate::quantity::Timestamp;
+use crate::task::{Profile, RunningMode};
+
+/// What is known of a class beside its family.
+pub(super) struct Followed {
+    machines: Vec<(SolutionId, MachineFacts)>,
+    shared: Vec<(SolutionId, SharedFacts)>,
+    /// Of these, the one that is called.
+    called: usize,
+    /// None where no machine is made for the class: only its patience is followed then.
+    family: Option<Family<ItemKey>>,
+    budget: LateBudget,
+    open: usize,
+    ended: u64,
+    lasted_us: u64,
+    wait_us: u64,
+    last_call: Option<Timestamp>,
+    last_seen: Timestamp,
+    looked: bool,
+    wants: bool,
+}
+
+impl Followed {
+    /// None when not both kinds of place could take the class.
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        policy: &Policy,
+        class: &Profile,
+        boots: &BTreeMap<SolutionId, u64>,
+    ) -> Option<Self> {
+        if matches!(class.mode, RunningMode::Dedicated | RunningMode::Serverless) || class.function_only {
+            return None;
+        }
+        let machines = facts::machines(snapshot, policy, class, boots);
+        let shared = facts::shared(snapshot, class);
+        let budget = LateBudget::new(policy.capacity.late_budget_ppm);
+        let mut followed = Self {
+            machines,
+            called: 0,
+            shared,
+            family: None,
+            budget,
+            open: 0,
+            ended: 0,
+            lasted_us: 0,
+            wait_us: 0,
+            last_call: None,
+            last_seen: Timestamp::default(),
+            looked: false,
+            wants: false,
+        };
+        followed.choose_shared(class);
+        let (_, called) = followed.shared.get(followed.called)?;
+        if !followed.machines.is_empty() {
+            let settings = followed.settings(policy);
+            let machines: Vec<MachineFacts> = followed.machines.iter().map(|(_, m)| m.clone()).collect();
+            followed.family = Some(Family::new(settings, &machines, called.clone()));
+        }
+        followed.wait_us = followed.patience_us(class);
+        Some(followed)
+    }
+
+    /// The plain comparison of prices [0065] is a rule that is followed whatever it costs.
+    fn settings(&self, policy: &Policy) -> Settings {
+        let settings = policy.capacity.family.clone();
+        let fixed = match policy.capacity.rule {
+            CapacityRule::LeastCost => None,
+            CapacityRule::Price => {
+                let per_hour = self.shared.get(self.called).map(|(_, s)| s.price_per_hour).unwrap_or_default();
+                let cheaper = self.machines.iter().any(|(_, m)| break_even_ppm(m, per_hour) < PPM);
+                Some(if cheaper { DEDICATED } else { Rule::None })
+            }
+        };
+        Settings { fixed, ..settings }
+    }
+
+    fn choose_shared(&mut self, class: &Profile) {
+        let stated_us = class.expected_run_ms.map(|ms| ms * 1_000);
+        let typical_us = self.lasted_us.checked_div(self.ended).or(stated_us).unwrap_or(ASSUMED_US).max(1);
+        // What suits the class at all was asked before: here one is only ranked against the others.
+        let longest_us = Some(class.longest_run_ms.map_or(0, |ms| ms * 1_000));
+        let lengths = Lengths { typical_us, longest_us, allowed_wait_us: class.allowed_wait_ms * 1_000 };
+        let all: Vec<SharedFacts> = self.shared.iter().map(|(_, facts)| facts.clone()).collect();
+        self.called = offers::shared(&all, &lengths).best().unwrap_or(0);
+        if let (Some(family), Some((_, facts))) = (&mut self.family, self.shared.get(self.called)) {
+            family.call(facts.clone());
+        }
+    }
+
+    fn patience_us(&self, class: &Profile) -> u64 {
+        let Some((_, facts)) = self.shared.get(self.called) else { return 0 };
+        patience(class.allowed_wait_ms * 1_000, &facts.cold, &self.budget).wait_us
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn never_looked(&self) -> bool {
+        !self.looked
+    }
+
+    /// Nothing is open and nothing wanted, for so long.
+    pub(super) fn is_over(&self, now: Timestamp, after_us: i64) -> bool {
+        self.open == 0 && !self.wants && now.0 - self.last_seen.0 > after_us
+    }
+
+    pub(super) fn arrived(&mut self, item: ItemKey, now: Timestamp) {
+        self.open += 1;
+        self.last_seen = now;
+        self.budget.item();
+        if let Some(family) = &mut self.family {
+            family.arrived(item, self.wait_us, now);
+        }
+    }
+
+    fn is_cold(&self, now: Timestamp) -> bool {
+        let keepalive_us = self.shared.get(self.called).map_or(0, |(_, s)| s.keepalive_us);
+        self.last_call.is_none_or(|last| now.us_since(last) > keepalive_us)
+    }
+
+    pub(super) fn assigned(&mut self, waited_us: u64, in_gateway: bool, allowed_ms: u64, now: Timestamp) {
+        let left_us = allowed_ms.saturating_mul(1_000).checked_sub(waited_us);
+        let Some(left_us) = left_us else { return self.budget.was_late() };
+        if in_gateway && self.is_cold(now) {
+            let late_ppm = self.shared.get(self.called).map_or(0, |(_, s)| s.cold.longer_than(left_us));
+            self.budget.overflowed_cold(late_ppm, waited_us >= PATIENT_US);
+        }
+    }
+
+    pub(super) fn ended(&mut self, item: ItemKey, lasted_us: u64, in_gateway: bool, now: Timestamp) {
+        let cold = self.is_cold(now);
+        self.open = self.open.saturating_sub(1);
+        self.ended += 1;
+        self.lasted_us = self.lasted_us.saturating_add(lasted_us);
+        if let Some(family) = &mut self.family {
+            family.ended(item, lasted_us, cold, now);
+        }
+        if in_gateway {
+            self.last_call = Some(now);
+        }
+        self.last_seen = now;
+    }
+
+    pub(super) fn left(&mut self, item: ItemKey, now: Timestamp) {
+        self.open = self.open.saturating_sub(1);
+        if let Some(family) = &mut self.family {
+            family.left(item, now);
+        }
+    }
+
+    /// What is wanted now.
+    pub(super) fn look(&mut self, class: &Profile, now: Timestamp) -> Option<CapacityPlan> {
+        self.looked = true;
+        self.choose_shared(class);
+        let (shared, facts) = self.shared.get(self.called)?;
+        let waits = patience(class.allowed_wait_ms * 1_000, &facts.cold, &self.budget);
+        self.wait_us = waits.wait_us;
+        let (machines, why) = match &mut self.family {
+            None => (Vec::new(), waits.to_string()),
+            Some(family) => {
+                let capacity = family.tick(now);
+                let beyond = family.running().saturating_sub(facts.concurrency);
+                (targets(&self.machines, &capacity, beyond), format!("{capacity}; {waits}"))
+            }
+        };
+        self.wants = machines.iter().any(|(_, wanted)| *wanted > 0);
+        // To a tenth of a second: a plan is written down whenever it differs.
+        let wait_ms = waits.wait_us / 100_000 * 100;
+        Some(CapacityPlan { machines, shared: shared.clone(), wait_ms, why })
+    }
+}
+
+/// Machines by solution; `beyond` items find no room in the shared solution, whatever it costs. What is not wanted
+/// is named too, so that what was wanted before is given up.
+fn targets(machines: &[(SolutionId, MachineFacts)], capacity: &Capacity, beyond: u32) -> Vec<(SolutionId, u32)> {
+    let chosen = &capacity.chosen;
+    let target = |(at, (id, facts)): (usize, &(SolutionId, MachineFacts))| {
+        let least = beyond.div_ceil(facts.slots.max(1));
+        (id.clone(), if at == chosen.machine { chosen.target.max(least) } else { 0 })
+    };
+    machines.iter().enumerate().map(target).collect()
+}
+
+/// How long an item lasts before any was seen, us.
+const ASSUMED_US: u64 = 60_000_000;
+/// Who waited less than this did not wait: a pass takes that long, us.
+const PATIENT_US: u64 = 100_000;

@@ -1,0 +1,204 @@
+use super::*;
+use crate::instance::{InstanceFacts, InstanceState, Live};
+use crate::solution::{FreeAgents, Machines, Solution, SolutionKind};
+use crate::task::{RunningMode, TaskSpec};
+use crate::testing::{Scene, dedicated, facts, shared, task};
+
+/// A scene whose demand is followed as the engine does, and whose machines come when they are wanted.
+struct Followed {
+    scene: Scene,
+    demands: Demands,
+    said: Vec<Event>,
+    runs: BTreeMap<crate::id::AttemptKey, Timestamp>,
+}
+
+fn cloud(price: i64, change: impl FnOnce(&mut Machines)) -> Solution {
+    let mut solution = dedicated("cloud", price);
+    let SolutionKind::Dedicated(facts_of) = &mut solution.kind else { panic!() };
+    let mut machines = Machines {
+        min: 0,
+        max: 40,
+        idle_ms: 300_000,
+        boot_ms: 600_000,
+        avoid_ms: 30_000,
+        list_ms: 60_000,
+        typical_boot_ms: 40_000,
+        min_billed_ms: 60_000,
+        cpus_max: None,
+        free: FreeAgents::default(),
+        thresholds: None,
+        facts: InstanceFacts { cpus: 4, ..facts(4) },
+    };
+    change(&mut machines);
+    facts_of.machines = Some(machines);
+    solution
+}
+
+/// Work for both kinds, known to be short.
+fn both() -> TaskSpec {
+    TaskSpec {
+        expected_run_ms: Some(20_000),
+        longest_run_ms: Some(60_000),
+        running_mode: RunningMode::Auto,
+        ..task("t")
+    }
+}
+
+impl Followed {
+    fn new(solutions: impl IntoIterator<Item = Solution>) -> Self {
+        let mut scene = Scene::default();
+        solutions.into_iter().for_each(|solution| scene.solution(solution));
+        Self { scene, demands: Demands::new(), said: Vec::new(), runs: BTreeMap::new() }
+    }
+
+    fn happen(&mut self, events: Vec<Event>) {
+        let now = self.scene.now;
+        for event in self.scene.happen(events) {
+            self.demands.observe(&event, now);
+        }
+    }
+
+    fn start(&mut self, task: TaskSpec) {
+        self.scene.start_task(task);
+    }
+
+    /// One turn: what is due ends, machines wanted for `boot_ms` come, demand is looked at, the plan is carried out.
+    fn turn(&mut self, boot_ms: u64) -> crate::decide::Plan {
+        let now = self.scene.now;
+        let due: Vec<_> = self.runs.iter().filter(|(_, end)| **end <= now).map(|(key, _)| *key).collect();
+        for attempt in due {
+            self.runs.remove(&attempt);
+            let end = AttemptEnd { run_ms: 20_000, ..AttemptEnd::bare(crate::attempt::EndCause::Succeeded) };
+            self.happen(vec![Event::Ended { attempt, end, then: Then::End(crate::session::ItemEnd::Succeeded) }]);
+        }
+        let instances: Vec<_> = self.scene.snapshot.instances.values().cloned().collect();
+        for i in instances {
+            if i.state == InstanceState::Wanted && now.ms_since(i.since) >= boot_ms {
+                let (instance, solution, facts) = (i.id.clone(), i.solution.clone(), i.facts.clone());
+                self.happen(vec![Event::InstanceReady { instance, solution, facts, boot: "b".into() }]);
+                self.scene.snapshot.set_live(&i.id, Live { connected: true, ..Live::default() });
+            } else if i.state == InstanceState::Ending {
+                self.happen(vec![Event::InstanceGone { instance: i.id, why: String::new() }]);
+            }
+        }
+        self.demands.arrivals(&self.scene.snapshot, &self.scene.policy, now);
+        self.scene.snapshot.take_changes();
+        let said = self.demands.look(&self.scene.snapshot, &self.scene.policy, now);
+        self.said.extend(said.clone());
+        self.happen(said);
+        let plan = self.scene.decide();
+        for placed in &plan.assignments {
+            let end = now.after_ms(20_000);
+            self.runs.insert(placed.item.attempt(placed.number), end);
+        }
+        let turn = self.scene.snapshot.turn + 1;
+        let events = plan.clone().into_events(&self.scene.snapshot, turn, now);
+        self.happen(events);
+        plan
+    }
+
+    fn machines(&self) -> usize {
+        let all = self.scene.snapshot.instances.values();
+        all.filter(|i| i.machine.is_some() && i.state < InstanceState::Draining).count()
+    }
+}
+
+/// Steady work: functions bridge the start, then as many machines as it is worth take it; when it ends they go.
+#[test]
+fn functions_bridge_until_machines_that_are_worth_it_come_and_machines_go_when_the_work_does() {
+    // 10,000 nano-USD a GB-s is 36,000,000 an hour for each item; a machine of four slots costs half of four.
+    let mut world = Followed::new([cloud(72_000_000, |_| ()), shared("fn", 10_000, 900_000, 1_000)]);
+    let (mut in_gateway, mut on_machines) = (0_u32, 0_u32);
+    for second in 0..2_400_u64 {
+        if second < 1_800 && second % 2 == 0 {
+            world.start(TaskSpec { needs: crate::needs::Needs { memory_mb: 1_024, ..both().needs }, ..both() });
+        }
+        for placed in world.turn(40_000).assignments {
+            match placed.place {
+                Place::Gateway(_) => in_gateway += 1,
+                Place::Instance(_) => on_machines += u32::from(second > 900),
+            }
+        }
+        if second == 30 {
+            assert!(in_gateway >= 10, "nobody waits for machines that boot: {in_gateway}");
+        }
+        if second == 1_700 {
+            // Ten items at a time: three machines of four hold them.
+            assert!((2..=3).contains(&world.machines()), "{}", world.machines());
+        }
+        world.scene.after_ms(1_000);
+    }
+    assert!(on_machines > 400, "half an hour of it ran on machines: {on_machines} of 450, {in_gateway} elsewhere");
+    assert_eq!(world.machines(), 0, "what is worth nothing goes");
+    let said = world.said.iter().filter(|e| matches!(e, Event::CapacitySet { .. })).count();
+    assert!(said < 2_400 / 15, "what did not change is not said again: {said}");
+}
+
+#[test]
+fn prices_alone_decide_where_people_want_that() {
+    for (price, machines) in [(72_000_000, true), (300_000_000, false)] {
+        let mut world = Followed::new([cloud(price, |_| ()), shared("fn", 10_000, 900_000, 1_000)]);
+        world.scene.policy.capacity.rule = super::super::policy::CapacityRule::Price;
+        let one = TaskSpec { needs: crate::needs::Needs { memory_mb: 1_024, ..both().needs }, array: 8, ..both() };
+        world.start(one);
+        world.turn(0);
+        assert_eq!(world.machines() > 0, machines, "a machine for {price}");
+    }
+}
+
+#[test]
+fn what_finds_no_room_in_a_full_shared_solution_gets_machines_whatever_they_cost() {
+    let mut world = Followed::new([cloud(10_000_000_000, |_| ()), shared("fn", 10, 900_000, 4)]);
+    world.start(TaskSpec { array: 12, ..both() });
+    world.turn(0);
+    assert_eq!(world.machines(), 2, "eight items beyond the four of the function");
+}
+
+#[test]
+fn free_agents_are_refilled_when_one_is_taken_and_the_rest_go() {
+    let free = FreeAgents { min: 2, max: Some(3), ..FreeAgents::default() };
+    let mut world = Followed::new([cloud(1, |m| m.free = free.clone())]);
+    for _ in 0..3 {
+        world.turn(0);
+    }
+    assert_eq!(world.machines(), 2);
+    world.start(TaskSpec { running_mode: RunningMode::Dedicated, ..both() });
+    for _ in 0..3 {
+        world.turn(0);
+    }
+    assert_eq!(world.machines(), 3, "one is held, two are free");
+    for _ in 0..400 {
+        world.scene.after_ms(1_000);
+        world.turn(0);
+    }
+    assert_eq!(world.machines(), 2, "held no more, and idle for long: two stay");
+    let mut quota = Followed::new([cloud(1, |m| (m.free, m.cpus_max) = (free.clone(), Some(7)))]);
+    for _ in 0..3 {
+        quota.turn(0);
+    }
+    assert_eq!(quota.machines(), 1, "a quota of seven CPUs holds one machine of four");
+}
+
+#[test]
+fn thresholds_say_it_where_people_gave_some_and_demand_is_on_record() {
+    use super::super::threshold::{Threshold, Thresholds};
+    let thresholds = Thresholds { up: Threshold::Free(4), down: Threshold::Free(9), ..Thresholds::default() };
+    let mut world = Followed::new([cloud(1, |m| (m.thresholds, m.idle_ms) = (Some(thresholds), 0))]);
+    // A value is taken every minute: what starts now is there at the second.
+    for _ in 0..105 {
+        world.turn(0);
+        world.scene.after_ms(1_000);
+    }
+    assert_eq!(world.machines(), 1, "four slots are to be free");
+    world.start(TaskSpec { running_mode: RunningMode::Dedicated, array: 3, ..both() });
+    for _ in 0..120 {
+        world.turn(0);
+        world.scene.after_ms(1_000);
+    }
+    let peak = world.said.iter().filter_map(|e| match e {
+        Event::DemandSeen { seen, .. } => Some(seen.now_slots),
+        _ => None,
+    });
+    assert_eq!(peak.max(), Some(3));
+    assert!(world.machines() <= 2, "{}", world.machines());
+}

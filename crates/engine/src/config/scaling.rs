@@ -1,0 +1,100 @@
+//! Scaling as people write it, checked.
+
+use skein_domain::decide::capacity;
+use skein_domain::decide::policy::CapacityPolicy;
+use skein_domain::decide::threshold::{Threshold, Thresholds};
+use skein_domain::solution::FreeAgents;
+
+use super::convert::{ms, word, wrong};
+use super::{BadConfig, FreeConfig, MachinesConfig, Scaling, ThresholdsConfig};
+
+/// `value` percent as parts of a million.
+fn ppm(key: &str, percent: f64) -> Result<u32, BadConfig> {
+    if !percent.is_finite() || !(0.0..=100.0).contains(&percent) {
+        return Err(wrong(key, format!("{percent} is not a percentage: give 0 to 100")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+    Ok((percent * 10_000.0).round() as u32)
+}
+
+/// What decides how many machines are had.
+pub(super) fn capacity(scaling: &Scaling) -> Result<CapacityPolicy, BadConfig> {
+    let base = CapacityPolicy::default();
+    let family = capacity::Settings::default();
+    let us = |key: &str, value: Option<f64>, default_us: u64| match value {
+        Some(_) => ms(&format!("scaling.{key}"), value, 0.0).map(|ms| ms * 1_000),
+        None => Ok(default_us),
+    };
+    let share = |key: &str, value: Option<f64>, default_ppm: u32| {
+        value.map_or(Ok(default_ppm), |percent| ppm(&format!("scaling.{key}"), percent))
+    };
+    let rule = scaling.rule.as_deref();
+    Ok(CapacityPolicy {
+        rule: rule.map_or(Ok(base.rule), |text| word("scaling.rule", text, "least-cost or price"))?,
+        late_budget_ppm: share("late_budget_percent", scaling.late_budget_percent, base.late_budget_ppm)?,
+        family: capacity::Settings {
+            tick_us: us("look_s", scaling.look_s, family.tick_us)?.max(1_000_000),
+            idle_us: us("idle_s", scaling.idle_s, family.idle_us)?,
+            memory_us: us("memory_s", scaling.memory_s, family.memory_us)?.max(60_000_000),
+            switch_ppm: share("switch_percent", scaling.switch_percent, family.switch_ppm)?,
+            ..family
+        },
+    })
+}
+
+/// Machines kept ready.
+pub(super) fn free(key: &str, config: &FreeConfig) -> Result<FreeAgents, BadConfig> {
+    if !config.deviations.is_finite() || !(0.0..=100.0).contains(&config.deviations) {
+        return Err(wrong(format!("{key}.deviations"), format!("{} is not usable: give 0 to 100", config.deviations)));
+    }
+    if let Some(max) = config.max.filter(|max| *max < config.min) {
+        return Err(wrong(format!("{key}.min"), format!("it is over max ({max})")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+    let deviations_milli = (config.deviations * 1_000.0).round() as u32;
+    Ok(FreeAgents {
+        min: config.min,
+        max: config.max,
+        min_cpus: config.min_cpus,
+        min_memory_mb: config.min_memory_mb,
+        deviations_milli,
+        projected: config.projected,
+    })
+}
+
+/// When more and fewer are wanted.
+pub(super) fn thresholds(key: &str, machines: &MachinesConfig) -> Result<Option<Thresholds>, BadConfig> {
+    let Some(config) = &machines.thresholds else { return Ok(None) };
+    let key = format!("{key}.thresholds");
+    let ThresholdsConfig { up_percent, up_free_slots, up_projected, .. } = config;
+    let up = one(&format!("{key}.up"), *up_percent, *up_free_slots, *up_projected)?;
+    let down = one(&format!("{key}.down"), config.down_percent, config.down_free_slots, config.down_projected)?;
+    if let (Threshold::Share(up), Threshold::Share(down)) = (up, down)
+        && down >= up
+    {
+        return Err(wrong(format!("{key}.down_percent"), "give less than up_percent, or machines would come and go"));
+    }
+    let base = Thresholds::default();
+    let us = |name: &str, value: Option<f64>, default_us: u64| match value {
+        Some(_) => ms(&format!("{key}.{name}"), value, 0.0).map(|ms| ms * 1_000),
+        None => Ok(default_us),
+    };
+    Ok(Some(Thresholds {
+        up,
+        down,
+        cooldown_us: us("cooldown_s", config.cooldown_s, base.cooldown_us)?,
+        turn_us: us("turn_s", config.turn_s, base.turn_us)?,
+        min: machines.min,
+        max: machines.max,
+        change_max: config.change_max.unwrap_or(base.change_max).max(1),
+    }))
+}
+
+fn one(key: &str, percent: Option<f64>, free: Option<u32>, projected: bool) -> Result<Threshold, BadConfig> {
+    match (percent, free, projected) {
+        (Some(percent), None, false) => ppm(&format!("{key}_percent"), percent).map(Threshold::Share),
+        (None, Some(free), false) => Ok(Threshold::Free(free)),
+        (None, None, true) => Ok(Threshold::Projected),
+        _ => Err(wrong(key, format!("give one of {key}_percent, {key}_free_slots and {key}_projected"))),
+    }
+}
