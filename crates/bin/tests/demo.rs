@@ -61,4 +61,8 @@ fn the_demo_survives_a_kill_and_uses_both_kinds_of_place() {
     assert_eq!(figures["logs"].as_array().unwrap().len(), 2);
     assert!(home.read("d/results/load.svg").ends_with("</svg>\n"));
     home.assert_clean();
+    // What both engines decided comes out again, byte for byte, from what is on record.
+    let again = home.json(&["simulate", "--from-ledger", "d", "--session", summary["session"].as_str().unwrap()]);
+    assert_eq!((&again["orders_differing"], &again["items"]), (&0.into(), &69.into()), "{again}");
+    assert!(again["orders_equal"].as_u64().is_some_and(|orders| orders >= 69), "{again}");
 }

@@ -41,6 +41,28 @@ pub enum Event {
         /// Which.
         solution: SolutionId,
     },
+    /// The engine started: what was known only in memory is forgotten.
+    EngineStarted,
+    /// How everything is decided from now on.
+    PolicySet {
+        /// The settings.
+        policy: Box<crate::decide::Policy>,
+    },
+    /// What follows in this turn is a plan. What it was decided by is on record before it: this holds what was
+    /// measured since the last.
+    Decided {
+        /// Connections and measurements that differ from the last recorded ones.
+        live: Vec<(InstanceId, crate::instance::Live)>,
+    },
+    /// A solution made no machine when asked, and is not asked again until then.
+    SolutionAvoided {
+        /// Which.
+        solution: SolutionId,
+        /// Until when.
+        until: Timestamp,
+        /// What it said.
+        why: String,
+    },
     /// How many machines a class of items is worth, and how long it waits for one; none: it is followed no more.
     CapacitySet {
         /// The class.
@@ -271,6 +293,10 @@ impl Event {
         match self {
             Self::SolutionSet { .. } => "solution_set",
             Self::SolutionRemoved { .. } => "solution_removed",
+            Self::EngineStarted => "engine_started",
+            Self::PolicySet { .. } => "policy_set",
+            Self::Decided { .. } => "decided",
+            Self::SolutionAvoided { .. } => "solution_avoided",
             Self::CapacitySet { .. } => "capacity_set",
             Self::DemandSeen { .. } => "demand_seen",
             Self::InstanceWanted { .. } => "instance_wanted",
@@ -327,6 +353,10 @@ impl Event {
             Self::Answered { item, .. } => item.session(),
             Self::SolutionSet { .. }
             | Self::SolutionRemoved { .. }
+            | Self::EngineStarted
+            | Self::PolicySet { .. }
+            | Self::Decided { .. }
+            | Self::SolutionAvoided { .. }
             | Self::CapacitySet { .. }
             | Self::DemandSeen { .. }
             | Self::InstanceWanted { .. }

@@ -121,7 +121,7 @@ impl Instance {
 
 /// What is known of an instance only while its agent is connected: never in the ledger, unknown
 /// after a restart. Quantised to whole percents, so that noise does not change plans.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// The control connection is up.
     pub connected: bool,

@@ -17,6 +17,7 @@ mod content;
 pub mod core;
 mod dispatch;
 mod gateway;
+pub mod history;
 mod http;
 mod images;
 mod keys;

@@ -275,13 +275,13 @@ impl Thread {
             self.let_out(&mut turn);
             self.held = Some((turn, until));
         } else {
-            self.write(turn, now);
+            self.write(turn);
         }
     }
 
     fn flush(&mut self) {
         if let Some((turn, _)) = self.held.take() {
-            self.write(turn, clock::now());
+            self.write(turn);
         }
     }
 
@@ -298,9 +298,16 @@ impl Thread {
         }
     }
 
-    fn write(&mut self, mut turn: TurnResult, now: Timestamp) {
+    fn write(&mut self, mut turn: TurnResult) {
         if !turn.is_empty() {
-            let row = Turn { turn: turn.turn, at: now, events: &turn.events, changes: &turn.changes, side: &turn.side };
+            let row = Turn {
+                turn: turn.turn,
+                at: turn.at,
+                events: &turn.events,
+                earlier: &turn.earlier,
+                changes: &turn.changes,
+                side: &turn.side,
+            };
             if let Err(error) = self.ledger.commit(&row) {
                 return self.recover(turn, &error);
             }
@@ -410,7 +417,8 @@ fn wait_us(due: Timestamp, now: Timestamp) -> u64 {
 
 /// Two turns written as one: later rows replace earlier ones because each is written whole.
 fn merge(mut first: TurnResult, second: TurnResult) -> TurnResult {
-    first.turn = second.turn;
+    first.earlier.push((first.events.len(), first.turn, first.at));
+    (first.turn, first.at) = (second.turn, second.at);
     first.events.extend(second.events);
     first.changes.extend(second.changes);
     first.side.extend(second.side);

@@ -67,6 +67,8 @@ pub struct Counts {
     pub forgotten: u64,
     /// Loaded otherwise than it was built.
     pub altered: u64,
+    /// Orders that do not come out again from what is on record.
+    pub otherwise: u64,
     /// Success accepted for an attempt that no process of it earned.
     pub unearned: u64,
     pub crashes: u64,
@@ -89,6 +91,7 @@ impl Counts {
             + self.crowded
             + self.forgotten
             + self.altered
+            + self.otherwise
             + self.unearned
     }
     pub fn add(&mut self, other: &Self) {
@@ -101,6 +104,7 @@ impl Counts {
         self.overlap += other.overlap;
         self.crowded += other.crowded;
         self.forgotten += other.forgotten;
+        self.otherwise += other.otherwise;
         self.unearned += other.unearned;
         self.altered += other.altered;
         self.crashes += other.crashes;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use skein_agent::core::Input as AgentInput;
 use skein_agent::spawner::StopSignal;
+use skein_domain::decide::replay::Replay;
 use skein_domain::decide::{Policy, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::{
@@ -707,6 +708,23 @@ impl World {
         self.later(1, Coming::Engine(engine, None, input));
     }
 
+    /// Orders on record that do not come out again when everything on record is decided once more.
+    fn decided_otherwise(&self) -> u64 {
+        let reader = self.ledger.as_ref().unwrap().reader().unwrap();
+        let mut replay = Replay::new(None);
+        let mut after = 0;
+        loop {
+            let page = skein_store::Reader::events(&reader, after, None, 10_000).unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for row in &page {
+                replay.take(row.turn, row.at, &row.event).unwrap();
+            }
+        }
+        replay.finish();
+        replay.differing
+    }
+
     fn finish(mut self) -> Counts {
         let core = self.core.as_ref().unwrap();
         let reader = self.ledger.as_ref().unwrap().reader().unwrap();
@@ -720,6 +738,7 @@ impl World {
             0
         };
         self.counts.unowned += self.without_owner();
+        self.counts.otherwise += self.decided_otherwise();
         let stored = self.ledger.as_mut().unwrap().load().unwrap();
         let rebuilt = Snapshot::load(stored);
         self.counts.forgotten += u64::from(rebuilt != *self.core.as_ref().unwrap().snapshot());

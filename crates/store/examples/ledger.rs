@@ -51,7 +51,14 @@ fn main() {
         ids.push(scene.start_task(TaskSpec { array: each, ..task("t") }));
         let changes = scene.snapshot.take_changes();
         ledger
-            .commit(&Turn { turn: scene.snapshot.turn, at: scene.now, events: &[], changes: &changes, side: &[] })
+            .commit(&Turn {
+                turn: scene.snapshot.turn,
+                at: scene.now,
+                events: &[],
+                earlier: &[],
+                changes: &changes,
+                side: &[],
+            })
             .unwrap();
     }
     let (mut turn, at) = (scene.snapshot.turn, scene.now);
@@ -71,7 +78,7 @@ fn main() {
                 changes.push(Change::ItemEnded(item, ItemEnd::Succeeded, at));
                 changes.push(Change::AttemptEnded(attempt, end, at));
             }
-            ledger.commit(&Turn { turn, at, events: &events, changes: &changes, side: &[] }).unwrap();
+            ledger.commit(&Turn { turn, at, events: &events, earlier: &[], changes: &changes, side: &[] }).unwrap();
         }
     }
     let took = begun.elapsed();

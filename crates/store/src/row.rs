@@ -17,6 +17,9 @@ pub struct Turn<'a> {
     pub at: Timestamp,
     /// What happened.
     pub events: &'a [Event],
+    /// Turns that are written with this one because nobody waited for them: events before a position happened in
+    /// that turn, at that moment. Ascending.
+    pub earlier: &'a [(usize, u64, Timestamp)],
     /// Rows that changed.
     pub changes: &'a [Change],
     /// Everything else that is written with it.

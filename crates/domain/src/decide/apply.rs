@@ -49,7 +49,12 @@ impl Snapshot {
             Event::DemandSeen { solution, seen } => {
                 self.seen.insert(solution.clone(), seen.clone());
             }
-            Event::OrphanFound { .. } => {}
+            Event::EngineStarted => self.forget_unkept(),
+            Event::PolicySet { .. } | Event::OrphanFound { .. } => {}
+            Event::Decided { live } => live.iter().for_each(|(id, live)| self.set_live(id, *live)),
+            Event::SolutionAvoided { solution, until, why } => {
+                self.avoided.insert(solution.clone(), (*until, why.clone()));
+            }
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
             Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod policy;
 pub mod project;
 pub mod reason;
+pub mod replay;
 pub mod retry;
 mod rooms;
 pub mod running_mode;

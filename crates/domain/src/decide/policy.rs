@@ -11,7 +11,7 @@ use crate::id::{InstanceId, UserName};
 use crate::task::Balance;
 
 /// Settings of `decide`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Balancing when a task asks for none.
     pub balance: Balance,
@@ -49,7 +49,8 @@ pub struct Policy {
 }
 
 /// The tasking class of [0052] for CPU setting 0.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// One of ours.
     Builtin(Balance),
@@ -73,7 +74,7 @@ pub enum CapacityRule {
 }
 
 /// Settings of capacity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapacityPolicy {
     /// What decides.
     pub rule: CapacityRule,

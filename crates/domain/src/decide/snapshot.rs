@@ -125,9 +125,15 @@ impl Snapshot {
         self.index_instance(instance);
     }
 
-    /// Asks a solution for no machine until then. Not an event: it is gone after a restart.
-    pub fn avoid(&mut self, solution: &SolutionId, until: Timestamp, why: String) {
-        self.avoided.insert(solution.clone(), (until, why));
+    /// Forgets what no restart keeps.
+    pub(super) fn forget_unkept(&mut self) {
+        self.avoided.clear();
+        self.capacity.clear();
+        self.seen.clear();
+        self.changes.clear();
+        for id in std::mem::take(&mut self.live).into_keys() {
+            self.index_instance(&id);
+        }
     }
 
     /// What is wanted for a class of items (see [`Profile::demand`]).

@@ -40,7 +40,7 @@ impl Core {
             let why = "its agent is stopping".to_owned();
             self.happen(vec![Event::InstanceDraining { instance: id.clone(), why }]);
         }
-        self.snapshot.set_live(&id, Live { connected: true, ..Live::default() });
+        self.measured(&id, Live { connected: true, ..Live::default() });
         self.reconcile(&id, &hello.holding);
     }
 
@@ -85,7 +85,7 @@ impl Core {
     pub(super) fn disconnected(&mut self, id: &InstanceId, boot: &str) {
         let ours = self.snapshot.instances.get(id).is_some_and(|i| i.boot == boot);
         if ours {
-            self.snapshot.set_live(id, Live::default());
+            self.measured(id, Live::default());
         }
     }
 
@@ -100,7 +100,7 @@ impl Core {
                 FromAgent::Hello(_) => {}
                 FromAgent::Heartbeat { number, cpu_percent, memory_mb, .. } => {
                     self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
-                    self.snapshot.set_live(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
+                    self.measured(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
                     let boot = boot.to_owned();
                     self.turn.outputs.push(Output::Lease { instance: id.clone(), boot, heartbeat: number });
                     self.repeat_orders(id);
@@ -239,7 +239,7 @@ impl Core {
 
     fn gone(&mut self, id: &InstanceId, why: &str) {
         self.leases.remove(id);
-        self.snapshot.set_live(id, Live::default());
+        self.measured(id, Live::default());
         if self.snapshot.instances.get(id).is_none_or(|i| i.state >= InstanceState::Ending) {
             return;
         }

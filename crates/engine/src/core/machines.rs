@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use skein_domain::decide::scale::may_end;
 use skein_domain::event::Event;
 use skein_domain::solution::Machines;
 use skein_domain::{InstanceId, InstanceState, Solution, SolutionId, Timestamp};
@@ -58,7 +57,8 @@ impl Core {
         }
         if let Some(machines) = self.machines_of(solution) {
             let until = self.now.after_ms(machines.avoid_ms);
-            self.snapshot.avoid(solution, until, why.clone());
+            let (solution, why) = (solution.clone(), why.clone());
+            self.happen(vec![Event::SolutionAvoided { solution, until, why }]);
         }
         self.happen(vec![Event::InstanceGone { instance, why }]);
     }
@@ -138,19 +138,6 @@ impl Core {
 
     pub(super) fn order_end(&mut self, solution: &SolutionId, instance: &InstanceId) {
         self.turn.outputs.push(Output::EndMachine { solution: solution.clone(), instance: instance.clone() });
-    }
-
-    /// Events of a plan as they may happen: the ending of a machine is checked once more, in the very turn
-    /// that writes it down [invariant 2].
-    pub(super) fn deconflict(&self, events: &mut Vec<Event>) {
-        events.retain(|event| match event {
-            Event::InstanceEnding { instance, .. } => {
-                let instance = self.snapshot.instances.get(instance);
-                instance.is_some_and(|i| may_end(&self.snapshot, &self.settings.policy, i).is_ok())
-            }
-            Event::InstanceDraining { instance, .. } => !self.settings.policy.do_not_terminate.contains(instance),
-            _ => true,
-        });
     }
 
     /// Asks the clouds what they have, where it is time to.

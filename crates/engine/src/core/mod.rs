@@ -23,11 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skein_domain::decide::demand::Demands;
+use skein_domain::decide::replay::deconflict;
 use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, Place, Session, SessionId, SolutionId, SolutionKind,
+    AttemptKey, AttemptState, InstanceId, InstanceState, Live, Place, Session, SessionId, SolutionId, SolutionKind,
     Timestamp, UserName, Withdrawal,
 };
 use skein_store::Side;
@@ -45,8 +46,12 @@ const OWED_MS: u64 = 500;
 pub struct TurnResult {
     /// Its number.
     pub turn: u64,
+    /// When.
+    pub at: Timestamp,
     /// What happened.
     pub events: Vec<Event>,
+    /// Events before a position happened in an earlier turn, at that moment.
+    pub earlier: Vec<(usize, u64, Timestamp)>,
     /// Rows to write.
     pub changes: Vec<skein_domain::decide::change::Change>,
     /// Other rows to write.
@@ -79,6 +84,11 @@ pub struct Core {
     /// When unanswered orders were last sent again.
     repeated: BTreeMap<AttemptKey, Timestamp>,
     next_wake: Option<Timestamp>,
+    /// Nothing of this start is on record yet.
+    starts: bool,
+    /// What was measured, as far as it is on record, and what differs from that.
+    live_said: BTreeMap<InstanceId, Live>,
+    live_changed: BTreeSet<InstanceId>,
     /// Orders to gateways that must be taken up again after a restart.
     resume: bool,
     /// Sessions that tell a receiver.
@@ -115,6 +125,9 @@ impl Core {
             recent_keys: BTreeMap::new(),
             repeated: BTreeMap::new(),
             next_wake: Some(now),
+            starts: true,
+            live_said: BTreeMap::new(),
+            live_changed: BTreeSet::new(),
             resume: true,
             list_at: BTreeMap::new(),
             orphans: BTreeSet::new(),
@@ -154,7 +167,10 @@ impl Core {
     pub fn turn(&mut self, now: Timestamp, inputs: Vec<Input>) -> TurnResult {
         self.now = now;
         self.ordinal = 0;
-        self.turn = TurnResult { turn: self.snapshot.turn + 1, lazy: true, ..TurnResult::default() };
+        self.turn = TurnResult { turn: self.snapshot.turn + 1, at: now, lazy: true, ..TurnResult::default() };
+        if std::mem::take(&mut self.starts) {
+            self.say_what_holds();
+        }
         if std::mem::take(&mut self.resume) {
             self.resume_gateways();
             self.resume_machines();
@@ -293,8 +309,11 @@ impl Core {
     }
 
     fn configure(&mut self, settings: Settings, solutions: Vec<skein_domain::Solution>) {
-        self.settings = settings;
         let mut events = Vec::new();
+        if self.settings.policy != settings.policy {
+            events.push(Event::PolicySet { policy: Box::new(settings.policy.clone()) });
+        }
+        self.settings = settings;
         for known in self.snapshot.solutions.keys() {
             if !solutions.iter().any(|s| s.id == *known) {
                 events.push(Event::SolutionRemoved { solution: known.clone() });
@@ -326,15 +345,46 @@ impl Core {
         }
     }
 
+    /// What holds from this start on, whatever an earlier one had in memory.
+    fn say_what_holds(&mut self) {
+        let known: Vec<(InstanceId, Live)> =
+            self.snapshot.instances.keys().map(|id| (id.clone(), self.snapshot.live(id))).collect();
+        let policy = Box::new(self.settings.policy.clone());
+        self.happen(vec![Event::EngineStarted, Event::PolicySet { policy }]);
+        for (id, live) in known {
+            self.measured(&id, live);
+        }
+    }
+
+    /// Takes a connection or a measurement; it goes on record when something is decided by it.
+    pub(super) fn measured(&mut self, id: &InstanceId, live: Live) {
+        self.snapshot.set_live(id, live);
+        self.live_changed.insert(id.clone());
+    }
+
+    /// The events that follow are a plan's: what it saw beside what is on record goes first.
+    fn say_what_was_seen(&mut self) {
+        let mut live = Vec::new();
+        for id in std::mem::take(&mut self.live_changed) {
+            let seen = self.snapshot.live(&id);
+            if self.live_said.get(&id).copied().unwrap_or_default() != seen {
+                self.live_said.insert(id.clone(), seen);
+                live.push((id, seen));
+            }
+        }
+        self.happen(vec![Event::Decided { live }]);
+    }
+
     fn place(&mut self) {
         let plan = decide(&self.snapshot, &self.settings.policy, self.now);
         self.next_wake = plan.next_wake;
         if plan.is_idle() {
             return;
         }
+        self.say_what_was_seen();
         let ordered: Vec<AttemptKey> = plan.assignments.iter().map(|a| a.item.attempt(a.number)).collect();
         let mut events = plan.into_events(&self.snapshot, self.turn.turn, self.now);
-        self.deconflict(&mut events);
+        deconflict(&self.snapshot, &self.settings.policy, &mut events);
         self.happen(events);
         for attempt in ordered {
             self.order_start(attempt, false);

@@ -131,7 +131,14 @@ impl World {
         if end == (End::Dies { durable: false }) {
             return self.crash(before.as_ref());
         }
-        let row = Turn { turn: turn.turn, at, events: &turn.events, changes: &turn.changes, side: &turn.side };
+        let row = Turn {
+            turn: turn.turn,
+            at,
+            events: &turn.events,
+            earlier: &turn.earlier,
+            changes: &turn.changes,
+            side: &turn.side,
+        };
         self.ledger.as_mut().unwrap().commit(&row).unwrap();
         self.disk.failures = 0;
         for event in &turn.events {

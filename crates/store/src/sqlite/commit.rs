@@ -66,9 +66,12 @@ impl SqliteLedger {
         }
         let mut insert =
             transaction.prepare_cached("INSERT INTO events (turn, at, session, body) VALUES (?1, ?2, ?3, ?4)")?;
-        for event in turn.events {
+        let mut earlier = turn.earlier.iter().peekable();
+        for (position, event) in turn.events.iter().enumerate() {
+            while earlier.next_if(|(before, ..)| *before <= position).is_some() {}
+            let (number, at) = earlier.peek().map_or((turn.turn, turn.at), |(_, number, at)| (*number, *at));
             let session = event.session().map(|s| int(s.0));
-            insert.execute(params![int(turn.turn), turn.at.0, session, json(event)?])?;
+            insert.execute(params![int(number), at.0, session, json(event)?])?;
         }
         drop(insert);
         transaction.commit()?;

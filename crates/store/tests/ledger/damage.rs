@@ -38,7 +38,9 @@ impl Disk {
 
 fn commit(ledger: &mut SqliteLedger, record: &Record) {
     let (turn, at) = (record.turn, record.at);
-    ledger.commit(&Turn { turn, at, events: &record.events, changes: &record.changes, side: &[] }).unwrap();
+    ledger
+        .commit(&Turn { turn, at, events: &record.events, earlier: &[], changes: &record.changes, side: &[] })
+        .unwrap();
 }
 
 /// The un-synced tail of the log in some state: cut off, torn, or with other bytes in it.

@@ -38,7 +38,7 @@ impl Kept {
     fn commit(&mut self, events: &[Event], side: &[Side]) -> Result<(), StoreError> {
         let turn = self.scene.snapshot.turn;
         let changes = self.scene.snapshot.take_changes();
-        self.ledger.commit(&Turn { turn, at: self.scene.now, events, changes: &changes, side })
+        self.ledger.commit(&Turn { turn, at: self.scene.now, events, earlier: &[], changes: &changes, side })
     }
 
     /// Something happens, and is committed.

@@ -19,7 +19,9 @@ const CALM_TURNS_MAX: u32 = 200;
 
 fn commit(ledger: &mut SqliteLedger, record: &Record) {
     let (turn, at) = (record.turn, record.at);
-    ledger.commit(&Turn { turn, at, events: &record.events, changes: &record.changes, side: &[] }).unwrap();
+    ledger
+        .commit(&Turn { turn, at, events: &record.events, earlier: &[], changes: &record.changes, side: &[] })
+        .unwrap();
 }
 
 /// The same in what is kept, and the same plan bytes.

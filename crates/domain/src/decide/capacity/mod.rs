@@ -20,6 +20,8 @@ mod shadow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::guard::{Billing, Layers, MachineFacts, SharedFacts, break_even_ppm};
 use super::patience::PPM;
 use crate::quantity::{NanoUsd, Timestamp};
@@ -42,7 +44,7 @@ impl Default for Settings {
 }
 
 /// What a person can set about capacity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Time between two looks, us. Looking more often than every 15 s gains nothing; every 300 s costs 6-10 %.
     pub tick_us: u64,
@@ -63,7 +65,8 @@ pub struct Settings {
 }
 
 /// One way to say how many machines are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// None: everything goes to the shared solution.
     None,

@@ -1,5 +1,7 @@
 //! `skein simulate`: traces under policies, side by side, by the engine's own decision functions.
 
+mod ledger;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -15,8 +17,14 @@ use crate::output::{self, Table, line, note};
 #[derive(Debug, clap::Args)]
 pub(crate) struct SimulateArgs {
     /// What there is: traces, machines, shared solutions, allowed waits (JSON)
-    #[arg(long, value_name = "FILE")]
-    scenarios: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_ledger")]
+    scenarios: Option<PathBuf>,
+    /// Instead: what the engine of this folder did, decided once more and compared with its orders on record
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "traces", "scenario", "policy"])]
+    from_ledger: Option<PathBuf>,
+    /// With --from-ledger: only orders about this session
+    #[arg(long, value_name = "ID", requires = "from_ledger")]
+    session: Option<String>,
     /// Folder of the traces [default: the scenarios' own]
     #[arg(long, value_name = "DIR")]
     traces: Option<PathBuf>,
@@ -47,8 +55,12 @@ fn policy(name: &str) -> Box<dyn Rule> {
 
 /// Plays them.
 pub(crate) fn run(args: &SimulateArgs) -> Ended {
-    let all = Scenarios::read(&args.scenarios).map_err(|e| usage(e.to_string()))?;
-    let own = args.scenarios.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Some(dir) = &args.from_ledger {
+        return ledger::run(dir, args.session.as_deref(), args.json);
+    }
+    let Some(scenarios) = &args.scenarios else { return Err(usage("give --scenarios FILE or --from-ledger DIR")) };
+    let all = Scenarios::read(scenarios).map_err(|e| usage(e.to_string()))?;
+    let own = scenarios.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = args.traces.as_deref().unwrap_or(own);
     let known: Vec<(String, String)> = all.list().map(|(name, trace)| (name.to_owned(), trace.to_owned())).collect();
     if let Some(unknown) = args.scenario.iter().find(|name| !known.iter().any(|(known, _)| known == *name)) {
