@@ -77,6 +77,15 @@ pub enum Event {
         /// What was seen.
         seen: crate::decide::demand::DemandSeen,
     },
+    /// A shared solution is to keep so many instances warm: more are reserved, or some released [0063].
+    WarmSet {
+        /// Which.
+        solution: SolutionId,
+        /// How many from now on.
+        warm: u32,
+        /// Why.
+        why: String,
+    },
     /// A machine is to be made; the cloud hears its name after this is written.
     InstanceWanted {
         /// Its name.
@@ -299,6 +308,7 @@ impl Event {
             Self::SolutionAvoided { .. } => "solution_avoided",
             Self::CapacitySet { .. } => "capacity_set",
             Self::DemandSeen { .. } => "demand_seen",
+            Self::WarmSet { .. } => "warm_set",
             Self::InstanceWanted { .. } => "instance_wanted",
             Self::InstanceRequested { .. } => "instance_requested",
             Self::InstanceBooting { .. } => "instance_booting",
@@ -359,6 +369,7 @@ impl Event {
             | Self::SolutionAvoided { .. }
             | Self::CapacitySet { .. }
             | Self::DemandSeen { .. }
+            | Self::WarmSet { .. }
             | Self::InstanceWanted { .. }
             | Self::InstanceRequested { .. }
             | Self::InstanceBooting { .. }

@@ -72,6 +72,34 @@ pub struct Machines {
     pub thresholds: Option<Thresholds>,
     /// What its agent is expected to offer; what it says when it comes holds from then on.
     pub facts: InstanceFacts,
+    /// Other sizes that may be made instead; each names its instance type.
+    #[serde(default)]
+    pub sizes: Vec<MachineSize>,
+}
+
+/// A size of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSize {
+    /// Price of one, nano-USD per hour.
+    pub price_per_hour: NanoUsd,
+    /// What it offers.
+    pub facts: InstanceFacts,
+}
+
+impl Dedicated {
+    /// Every size of machine that may be made, the solution's own first, each with its price per hour.
+    pub fn sizes(&self) -> impl Iterator<Item = (NanoUsd, &InstanceFacts)> {
+        let own = self.machines.as_ref().map(|m| (self.price_per_hour, &m.facts));
+        let others = self.machines.iter().flat_map(|m| &m.sizes);
+        own.into_iter().chain(others.map(|size| (size.price_per_hour, &size.facts)))
+    }
+
+    /// Price of an instance that offers this, nano-USD per hour: that of the size of its type.
+    pub fn price_of(&self, facts: &InstanceFacts) -> NanoUsd {
+        let sizes = self.machines.iter().flat_map(|m| &m.sizes);
+        let mut alike = sizes.filter(|size| size.facts.instance_type == facts.instance_type);
+        alike.next().map_or(self.price_per_hour, |size| size.price_per_hour)
+    }
 }
 
 /// Machines that no session holds [0064]: how many are kept ready. Each wish is met; the most that any of them asks
@@ -138,6 +166,9 @@ pub struct Shared {
     pub keepalive_ms: u64,
     /// Instances kept warm.
     pub min_warm: u32,
+    /// Most instances that are reserved for work that is about to come.
+    #[serde(default)]
+    pub warm_max: u32,
     /// Operating system of the instances.
     pub os: String,
     /// Architecture of the instances.

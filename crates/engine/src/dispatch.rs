@@ -93,7 +93,9 @@ fn carry_out(app: &Arc<App>, mail: &mut Mail<'_>, output: Output) {
             mail.put(&instance, Some(&boot), ToAgent::Lease { heartbeat, lease_ms, heartbeat_ms });
         }
         Output::TellReceivers => app.to_tell.notify_one(),
-        Output::MakeMachine { solution, instance } => crate::machines::make(app, solution, instance),
+        Output::MakeMachine { solution, instance, instance_type } => {
+            crate::machines::make(app, solution, instance, instance_type.as_deref());
+        }
         Output::EndMachine { solution, instance } => crate::machines::end(app, solution, instance),
         Output::ListMachines { solution } => crate::machines::list(app, solution),
         Output::Scale { solution, min_warm } => crate::gateway::scale(app, solution, min_warm),

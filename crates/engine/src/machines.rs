@@ -47,28 +47,28 @@ enum Verb {
 }
 
 /// Asks for a machine.
-pub(crate) fn make(app: &Arc<App>, solution: SolutionId, instance: InstanceId) {
-    ask(app, Verb::Create, solution, Some(instance));
+pub(crate) fn make(app: &Arc<App>, solution: SolutionId, instance: InstanceId, size: Option<&str>) {
+    ask(app, Verb::Create, solution, Some(instance), size.map(str::to_owned));
 }
 
 /// Has every machine of a name ended.
 pub(crate) fn end(app: &Arc<App>, solution: SolutionId, instance: InstanceId) {
-    ask(app, Verb::End, solution, Some(instance));
+    ask(app, Verb::End, solution, Some(instance), None);
 }
 
 /// Asks what there is.
 pub(crate) fn list(app: &Arc<App>, solution: SolutionId) {
-    ask(app, Verb::List, solution, None);
+    ask(app, Verb::List, solution, None, None);
 }
 
-fn ask(app: &Arc<App>, verb: Verb, solution: SolutionId, instance: Option<InstanceId>) {
+fn ask(app: &Arc<App>, verb: Verb, solution: SolutionId, instance: Option<InstanceId>, size: Option<String>) {
     let key = (verb, solution.clone(), instance.clone());
     if !app.machines.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
         return;
     }
     let app = app.clone();
     tokio::spawn(async move {
-        let event = carry_out(&app, verb, &solution, instance).await;
+        let event = carry_out(&app, verb, &solution, instance, size).await;
         app.machines.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         if let Some(event) = event {
             app.writer.tell(Input::FromCloud { solution, event });
@@ -76,7 +76,13 @@ fn ask(app: &Arc<App>, verb: Verb, solution: SolutionId, instance: Option<Instan
     });
 }
 
-async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<InstanceId>) -> Option<CloudEvent> {
+async fn carry_out(
+    app: &App,
+    verb: Verb,
+    solution: &SolutionId,
+    name: Option<InstanceId>,
+    size: Option<String>,
+) -> Option<CloudEvent> {
     let Ok(_room) = app.machines.room.acquire().await else { return None };
     let settled = app.settled();
     let config = settled.config.solutions.get(solution.as_str());
@@ -86,8 +92,8 @@ async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<In
     };
     let asked_at = clock::now();
     match (verb, name) {
-        (Verb::Create, Some(instance)) => Some(create(app, config, solution, instance).await),
-        (Verb::End, Some(instance)) => match run(app, config, &config.end, solution, Some(&instance), None).await {
+        (Verb::Create, Some(instance)) => Some(create(app, config, solution, instance, size).await),
+        (Verb::End, Some(instance)) => match run(app, config, &config.end, solution, Some(&instance), &[]).await {
             Ok(_) => Some(CloudEvent::Ended(instance)),
             Err(why) => {
                 // The next listing shows it again, and it is asked for again.
@@ -95,7 +101,7 @@ async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<In
                 None
             }
         },
-        _ => match run(app, config, &config.list, solution, None, None)
+        _ => match run(app, config, &config.list, solution, None, &[])
             .await
             .map(|text| listed(&text, app.engine().as_str()))
         {
@@ -112,13 +118,20 @@ async fn carry_out(app: &App, verb: Verb, solution: &SolutionId, name: Option<In
     }
 }
 
-async fn create(app: &App, config: &MachinesConfig, solution: &SolutionId, instance: InstanceId) -> CloudEvent {
+async fn create(
+    app: &App,
+    config: &MachinesConfig,
+    solution: &SolutionId,
+    instance: InstanceId,
+    size: Option<String>,
+) -> CloudEvent {
     let token = match crate::new_join_token(app).await {
         Ok(token) => token,
         Err(error) => return CloudEvent::NotMade { instance, why: format!("no join token: {error:#}") },
     };
     app.writer.tell(Input::FromCloud { solution: solution.clone(), event: CloudEvent::Asked(instance.clone()) });
-    match run(app, config, &config.create, solution, Some(&instance), Some(token)).await {
+    let extra = [("SKEIN_JOIN", Some(token)), ("SKEIN_INSTANCE_TYPE", size)];
+    match run(app, config, &config.create, solution, Some(&instance), &extra).await {
         Ok(text) => {
             let cloud_id = text.lines().next().unwrap_or("").trim().to_owned();
             CloudEvent::Made { instance, cloud_id }
@@ -151,7 +164,7 @@ async fn run(
     command: &[String],
     solution: &SolutionId,
     name: Option<&InstanceId>,
-    join: Option<String>,
+    extra: &[(&str, Option<String>)],
 ) -> Result<String, Failed> {
     let (program, arguments) = command.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
     let mut process = tokio::process::Command::new(program);
@@ -161,9 +174,11 @@ async fn run(
     name.inspect(|name| {
         process.env("SKEIN_NAME", name.as_str());
     });
-    join.inspect(|token| {
-        process.env("SKEIN_JOIN", token);
-    });
+    for (key, value) in extra {
+        value.as_ref().inspect(|value| {
+            process.env(key, value);
+        });
+    }
     let seconds = config.command_s.unwrap_or(120.0).max(0.1);
     let failed = |error| Failed::Run(program.to_owned(), error);
     let mut child = process.spawn().map_err(failed)?;

@@ -68,6 +68,7 @@ pub fn solutions() -> Vec<Solution> {
         free: FreeAgents::default(),
         thresholds: None,
         facts: facts(CLOUD_SLOTS),
+        sizes: Vec::new(),
     };
     let cloud = Dedicated { machines: Some(machines), ..own.clone() };
     let price = SharedPrice {
@@ -88,6 +89,7 @@ pub fn solutions() -> Vec<Solution> {
             cold_start_ms: 100,
             keepalive_ms: 420_000,
             min_warm: 0,
+            warm_max: 0,
             os: "linux".into(),
             arch: "x86_64".into(),
         }),

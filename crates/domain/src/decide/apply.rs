@@ -28,6 +28,7 @@ impl Snapshot {
             }
             Event::SolutionRemoved { solution } => {
                 self.touched.solutions.insert(solution.clone());
+                self.warm.remove(solution);
                 self.capacity.clear();
                 self.solutions.remove(solution);
             }
@@ -48,6 +49,9 @@ impl Snapshot {
             }
             Event::DemandSeen { solution, seen } => {
                 self.seen.insert(solution.clone(), seen.clone());
+            }
+            Event::WarmSet { solution, warm, .. } => {
+                self.warm.insert(solution.clone(), (*warm, at));
             }
             Event::EngineStarted => self.forget_unkept(),
             Event::PolicySet { .. } | Event::OrphanFound { .. } => {}
@@ -386,7 +390,7 @@ impl Snapshot {
                 let instance = self.instances.get(id)?;
                 let dedicated = self.solutions.get(&instance.solution)?.dedicated()?;
                 let slots = dedicated.slots_max.map_or(instance.facts.slots, |most| most.min(instance.facts.slots));
-                Some(cost::on_instance(dedicated, slots, needs.cpu, end.run_ms))
+                Some(cost::on_instance(dedicated.price_of(&instance.facts), slots, needs.cpu, end.run_ms))
             }
         }
     }

@@ -197,7 +197,7 @@ impl<'a> Overlay<'a> {
             return NanoUsd::ZERO;
         };
         let slots = slots(self.snapshot, solution, facts, self.policy);
-        cost::on_instance(dedicated, slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
+        cost::on_instance(dedicated.price_of(facts), slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
     }
 
     fn are_machines(&self, solution: &SolutionId) -> bool {

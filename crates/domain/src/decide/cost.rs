@@ -2,7 +2,7 @@
 
 use crate::needs::CpuSetting;
 use crate::quantity::NanoUsd;
-use crate::solution::{Dedicated, Shared};
+use crate::solution::Shared;
 use crate::task::Profile;
 
 use super::policy::Policy;
@@ -18,13 +18,13 @@ pub fn expected_ms(profile: &Profile, policy: &Policy) -> u64 {
 
 /// On an instance with `slots` slots: its share of the hourly price. The share is the CPU set aside,
 /// or one slot's when none is.
-pub fn on_instance(dedicated: &Dedicated, slots: u32, cpu: CpuSetting, run_ms: u64) -> NanoUsd {
+pub fn on_instance(price_per_hour: NanoUsd, slots: u32, cpu: CpuSetting, run_ms: u64) -> NanoUsd {
     let (share, of) = match cpu {
         CpuSetting::Algorithm => (1, u64::from(slots.max(1))),
         CpuSetting::AtLeast(percent) => (u64::from(percent), 100),
         CpuSetting::Exclusive => (1, 1),
     };
-    NanoUsd::charge(dedicated.price_per_hour, run_ms.saturating_mul(share), HOUR_MS.saturating_mul(of))
+    NanoUsd::charge(price_per_hour, run_ms.saturating_mul(share), HOUR_MS.saturating_mul(of))
 }
 
 /// In a shared solution: the request, and the billed time (rounded up, at least the minimum) times
@@ -59,6 +59,7 @@ mod tests {
             cold_start_ms: 800,
             keepalive_ms: 420_000,
             min_warm: 0,
+            warm_max: 0,
             os: "linux".into(),
             arch: "x86_64".into(),
         };
@@ -67,9 +68,7 @@ mod tests {
 
     #[test]
     fn an_instance_charges_the_share_it_sets_aside() {
-        let dedicated =
-            Dedicated { price_per_hour: NanoUsd(36_000_000), slots_max: None, timeout_ms: 0, machines: None };
-        let cost = |cpu| on_instance(&dedicated, 4, cpu, 1000);
+        let cost = |cpu| on_instance(NanoUsd(36_000_000), 4, cpu, 1000);
         assert_eq!(cost(CpuSetting::Exclusive), NanoUsd(10_000));
         assert_eq!(cost(CpuSetting::AtLeast(40)), NanoUsd(4_000));
         assert_eq!(cost(CpuSetting::Algorithm), NanoUsd(2_500));

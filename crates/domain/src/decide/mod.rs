@@ -29,6 +29,7 @@ pub mod policy;
 pub mod project;
 pub mod reason;
 pub mod replay;
+pub mod reserve;
 pub mod retry;
 mod rooms;
 pub mod running_mode;

@@ -14,6 +14,7 @@ use super::index::Class;
 use super::place::credit_per_slot;
 use super::policy::Policy;
 use super::reason::{Choice, Reason};
+use super::reserve::Warm;
 use super::snapshot::Snapshot;
 use crate::attempt::{Place, Withdrawal};
 use crate::event::Event;
@@ -99,6 +100,8 @@ pub struct Plan {
     pub drained: Vec<(InstanceId, String)>,
     /// Machines that the cloud is to end, and why.
     pub ended: Vec<(InstanceId, String)>,
+    /// Shared solutions that are to keep another number of instances warm.
+    pub warm: Vec<Warm>,
     /// What has been gone for long.
     pub forgotten: Vec<InstanceId>,
     /// Classes that found no place.
@@ -128,6 +131,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
+    super::reserve::reserve(&mut pass);
     super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
     if let Some(at) = pass.overlay.kept_next {
         pass.plan.wake_at(at);
@@ -148,6 +152,7 @@ impl Plan {
             && self.wanted.is_empty()
             && self.drained.is_empty()
             && self.ended.is_empty()
+            && self.warm.is_empty()
             && self.forgotten.is_empty()
     }
 
@@ -597,6 +602,8 @@ impl Plan {
         }));
         events.extend(self.drained.into_iter().map(|(instance, why)| Event::InstanceDraining { instance, why }));
         events.extend(self.ended.into_iter().map(|(instance, why)| Event::InstanceEnding { instance, why }));
+        let warm = |w: Warm| Event::WarmSet { solution: w.solution, warm: w.warm, why: w.why };
+        events.extend(self.warm.into_iter().map(warm));
         events.extend(self.forgotten.into_iter().map(|instance| Event::InstanceForgotten { instance }));
         events.extend(self.wanted.into_iter().enumerate().filter_map(|(ordinal, machine)| {
             let NewMachine { solution, facts, why } = machine;

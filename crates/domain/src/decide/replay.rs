@@ -10,6 +10,7 @@
 //! ledger whose first events its retention has removed cannot be replayed (there is no beginning to start from).
 
 use super::policy::Policy;
+use super::reserve::may_keep;
 use super::scale::may_end;
 use super::snapshot::Snapshot;
 use crate::attempt::Place;
@@ -28,6 +29,7 @@ pub fn deconflict(snapshot: &Snapshot, policy: &Policy, events: &mut Vec<Event>)
             let instance = snapshot.instances.get(instance);
             instance.is_some_and(|i| may_end(snapshot, policy, i).is_ok())
         }
+        Event::WarmSet { solution, warm, .. } => may_keep(snapshot, solution, *warm),
         Event::InstanceDraining { instance, .. } => !policy.do_not_terminate.contains(instance),
         _ => true,
     });

@@ -12,9 +12,9 @@ use super::reason::{MachinesAre, Reason};
 use super::snapshot::Snapshot;
 use super::threshold::{Held, Load, Scale, Thresholds, scale as scale_by};
 use crate::id::{InstanceId, SolutionId};
-use crate::instance::{Instance, InstanceState};
-use crate::quantity::Timestamp;
-use crate::solution::Machines;
+use crate::instance::{Instance, InstanceFacts, InstanceState};
+use crate::quantity::{NanoUsd, Timestamp};
+use crate::solution::{Dedicated, Machines};
 
 /// Machines wanted by one pass.
 const WANTED_PER_PASS_MAX: u32 = 64;
@@ -24,9 +24,9 @@ pub(super) fn scale(pass: &mut Pass<'_>) {
     let snapshot = pass.overlay.snapshot;
     end(pass);
     for (id, solution) in &snapshot.solutions {
-        if let Some(machines) = solution.dedicated().and_then(|d| d.machines.as_ref()) {
+        if let Some((dedicated, machines)) = solution.dedicated().and_then(|d| Some((d, d.machines.as_ref()?))) {
             end_what_never_came(pass, id, machines);
-            want(pass, id, machines);
+            want(pass, id, dedicated);
         }
     }
     drain_free(pass);
@@ -75,57 +75,72 @@ fn end_what_never_came(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Ma
     }
 }
 
-fn alive(snapshot: &Snapshot, solution: &SolutionId) -> u32 {
-    count(snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ending))
-}
-
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
-/// How it stands with the machines of one solution.
+/// How it stands with the machines of one size in one solution.
 struct Standing<'a> {
     id: &'a SolutionId,
     machines: &'a Machines,
+    facts: &'a InstanceFacts,
     slots: u32,
     /// Wanted, coming and taking work.
     serving: u32,
     coming: u32,
     /// Taking work and held by no session, after this pass.
     free: u32,
-    /// Machines that would hold what waits for nothing but room.
+    /// Machines that would hold what waits for nothing but room, and for which no other size is cheaper.
     asked_for: u32,
 }
 
 impl<'a> Standing<'a> {
-    fn of(pass: &Pass<'a>, id: &'a SolutionId, machines: &'a Machines) -> Self {
-        let snapshot = pass.overlay.snapshot;
-        let slots = slots(snapshot, id, &machines.facts, pass.overlay.policy).max(1);
-        let free = snapshot.index.free_machines.iter().filter(|(_, instance)| {
-            let of_it = snapshot.instances.get(instance).is_some_and(|i| i.solution == *id);
-            of_it && !pass.plan.holds.iter().any(|hold| hold.instance == *instance)
-        });
-        Self {
+    fn of(pass: &Pass<'a>, id: &'a SolutionId, dedicated: &'a Dedicated, facts: &'a InstanceFacts) -> Option<Self> {
+        let (snapshot, machines) = (pass.overlay.snapshot, dedicated.machines.as_ref()?);
+        let alike = |instance: &InstanceId| {
+            let of_it = snapshot.instances.get(instance).filter(|i| i.solution == *id);
+            of_it.is_some_and(|i| i.facts.instance_type == facts.instance_type)
+        };
+        let free =
+            snapshot.index.free_machines.iter().filter(|(_, instance)| {
+                alike(instance) && !pass.plan.holds.iter().any(|hold| hold.instance == *instance)
+            });
+        let within = |states| count(snapshot.machines_in(id, states).filter(|instance| alike(instance)));
+        let slots = slots(snapshot, id, facts, pass.overlay.policy).max(1);
+        Some(Self {
             id,
             machines,
+            facts,
             slots,
-            serving: count(snapshot.machines_in(id, InstanceState::Wanted..=InstanceState::Ready)),
-            coming: count(snapshot.machines_in(id, InstanceState::Wanted..=InstanceState::Booting)),
+            serving: within(InstanceState::Wanted..=InstanceState::Ready),
+            coming: within(InstanceState::Wanted..=InstanceState::Booting),
             free: count(free),
-            asked_for: asked_for(pass, id, machines, slots),
-        }
+            asked_for: asked_for(pass, id, dedicated, facts, slots),
+        })
+    }
+
+    /// Only of the solution's own size are some kept, and counted by thresholds.
+    fn is_own_size(&self) -> bool {
+        std::ptr::eq(self.facts, &raw const self.machines.facts)
+    }
+
+    fn least(&self) -> u32 {
+        if self.is_own_size() { self.machines.min } else { 0 }
     }
 
     fn free_least(&self, snapshot: &Snapshot) -> u32 {
+        if !self.is_own_size() {
+            return 0;
+        }
         let seen = snapshot.demand_of(self.id);
         let deviation = seen.map_or(0, |s| s.deviation_slots);
         let ahead = seen.map_or(0, |s| s.upper_slots.unwrap_or(0).saturating_sub(s.now_slots));
-        self.machines.free.least(&self.machines.facts, self.slots, deviation, ahead)
+        self.machines.free.least(self.facts, self.slots, deviation, ahead)
     }
 
     /// What the thresholds say, when people gave some.
     fn by_thresholds(&self, snapshot: &Snapshot, now: Timestamp) -> Option<Scale> {
-        let thresholds = self.machines.thresholds.as_ref()?;
+        let thresholds = self.machines.thresholds.as_ref().filter(|_| self.is_own_size())?;
         let ready = snapshot.machines_in(self.id, InstanceState::Ready..=InstanceState::Ready);
         let loads = ready.map(|id| snapshot.load_of(id).attempts);
         let load = Load {
@@ -140,68 +155,115 @@ impl<'a> Standing<'a> {
         let changes = snapshot.changes.get(self.id).copied().unwrap_or_default();
         Some(scale_by(&load, &limits, &changes, now))
     }
+
+    /// Machines wished for, each wish with its reason: the most of them is what is wanted.
+    fn wishes(&self, pass: &mut Pass<'_>) -> Vec<(u32, String)> {
+        let snapshot = pass.overlay.snapshot;
+        let for_minimum = self.least().saturating_sub(self.serving);
+        let mut wishes = vec![(for_minimum, "the solution's minimum".to_owned())];
+        match self.by_thresholds(snapshot, pass.now) {
+            Some(scale @ Scale::Up { machines, .. }) => wishes.push((machines, scale.to_string())),
+            Some(Scale::Stay(Held::Cooldown(until))) => pass.plan.wake_at(until),
+            Some(_) => {}
+            None => {
+                let for_work = self.asked_for.saturating_sub(self.coming);
+                wishes.push((for_work, "items wait for room".to_owned()));
+                let for_worth = snapshot.worth(self.id, self.facts).unwrap_or(0).saturating_sub(self.serving);
+                wishes.push((for_worth, worth_why(snapshot, self.id)));
+            }
+        }
+        let most = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
+        // Who comes for what waits is not free.
+        let free = self.free + (self.coming + most).saturating_sub(self.asked_for);
+        let least = self.free_least(snapshot);
+        wishes.push((most.saturating_add(least.saturating_sub(free)), format!("{least} are to be free")));
+        wishes
+    }
 }
 
-fn want(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Machines) {
+fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated) {
     let snapshot = pass.overlay.snapshot;
+    let Some(machines) = dedicated.machines.as_ref() else { return };
+    let Some((id, _)) = snapshot.solutions.get_key_value(solution) else { return };
     if let Some(until) = snapshot.avoided.get(solution).filter(|(until, _)| *until > pass.now) {
         return pass.plan.wake_at(until.0);
     }
-    let standing = Standing::of(pass, solution, machines);
-    let for_minimum = machines.min.saturating_sub(standing.serving);
-    let mut wishes = vec![(for_minimum, "the solution's minimum".to_owned())];
-    match standing.by_thresholds(snapshot, pass.now) {
-        Some(scale @ Scale::Up { machines, .. }) => wishes.push((machines, scale.to_string())),
-        Some(Scale::Stay(Held::Cooldown(until))) => pass.plan.wake_at(until),
-        Some(_) => {}
-        None => {
-            let for_work = standing.asked_for.saturating_sub(standing.coming);
-            wishes.push((for_work, "items wait for room".to_owned()));
-            let for_worth = snapshot.worth(solution).unwrap_or(0).saturating_sub(standing.serving);
-            wishes.push((for_worth, worth_why(snapshot, solution)));
+    let mut room = Room::of(snapshot, solution, machines);
+    let sizes: Vec<&InstanceFacts> = dedicated.sizes().map(|(_, facts)| facts).collect();
+    for facts in sizes {
+        let Some(standing) = Standing::of(pass, id, dedicated, facts) else { continue };
+        let wishes = standing.wishes(pass);
+        let all = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
+        for ordinal in 0..all {
+            if !room.take(facts) {
+                break;
+            }
+            let wish = wishes.iter().find(|(machines, _)| ordinal < *machines);
+            let why = wish.map(|(_, why)| why.clone()).unwrap_or_default();
+            pass.plan.wanted.push(NewMachine { solution: solution.clone(), facts: facts.clone(), why });
         }
-    }
-    let most = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
-    // Who comes for what waits is not free.
-    let free = standing.free + (standing.coming + most).saturating_sub(standing.asked_for);
-    let least = standing.free_least(snapshot);
-    wishes.push((most.saturating_add(least.saturating_sub(free)), format!("{least} are to be free")));
-    let room = room(snapshot, solution, machines);
-    let all = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0).min(room);
-    for ordinal in 0..all {
-        let wish = wishes.iter().find(|(machines, _)| ordinal < *machines);
-        let why = wish.map(|(_, why)| why.clone()).unwrap_or_default();
-        pass.plan.wanted.push(NewMachine { solution: solution.clone(), facts: machines.facts.clone(), why });
     }
 }
 
-/// Machines that may be asked for in one pass: the solution's limits, and what its cloud lets us have.
-fn room(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> u32 {
-    let alive = alive(snapshot, solution);
-    let by_cpus = machines.cpus_max.map_or(u32::MAX, |cpus| cpus / machines.facts.cpus.max(1));
-    machines.max.min(by_cpus).saturating_sub(alive).min(WANTED_PER_PASS_MAX)
+/// What may still be asked for in one pass: the solution's limits, and what its cloud lets us have.
+struct Room {
+    machines: u32,
+    cpus: Option<u32>,
+}
+
+impl Room {
+    fn of(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> Self {
+        let alive = || snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ending);
+        let cpus = |id| snapshot.instances.get(id).map_or(0, |i| i.facts.cpus);
+        Self {
+            machines: machines.max.saturating_sub(count(alive())).min(WANTED_PER_PASS_MAX),
+            cpus: machines.cpus_max.map(|most| most.saturating_sub(alive().map(cpus).sum())),
+        }
+    }
+
+    fn take(&mut self, facts: &InstanceFacts) -> bool {
+        if self.machines == 0 || self.cpus.is_some_and(|cpus| cpus < facts.cpus) {
+            return false;
+        }
+        self.machines -= 1;
+        self.cpus = self.cpus.map(|cpus| cpus - facts.cpus);
+        true
+    }
 }
 
 /// What the class that asks for most machines says of them.
 fn worth_why(snapshot: &Snapshot, solution: &SolutionId) -> String {
     let asks = |(_, plan): (_, &CapacityPlan)| {
-        let (_, machines) = plan.machines.iter().find(|(id, machines)| id == solution && *machines > 0)?;
-        Some((*machines, plan.why.clone()))
+        let wanted = plan.machines.iter().find(|w| w.solution == *solution && w.machines > 0)?;
+        Some((wanted.machines, plan.why.clone()))
     };
     let most = snapshot.capacity().filter_map(asks).max_by_key(|(machines, _)| *machines);
     most.map(|(_, why)| why).unwrap_or_default()
 }
 
-/// Machines that would hold what waits for nothing but room, and that nothing but machines could take: what shared
-/// solutions could take too is followed by its worth.
-fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines, slots: u32) -> u32 {
+/// Machines of a size that would hold what waits for nothing but room, and that nothing but machines could take: what
+/// shared solutions could take too is followed by its worth.
+fn asked_for(
+    pass: &Pass<'_>,
+    solution: &SolutionId,
+    dedicated: &Dedicated,
+    facts: &InstanceFacts,
+    slots_of_one: u32,
+) -> u32 {
     let overlay = &pass.overlay;
     // In thousandths of a slot, so that items of several classes share machines.
     let mut asked = 0_u64;
     for waiting in pass.plan.waiting.iter().filter(|w| is_for_room(&w.reason)) {
         let Some(node) = overlay.snapshot.node(waiting.node) else { continue };
         let followed = overlay.snapshot.capacity_of(&node.profile.demand()).is_some_and(|p| !p.machines.is_empty());
-        if followed || suits_kind(solution, &machines.facts, &node.profile).is_err() {
+        // What an item costs on a machine of a size that it fills.
+        let price = |(price, facts): (NanoUsd, &InstanceFacts)| {
+            let slots = slots(overlay.snapshot, solution, facts, overlay.policy);
+            NanoUsd::charge(price, 1, items_at_once(&node.profile, facts, slots).into())
+        };
+        let suits = dedicated.sizes().filter(|(_, facts)| suits_kind(solution, facts, &node.profile).is_ok());
+        let cheapest = suits.min_by_key(|size| price(*size));
+        if followed || !cheapest.is_some_and(|(_, size)| std::ptr::eq(size, facts)) {
             continue;
         }
         let Some(session) = overlay.snapshot.sessions.get(&waiting.node.session) else { continue };
@@ -210,10 +272,10 @@ fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines, slots:
         } else {
             pass.left(waiting.node)
         };
-        let at_once = u64::from(items_at_once(&node.profile, &machines.facts, slots));
-        asked = asked.saturating_add(u64::from(items) * (u64::from(slots) * 1_000 / at_once));
+        let at_once = u64::from(items_at_once(&node.profile, facts, slots_of_one));
+        asked = asked.saturating_add(u64::from(items) * (u64::from(slots_of_one) * 1_000 / at_once));
     }
-    u32::try_from(asked.div_ceil(u64::from(slots) * 1_000)).unwrap_or(u32::MAX)
+    u32::try_from(asked.div_ceil(u64::from(slots_of_one) * 1_000)).unwrap_or(u32::MAX)
 }
 
 fn is_for_room(reason: &Reason) -> bool {
@@ -229,7 +291,7 @@ fn is_for_room(reason: &Reason) -> bool {
 /// something waits for room in their solution.
 fn drain_free(pass: &mut Pass<'_>) {
     let snapshot = pass.overlay.snapshot;
-    let mut kept = std::collections::BTreeMap::<&SolutionId, Kept>::new();
+    let mut kept = std::collections::BTreeMap::<(&SolutionId, &Option<std::sync::Arc<str>>), Kept>::new();
     for (since, id) in &snapshot.index.free_machines {
         let Some(instance) = snapshot.instances.get(id) else { continue };
         let taken = pass.plan.holds.iter().any(|hold| hold.instance == *id);
@@ -237,7 +299,8 @@ fn drain_free(pass: &mut Pass<'_>) {
         if taken || protected || pass.plan.wanted.iter().any(|w| w.solution == instance.solution) {
             continue;
         }
-        let kept = kept.entry(&instance.solution).or_insert_with(|| Kept::of(pass, &instance.solution));
+        let size = (&instance.solution, &instance.facts.instance_type);
+        let kept = kept.entry(size).or_insert_with(|| Kept::of(pass, &instance.solution, &instance.facts));
         if kept.may_go == 0 {
             continue;
         }
@@ -263,17 +326,20 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(pass: &Pass<'_>, solution: &SolutionId) -> Self {
+    fn of(pass: &Pass<'_>, solution: &SolutionId, facts: &InstanceFacts) -> Self {
         let snapshot = pass.overlay.snapshot;
+        let configured = snapshot.solutions.get_key_value(solution).and_then(|(id, s)| {
+            let dedicated = s.dedicated()?;
+            let alike = |(_, size): &(NanoUsd, &InstanceFacts)| size.instance_type == facts.instance_type;
+            let size = dedicated.sizes().find(alike).or_else(|| dedicated.sizes().next())?.1;
+            Some((dedicated.machines.as_ref()?, Standing::of(pass, id, dedicated, size)?))
+        });
         // One whose solution is configured no more has no minimum either.
-        let Some((id, machines)) =
-            snapshot.solutions.get_key_value(solution).and_then(|(id, s)| Some((id, s.machines()?)))
-        else {
+        let Some((machines, standing)) = configured else {
             return Self { may_go: u32::MAX, over_most: 0, idle_ms: 0, said: None };
         };
-        let standing = Standing::of(pass, id, machines);
-        let worth = snapshot.worth(solution);
-        let least = machines.min.max(worth.unwrap_or(0));
+        let worth = snapshot.worth(solution, standing.facts);
+        let least = standing.least().max(worth.unwrap_or(0));
         let spare = standing.free.saturating_sub(standing.free_least(snapshot));
         let may_go = standing.serving.saturating_sub(least).min(spare);
         let over_most = machines.free.max.map_or(0, |most| standing.free.saturating_sub(most)).min(may_go);
@@ -316,8 +382,10 @@ fn tell(pass: &mut Pass<'_>) {
     for entry in waiting.iter_mut().filter(|w| is_for_room(&w.reason)) {
         let Some(node) = snapshot.node(entry.node) else { continue };
         let suits = |(id, solution): (_, &crate::solution::Solution)| {
-            let machines = solution.dedicated()?.machines.as_ref()?;
-            suits_kind(id, &machines.facts, &node.profile).ok().map(|()| (id.clone(), machines.max))
+            let dedicated = solution.dedicated()?;
+            let most = dedicated.machines.as_ref()?.max;
+            let mut sizes = dedicated.sizes();
+            sizes.any(|(_, facts)| suits_kind(id, facts, &node.profile).is_ok()).then(|| (id.clone(), most))
         };
         let Some((solution, max)) = snapshot.solutions.iter().find_map(suits) else { continue };
         let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))

@@ -10,7 +10,7 @@ use super::rooms::{Holder, Kind, Room};
 use super::threshold::Changes;
 use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
-use crate::instance::{Instance, InstanceState, Live};
+use crate::instance::{Instance, InstanceFacts, InstanceState, Live};
 use crate::quantity::Timestamp;
 use crate::session::{ItemState, Session, Tries};
 use crate::solution::Solution;
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub(super) capacity: BTreeMap<Profile, CapacityPlan>,
     /// Demand of each solution that has machines, as seen of late; not kept.
     pub(super) seen: BTreeMap<SolutionId, DemandSeen>,
+    /// Instances that each shared solution was told to keep warm, and when; not kept: after a restart it is told again.
+    pub(super) warm: BTreeMap<SolutionId, (u32, Timestamp)>,
     /// When machines of each solution were last asked for and marked as going; not kept.
     pub(super) changes: BTreeMap<SolutionId, Changes>,
     /// Derived from the above; rebuilt on load.
@@ -128,6 +130,7 @@ impl Snapshot {
     /// Forgets what no restart keeps.
     pub(super) fn forget_unkept(&mut self) {
         self.avoided.clear();
+        self.warm.clear();
         self.capacity.clear();
         self.seen.clear();
         self.changes.clear();
@@ -151,10 +154,11 @@ impl Snapshot {
         self.seen.get(solution)
     }
 
-    /// Machines of a solution that classes of items are worth, all together; none when none asks for any there.
-    pub(super) fn worth(&self, solution: &SolutionId) -> Option<u32> {
+    /// Machines of one size that classes of items are worth, all together; none when none asks for any there.
+    pub(super) fn worth(&self, solution: &SolutionId, size: &InstanceFacts) -> Option<u32> {
         let wanted = self.capacity.values().flat_map(|plan| &plan.machines);
-        wanted.filter(|(id, _)| id == solution).map(|(_, machines)| *machines).reduce(u32::saturating_add)
+        let of_size = wanted.filter(|w| w.solution == *solution && w.instance_type == size.instance_type);
+        of_size.map(|w| w.machines).reduce(u32::saturating_add)
     }
 
     /// Machines of a solution in these states.

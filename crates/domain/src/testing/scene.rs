@@ -134,6 +134,7 @@ pub fn shared(id: &str, price: i64, timeout_ms: u64, concurrency: u32) -> Soluti
         cold_start_ms: 0,
         keepalive_ms: 420_000,
         min_warm: 0,
+        warm_max: 0,
         os: "linux".into(),
         arch: "x86_64".into(),
     };

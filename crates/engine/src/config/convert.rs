@@ -76,7 +76,7 @@ pub(super) fn ms(key: &str, value: Option<f64>, default_s: f64) -> Result<u64, B
     Ok((seconds * 1000.0).round() as u64)
 }
 
-fn usd(key: &str, value: f64) -> Result<NanoUsd, BadConfig> {
+pub(super) fn usd(key: &str, value: f64) -> Result<NanoUsd, BadConfig> {
     if !value.is_finite() || !(0.0..=1e6).contains(&value) {
         return Err(wrong(key, format!("{value} is not a price: give 0 to 1000000 USD")));
     }
@@ -325,6 +325,19 @@ fn machine_facts(key: &str, config: &MachinesConfig) -> Result<Machines, BadConf
     ms(&format!("{key}.command_s"), config.command_s, 120.0)?;
     let cpus = config.cpus.unwrap_or(1).max(1);
     let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    let facts = InstanceFacts {
+        cpus,
+        memory_mb: config.memory_mb.unwrap_or(1024),
+        storage_mb: config.storage_mb.unwrap_or(10_240),
+        os: config.os.as_deref().unwrap_or("linux").into(),
+        arch: config.arch.as_deref().unwrap_or(std::env::consts::ARCH).into(),
+        slots: config.slots.unwrap_or(cpus).max(1),
+        instance_type: text(&config.instance_type),
+        role: text(&config.role),
+        image: text(&config.image),
+        resources: config.resources.iter().map(|(name, n)| (Arc::from(name.as_str()), *n)).collect(),
+        container: config.container,
+    };
     Ok(Machines {
         min: config.min,
         max: config.max,
@@ -337,19 +350,8 @@ fn machine_facts(key: &str, config: &MachinesConfig) -> Result<Machines, BadConf
         cpus_max: config.cpus_max,
         free: super::scaling::free(&format!("{key}.free"), &config.free)?,
         thresholds: super::scaling::thresholds(key, config)?,
-        facts: InstanceFacts {
-            cpus,
-            memory_mb: config.memory_mb.unwrap_or(1024),
-            storage_mb: config.storage_mb.unwrap_or(10_240),
-            os: config.os.as_deref().unwrap_or("linux").into(),
-            arch: config.arch.as_deref().unwrap_or(std::env::consts::ARCH).into(),
-            slots: config.slots.unwrap_or(cpus).max(1),
-            instance_type: text(&config.instance_type),
-            role: text(&config.role),
-            image: text(&config.image),
-            resources: config.resources.iter().map(|(name, n)| (Arc::from(name.as_str()), *n)).collect(),
-            container: config.container,
-        },
+        sizes: super::scaling::sizes(key, config, &facts)?,
+        facts,
     })
 }
 
@@ -372,6 +374,7 @@ fn shared_facts(key: &str, shared: &SharedConfig) -> Result<Shared, BadConfig> {
         cold_start_ms: shared.cold_start_ms.unwrap_or(800),
         keepalive_ms: ms(&format!("{key}.keepalive_s"), shared.keepalive_s, 420.0)?,
         min_warm: shared.min_warm,
+        warm_max: shared.warm_max.unwrap_or(shared.min_warm).max(shared.min_warm),
         os: shared.os.clone().unwrap_or_else(|| std::env::consts::OS.to_owned()),
         arch: shared.arch.clone().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
     })

@@ -240,6 +240,27 @@ pub struct MachinesConfig {
     /// Containers run there (default false).
     #[serde(default)]
     pub container: bool,
+    /// Other sizes that may be made instead: the engine has the one made that costs least for the work there is;
+    /// `create` gets its type as `SKEIN_INSTANCE_TYPE`.
+    #[serde(default)]
+    pub sizes: Vec<SizeConfig>,
+}
+
+/// Another size of machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SizeConfig {
+    /// The cloud's instance type.
+    pub instance_type: String,
+    /// Price of one, USD per hour.
+    pub price_per_hour_usd: f64,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// MiB.
+    pub memory_mb: u32,
+    /// Attempts at a time (default: `cpus`).
+    #[serde(default)]
+    pub slots: Option<u32>,
 }
 
 /// A shared solution.
@@ -272,6 +293,9 @@ pub struct SharedConfig {
     /// Instances kept warm (default 0).
     #[serde(default)]
     pub min_warm: u32,
+    /// Most instances that are reserved for work that waits and is about to come (default: `min_warm`).
+    #[serde(default)]
+    pub warm_max: Option<u32>,
     /// Operating system (default `linux`).
     #[serde(default)]
     pub os: Option<String>,

@@ -1,12 +1,15 @@
 //! Scaling as people write it, checked.
 
+use std::collections::BTreeSet;
+
+use skein_domain::InstanceFacts;
 use skein_domain::decide::capacity;
 use skein_domain::decide::policy::CapacityPolicy;
 use skein_domain::decide::threshold::{Threshold, Thresholds};
-use skein_domain::solution::FreeAgents;
+use skein_domain::solution::{FreeAgents, MachineSize};
 
-use super::convert::{ms, word, wrong};
-use super::{BadConfig, FreeConfig, MachinesConfig, Scaling, ThresholdsConfig};
+use super::convert::{ms, usd, word, wrong};
+use super::{BadConfig, FreeConfig, MachinesConfig, Scaling, SizeConfig, ThresholdsConfig};
 
 /// `value` percent as parts of a million.
 fn ppm(key: &str, percent: f64) -> Result<u32, BadConfig> {
@@ -60,6 +63,27 @@ pub(super) fn free(key: &str, config: &FreeConfig) -> Result<FreeAgents, BadConf
         deviations_milli,
         projected: config.projected,
     })
+}
+
+/// Other sizes of machines; what they do not say is as the solution's own.
+pub(super) fn sizes(key: &str, config: &MachinesConfig, own: &InstanceFacts) -> Result<Vec<MachineSize>, BadConfig> {
+    let mut names: BTreeSet<Option<String>> = BTreeSet::from([own.instance_type.as_deref().map(str::to_owned)]);
+    let mut size = |(at, size): (usize, &SizeConfig)| {
+        let key = format!("{key}.sizes[{at}]");
+        if !names.insert(Some(size.instance_type.clone())) {
+            return Err(wrong(format!("{key}.instance_type"), format!("'{}' is there already", size.instance_type)));
+        }
+        let facts = InstanceFacts {
+            cpus: size.cpus.max(1),
+            memory_mb: size.memory_mb,
+            slots: size.slots.unwrap_or(size.cpus).max(1),
+            instance_type: Some(size.instance_type.as_str().into()),
+            ..own.clone()
+        };
+        let price_per_hour = usd(&format!("{key}.price_per_hour_usd"), size.price_per_hour_usd)?;
+        Ok(MachineSize { price_per_hour, facts })
+    };
+    config.sizes.iter().enumerate().map(&mut size).collect()
 }
 
 /// When more and fewer are wanted.

@@ -15,8 +15,12 @@ use super::{Core, GatewayEvent, Input, Output};
 const REPEAT_MS: u64 = 5_000;
 
 impl Core {
-    pub(super) fn hello(&mut self, hello: Hello, solution: SolutionId) {
+    pub(super) fn hello(&mut self, mut hello: Hello, solution: SolutionId) {
         let id = hello.instance.clone();
+        // An agent need not know which size of machine it is on: who asked for it does.
+        let asked = self.snapshot.instances.get(&id).filter(|i| i.machine.is_some());
+        let size = asked.and_then(|i| i.facts.instance_type.clone());
+        hello.facts.instance_type = hello.facts.instance_type.or(size);
         self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
         let known = self.snapshot.instances.get(&id);
         let protected = self.settings.policy.do_not_terminate.contains(&id);

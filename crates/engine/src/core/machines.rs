@@ -133,7 +133,9 @@ impl Core {
     }
 
     pub(super) fn order_make(&mut self, solution: &SolutionId, instance: &InstanceId) {
-        self.turn.outputs.push(Output::MakeMachine { solution: solution.clone(), instance: instance.clone() });
+        let instance_type = self.snapshot.instances.get(instance).and_then(|i| i.facts.instance_type.clone());
+        let (solution, instance) = (solution.clone(), instance.clone());
+        self.turn.outputs.push(Output::MakeMachine { solution, instance, instance_type });
     }
 
     pub(super) fn order_end(&mut self, solution: &SolutionId, instance: &InstanceId) {

@@ -28,8 +28,8 @@ use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, Live, Place, Session, SessionId, SolutionId, SolutionKind,
-    Timestamp, UserName, Withdrawal,
+    AttemptKey, AttemptState, InstanceId, InstanceState, Live, Place, Session, SessionId, SolutionId, Timestamp,
+    UserName, Withdrawal,
 };
 use skein_store::Side;
 
@@ -237,6 +237,9 @@ impl Core {
                     self.turn.side.extend(end.outputs.iter().map(refer));
                 }
                 Event::InstanceWanted { instance, solution, .. } => self.order_make(solution, instance),
+                Event::WarmSet { solution, warm, .. } => {
+                    self.turn.outputs.push(Output::Scale { solution: solution.clone(), min_warm: *warm });
+                }
                 Event::InstanceEnding { instance, .. } => {
                     if let Some(solution) = self.snapshot.instances.get(instance).map(|i| i.solution.clone()) {
                         self.order_end(&solution, instance);
@@ -320,12 +323,6 @@ impl Core {
             }
         }
         for solution in solutions {
-            if let SolutionKind::Shared(shared) = &solution.kind {
-                let before = self.snapshot.solutions.get(&solution.id).and_then(|s| s.shared()).map(|s| s.min_warm);
-                if before != Some(shared.min_warm) {
-                    self.turn.outputs.push(Output::Scale { solution: solution.id.clone(), min_warm: shared.min_warm });
-                }
-            }
             if self.snapshot.solutions.get(&solution.id) != Some(&solution) {
                 events.push(Event::SolutionSet { solution });
             }

@@ -98,6 +98,8 @@ pub enum Output {
         solution: SolutionId,
         /// Its name.
         instance: InstanceId,
+        /// Which size, where the configuration names several.
+        instance_type: Option<std::sync::Arc<str>>,
     },
     /// Ask a cloud to end every machine of this name.
     EndMachine {

@@ -1,6 +1,7 @@
 //! Machines and shared solutions in the terms of [`super::super::guard`], for items of one class.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::guard::{MachineFacts, SharedFacts};
 use super::super::patience::DelayTable;
@@ -11,7 +12,7 @@ use crate::id::SolutionId;
 use crate::instance::InstanceFacts;
 use crate::needs::CpuSetting;
 use crate::quantity::NanoUsd;
-use crate::solution::{Dedicated, Machines, Shared};
+use crate::solution::Shared;
 use crate::task::Profile;
 
 /// us of an hour.
@@ -28,40 +29,35 @@ pub(crate) fn items_at_once(profile: &Profile, facts: &InstanceFacts, slots: u32
     slots.min(by_cpu).min(by_memory).max(1)
 }
 
-/// The solutions whose machines could take the profile.
+/// A size of machine that could take a profile.
+pub(super) struct Offer {
+    pub(super) solution: SolutionId,
+    pub(super) instance_type: Option<Arc<str>>,
+    pub(super) facts: MachineFacts,
+}
+
+/// The sizes of machines that could take the profile.
 pub(super) fn machines(
     snapshot: &Snapshot,
     policy: &Policy,
     profile: &Profile,
     boots: &BTreeMap<SolutionId, u64>,
-) -> Vec<(SolutionId, MachineFacts)> {
+) -> Vec<Offer> {
     let made = snapshot.solutions.iter().filter_map(|(id, s)| {
         let dedicated = s.dedicated()?;
         Some((id, dedicated, dedicated.machines.as_ref()?))
     });
-    let suits = made.filter(|(id, _, machines)| machines.max > 0 && suits_kind(id, &machines.facts, profile).is_ok());
-    suits
-        .map(|(id, dedicated, machines)| {
-            let boot_us = boots.get(id).copied().unwrap_or(machines.typical_boot_ms * 1_000);
-            (id.clone(), machine(snapshot, policy, profile, (id, dedicated, machines), boot_us))
-        })
-        .collect()
-}
-
-fn machine(
-    snapshot: &Snapshot,
-    policy: &Policy,
-    profile: &Profile,
-    (id, dedicated, machines): (&SolutionId, &Dedicated, &Machines),
-    boot_us: u64,
-) -> MachineFacts {
-    let slots = slots(snapshot, id, &machines.facts, policy);
-    MachineFacts {
-        slots: items_at_once(profile, &machines.facts, slots),
-        price_per_hour: dedicated.price_per_hour,
-        min_billed_us: machines.min_billed_ms * 1_000,
-        boot_us,
+    let mut offers = Vec::new();
+    for (id, dedicated, machines) in made.filter(|(_, _, machines)| machines.max > 0) {
+        let boot_us = boots.get(id).copied().unwrap_or(machines.typical_boot_ms * 1_000);
+        let min_billed_us = machines.min_billed_ms * 1_000;
+        for (price_per_hour, size) in dedicated.sizes().filter(|(_, size)| suits_kind(id, size, profile).is_ok()) {
+            let slots = items_at_once(profile, size, slots(snapshot, id, size, policy));
+            let facts = MachineFacts { slots, price_per_hour, min_billed_us, boot_us };
+            offers.push(Offer { solution: id.clone(), instance_type: size.instance_type.clone(), facts });
+        }
     }
+    offers
 }
 
 /// The shared solutions that could take the profile.

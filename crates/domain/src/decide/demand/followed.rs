@@ -8,14 +8,15 @@ use super::super::offers::{self, Lengths};
 use super::super::patience::{LateBudget, PPM, patience};
 use super::super::policy::{CapacityRule, Policy};
 use super::super::snapshot::Snapshot;
-use super::{CapacityPlan, facts};
+use super::facts::{self, Offer};
+use super::{CapacityPlan, WantedMachines};
 use crate::id::{ItemKey, SolutionId};
 use crate::quantity::Timestamp;
 use crate::task::{Profile, RunningMode};
 
 /// What is known of a class beside its family.
 pub(super) struct Followed {
-    machines: Vec<(SolutionId, MachineFacts)>,
+    machines: Vec<Offer>,
     shared: Vec<(SolutionId, SharedFacts)>,
     /// Of these, the one that is called.
     called: usize,
@@ -65,7 +66,7 @@ impl Followed {
         let (_, called) = followed.shared.get(followed.called)?;
         if !followed.machines.is_empty() {
             let settings = followed.settings(policy);
-            let machines: Vec<MachineFacts> = followed.machines.iter().map(|(_, m)| m.clone()).collect();
+            let machines: Vec<MachineFacts> = followed.machines.iter().map(|offer| offer.facts.clone()).collect();
             followed.family = Some(Family::new(settings, &machines, called.clone()));
         }
         followed.wait_us = followed.patience_us(class);
@@ -79,7 +80,7 @@ impl Followed {
             CapacityRule::LeastCost => None,
             CapacityRule::Price => {
                 let per_hour = self.shared.get(self.called).map(|(_, s)| s.price_per_hour).unwrap_or_default();
-                let cheaper = self.machines.iter().any(|(_, m)| break_even_ppm(m, per_hour) < PPM);
+                let cheaper = self.machines.iter().any(|offer| break_even_ppm(&offer.facts, per_hour) < PPM);
                 Some(if cheaper { DEDICATED } else { Rule::None })
             }
         };
@@ -176,7 +177,7 @@ impl Followed {
                 (targets(&self.machines, &capacity, beyond), format!("{capacity}; {waits}"))
             }
         };
-        self.wants = machines.iter().any(|(_, wanted)| *wanted > 0);
+        self.wants = machines.iter().any(|wanted| wanted.machines > 0);
         // To a tenth of a second: a plan is written down whenever it differs.
         let wait_ms = waits.wait_us / 100_000 * 100;
         Some(CapacityPlan { machines, shared: shared.clone(), wait_ms, why })
@@ -185,11 +186,12 @@ impl Followed {
 
 /// Machines by solution; `beyond` items find no room in the shared solution, whatever it costs. What is not wanted
 /// is named too, so that what was wanted before is given up.
-fn targets(machines: &[(SolutionId, MachineFacts)], capacity: &Capacity, beyond: u32) -> Vec<(SolutionId, u32)> {
+fn targets(machines: &[Offer], capacity: &Capacity, beyond: u32) -> Vec<WantedMachines> {
     let chosen = &capacity.chosen;
-    let target = |(at, (id, facts)): (usize, &(SolutionId, MachineFacts))| {
-        let least = beyond.div_ceil(facts.slots.max(1));
-        (id.clone(), if at == chosen.machine { chosen.target.max(least) } else { 0 })
+    let target = |(at, offer): (usize, &Offer)| {
+        let least = beyond.div_ceil(offer.facts.slots.max(1));
+        let machines = if at == chosen.machine { chosen.target.max(least) } else { 0 };
+        WantedMachines { solution: offer.solution.clone(), instance_type: offer.instance_type.clone(), machines }
     };
     machines.iter().enumerate().map(target).collect()
 }

@@ -43,14 +43,26 @@ const FORGET_US: i64 = 3_600_000_000;
 /// What is wanted for one class of items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapacityPlan {
-    /// Machines, by solution.
-    pub machines: Vec<(SolutionId, u32)>,
+    /// Machines, by solution and size; one that is not wanted is named too.
+    pub machines: Vec<WantedMachines>,
     /// The shared solution that takes what machines do not.
     pub shared: SolutionId,
     /// How long an item waits for a slot before it goes there, ms.
     pub wait_ms: u64,
     /// Why, with prices and alternatives.
     pub why: String,
+}
+
+/// How many machines of one size are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedMachines {
+    /// Where.
+    pub solution: SolutionId,
+    /// Of which type; none is the solution's own size where it names no type.
+    #[serde(default)]
+    pub instance_type: Option<Arc<str>>,
+    /// How many.
+    pub machines: u32,
 }
 
 /// Items and machines of one engine, as far as capacity depends on them.

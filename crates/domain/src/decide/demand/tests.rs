@@ -1,5 +1,6 @@
 use super::*;
 use crate::instance::{InstanceFacts, InstanceState, Live};
+use crate::quantity::NanoUsd;
 use crate::solution::{FreeAgents, Machines, Solution, SolutionKind};
 use crate::task::{RunningMode, TaskSpec};
 use crate::testing::{Scene, dedicated, facts, shared, task};
@@ -28,6 +29,7 @@ fn cloud(price: i64, change: impl FnOnce(&mut Machines)) -> Solution {
         free: FreeAgents::default(),
         thresholds: None,
         facts: InstanceFacts { cpus: 4, ..facts(4) },
+        sizes: Vec::new(),
     };
     change(&mut machines);
     facts_of.machines = Some(machines);
@@ -201,4 +203,71 @@ fn thresholds_say_it_where_people_gave_some_and_demand_is_on_record() {
     });
     assert_eq!(peak.max(), Some(3));
     assert!(world.machines() <= 2, "{}", world.machines());
+}
+
+/// Batches of one item at a time waste three slots of four: the small machine wins although its slot is no cheaper.
+#[test]
+fn the_size_of_machine_that_costs_least_is_made() {
+    use crate::solution::MachineSize;
+    let small = MachineSize {
+        price_per_hour: NanoUsd(18_000_000),
+        facts: InstanceFacts { instance_type: Some("small".into()), cpus: 1, ..facts(1) },
+    };
+    let mut world = Followed::new([cloud(72_000_000, |m| m.sizes = vec![small]), shared("fn", 10_000, 900_000, 1_000)]);
+    let needs = crate::needs::Needs { memory_mb: 1_024, ..both().needs };
+    let mut made = Vec::new();
+    for second in 0..5_400_u64 {
+        if second % 20 == 0 {
+            world.start(TaskSpec { needs: needs.clone(), ..both() });
+        }
+        let plan = world.turn(40_000);
+        made.extend(plan.wanted.into_iter().map(|machine| machine.facts.instance_type));
+        world.scene.after_ms(1_000);
+    }
+    let alive = world.scene.snapshot.instances.values();
+    let alive: Vec<_> =
+        alive.filter(|i| i.state == InstanceState::Ready).map(|i| i.facts.instance_type.clone()).collect();
+    assert!(alive.iter().all(|size| size.as_deref() == Some("small")), "{alive:?} of {made:?}");
+    assert!(!alive.is_empty());
+    // Dedicated work goes to the size at which an item costs least, too.
+    let mut only = TaskSpec { running_mode: RunningMode::Dedicated, ..both() };
+    only.needs.memory_mb = 900;
+    let big = MachineSize {
+        price_per_hour: NanoUsd(1_000_000),
+        facts: InstanceFacts { instance_type: Some("big".into()), cpus: 16, memory_mb: 1_024, ..facts(16) },
+    };
+    let mut world = Followed::new([cloud(72_000_000, |m| m.sizes = vec![big])]);
+    world.start(only);
+    let wanted = world.turn(0).wanted;
+    assert_eq!(wanted.iter().map(|m| m.facts.instance_type.as_deref()).collect::<Vec<_>>(), [Some("big")]);
+}
+
+#[test]
+fn a_shared_solution_is_told_what_comes_and_never_to_keep_less_than_works_there() {
+    let with = |min_warm, warm_max| {
+        let mut function = shared("fn", 10_000, 900_000, 1_000);
+        let SolutionKind::Shared(facts) = &mut function.kind else { panic!() };
+        (facts.min_warm, facts.warm_max, facts.keepalive_ms) = (min_warm, warm_max, 60_000);
+        function
+    };
+    let mut world = Followed::new([dedicated("own", 0), with(1, 5)]);
+    world.scene.instance("a", "own", facts(1));
+    let one = TaskSpec { array: 4, ..both() };
+    world.start(one);
+    let told = |plan: crate::decide::Plan| plan.warm.iter().map(|w| w.warm).collect::<Vec<_>>();
+    // One runs on the own server, three wait for it and will go to the function.
+    assert_eq!(told(world.turn(0)), [3]);
+    let (mut all, mut least) = (Vec::new(), u32::MAX);
+    for _ in 0..200 {
+        world.scene.after_ms(1_000);
+        let open = world.scene.snapshot.open_in(&crate::testing::name("fn"));
+        let warm = told(world.turn(0));
+        least = warm.iter().copied().filter(|_| open > 0).min().unwrap_or(least).min(least);
+        all.extend(warm);
+    }
+    assert_eq!(all.last(), Some(&1), "released to what is always kept: {all:?}");
+    assert!(least >= 1, "{least}");
+    world.start(TaskSpec { running_mode: RunningMode::Serverless, array: 4, ..both() });
+    world.turn(0);
+    assert!(!super::super::reserve::may_keep(&world.scene.snapshot, &crate::testing::name("fn"), 1), "four work there");
 }
