@@ -410,7 +410,7 @@ impl<'a> Overlay<'a> {
         profile: &Profile,
         fits: impl Fn(&SolutionId, &crate::solution::Shared) -> Result<(), Reason>,
     ) -> Result<InGateway, Reason> {
-        let mut best: Option<InGateway> = None;
+        let mut fitting: Vec<InGateway> = Vec::new();
         let mut why = None;
         for (id, solution) in &self.snapshot.solutions {
             let Some(shared) = solution.shared() else { continue };
@@ -418,14 +418,19 @@ impl<'a> Overlay<'a> {
                 Ok(()) => {
                     let run_ms = cost::expected_ms(profile, self.policy);
                     let cost = cost::in_gateway(shared, profile.needs.memory_mb, run_ms);
-                    if best.as_ref().is_none_or(|b| cost < b.cost) {
-                        best = Some(InGateway { id: id.clone(), cost });
-                    }
+                    fitting.push(InGateway { id: id.clone(), cost });
                 }
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
-        best.ok_or_else(|| why.unwrap_or(Reason::NoneConfigured { what: "shared solution".into() }))
+        let none = || why.unwrap_or(Reason::NoneConfigured { what: "shared solution".into() });
+        let least = fitting.iter().map(|found| found.cost.0).min().unwrap_or(0);
+        let more = i128::from(least) * i128::from(self.policy.goals.spread_ppm) / 1_000_000;
+        let most = i64::try_from(i128::from(least) + more).unwrap_or(i64::MAX);
+        // Spread between vendors [0057]: of those that cost about the same, the one with least open.
+        let spread = |found: &InGateway| if more > 0 { self.open_in(&found.id) } else { 0 };
+        let within = fitting.into_iter().filter(|found| found.cost.0 <= most);
+        within.min_by_key(|found| (spread(found), found.cost)).ok_or_else(none)
     }
 
     /// Spreading leaves no instance empty, so an item that wants one alone would wait for ever: once it

@@ -18,6 +18,7 @@ pub mod cost;
 pub mod demand;
 pub mod explain;
 pub mod forecast;
+pub mod goals;
 pub mod guard;
 pub mod image;
 pub mod index;

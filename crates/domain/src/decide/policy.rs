@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::capacity::Settings;
+use super::goals::Goals;
 use super::patience::LATE_BUDGET_PPM;
 use crate::id::{InstanceId, UserName};
 use crate::task::Balance;
@@ -21,6 +22,8 @@ pub struct Policy {
     pub plan_orders_max: u32,
     /// How many machines are had, and how long items wait for one.
     pub capacity: CapacityPolicy,
+    /// What sessions are to reach that leave their running mode to the engine.
+    pub goals: Goals,
     /// Run time assumed for prices when nothing is known, ms.
     pub assumed_run_ms: u64,
     /// Most attempts on one instance, over what agents offer.
@@ -97,6 +100,7 @@ impl Default for Policy {
             algorithm: Algorithm::Builtin(Balance::FewestTasks),
             plan_orders_max: 256,
             capacity: CapacityPolicy::default(),
+            goals: Goals::default(),
             assumed_run_ms: 60_000,
             tasks_per_instance_max: None,
             cpu_ceiling_percent: None,
