@@ -39,9 +39,30 @@ pub struct StartRequest {
     /// Only these tasks of the thread, and what comes before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub until: Vec<String>,
+    /// What the session is to reach, where tasks leave their running mode to the engine; over the configuration's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goals: Option<GoalsRequest>,
     /// A key of the client's: the same key again is the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<String>,
+}
+
+/// What a session is to reach [0057].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GoalsRequest {
+    /// `cost` or `speed`: what is best among the modes that reach the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<String>,
+    /// Most it may cost, USD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_max_usd: Option<f64>,
+    /// Time within which it is to end, s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within_s: Option<f64>,
+    /// Most machines that may be made for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machines_max: Option<u32>,
 }
 
 /// Run a session's thread again.
@@ -287,6 +308,47 @@ pub struct PlanView {
     pub assumed: Vec<String>,
     /// The answer was cut at its limit.
     pub cut: bool,
+    /// The same in each running mode, and in each solution by itself.
+    #[serde(default)]
+    pub modes: Vec<ModeView>,
+    /// Which mode the goals pick, and why; absent without a goal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picked: Option<String>,
+}
+
+/// What a session would be in one running mode, or in one solution by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModeView {
+    /// `auto`, `hybrid`, `dedicated` or `serverless`.
+    pub mode: String,
+    /// The only solution, when it is one by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solution: Option<String>,
+    /// What its items cost, nano-USD.
+    pub items_nano_usd: i64,
+    /// What machines made for it cost beside that (boots, empty slots), nano-USD.
+    pub machines_nano_usd: i64,
+    /// What instances that are there cost for that long, whatever they do, nano-USD.
+    pub fixed_nano_usd: i64,
+    /// Until its last item ends, ms.
+    pub total_ms: u64,
+    /// Wait of an item in the mean, ms.
+    pub wait_mean_ms: u64,
+    /// The longest wait of an item, ms.
+    pub wait_max_ms: u64,
+    /// Machines that would be made.
+    pub machines: u32,
+    /// Items on instances, and in shared solutions.
+    pub on_instances: u64,
+    /// See `on_instances`.
+    pub in_gateways: u64,
+    /// Time of slots on instances, ms.
+    pub instance_ms: u64,
+    /// Time of invocations, ms.
+    pub gateway_ms: u64,
+    /// Why it does not do, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miss: Option<String>,
 }
 
 /// One item of a plan.

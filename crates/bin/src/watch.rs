@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use skein_api::client::{Following, Sent};
-use skein_api::{AttemptView, Client, SessionDetail, StartRequest, Started};
+use skein_api::{AttemptView, Client, GoalsRequest, SessionDetail, StartRequest, Started};
 
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::{Follower, arrays};
@@ -217,6 +217,18 @@ pub(crate) struct Launch {
     /// Running mode of every task
     #[arg(long, value_name = "MODE", value_parser = ["auto", "dedicated", "serverless", "hybrid"])]
     pub(crate) mode: Option<String>,
+    /// What is best where the running mode is left to the engine
+    #[arg(long, value_name = "WHAT", value_parser = ["cost", "speed"])]
+    pub(crate) objective: Option<String>,
+    /// Most that the session may cost, USD
+    #[arg(long, value_name = "USD")]
+    pub(crate) cost_max: Option<f64>,
+    /// Time within which it is to end, s
+    #[arg(long, value_name = "S")]
+    pub(crate) within: Option<f64>,
+    /// Most machines that may be made for it
+    #[arg(long, value_name = "N")]
+    pub(crate) machines_max: Option<u32>,
 }
 
 fn override_text(text: &str) -> Result<String, String> {
@@ -230,7 +242,14 @@ fn override_text(text: &str) -> Result<String, String> {
 impl Launch {
     /// Into a request.
     pub(crate) fn request(&self) -> StartRequest {
+        let goals = GoalsRequest {
+            objective: self.objective.clone(),
+            cost_max_usd: self.cost_max,
+            within_s: self.within,
+            machines_max: self.machines_max,
+        };
         StartRequest {
+            goals: (goals != GoalsRequest::default()).then_some(goals),
             running_mode: self.mode.clone(),
             set: self.set.clone(),
             until: self.until.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use skein_api::{PlanView, PlannedItem};
+use skein_api::{ModeView, PlanView, PlannedItem};
 
 use crate::connect::Connect;
 use crate::failure::{Ended, FAILED, OK};
@@ -97,9 +97,44 @@ fn show(plan: &PlanView) {
     if !plan.assumed.is_empty() {
         output::line(&format!("run time assumed, since none is stated: {}", plan.assumed.join(", ")));
     }
+    show_modes(&plan.modes, plan.picked.as_deref());
     for stuck in &plan.stuck {
         let next = stuck.next_step.as_ref().map(|next| format!("; {next}")).unwrap_or_default();
         output::line(&format!("stuck: {} finds no place: {}{next}", stuck.node, stuck.reason));
+    }
+}
+
+/// The same in each mode, and in each solution by itself, cheapest to reach first as the engine says them.
+fn show_modes(modes: &[ModeView], picked: Option<&str>) {
+    if modes.is_empty() {
+        return;
+    }
+    output::line("\nin other running modes, and in one solution by itself:");
+    let header =
+        ["mode", "items", "machines", "there anyway", "ends", "mean wait", "on instances", "functions", "made"];
+    let mut table = Table::new(&header).right(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    for mode in modes {
+        let name = mode.solution.as_ref().map_or_else(|| mode.mode.clone(), |solution| format!("only {solution}"));
+        table.row([
+            name,
+            show::usd(mode.items_nano_usd),
+            show::usd(mode.machines_nano_usd),
+            show::usd(mode.fixed_nano_usd),
+            show::duration(mode.total_ms),
+            show::duration(mode.wait_mean_ms),
+            mode.on_instances.to_string(),
+            mode.in_gateways.to_string(),
+            mode.machines.to_string(),
+        ]);
+    }
+    table.print();
+    for mode in modes {
+        let Some(miss) = &mode.miss else { continue };
+        let name = mode.solution.as_ref().map_or_else(|| mode.mode.clone(), |solution| format!("only {solution}"));
+        output::line(&format!("{name}: {miss}"));
+    }
+    if let Some(why) = picked {
+        output::line(&format!("by the goals: {why}"));
     }
 }
 

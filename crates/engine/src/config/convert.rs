@@ -186,6 +186,7 @@ impl Config {
             algorithm: Algorithm::Builtin(word("classes.tasking", builtin, SCHEMES)?),
             plan_orders_max: b.plan_orders_max.unwrap_or(256).max(1),
             capacity: super::scaling::capacity(&self.scaling)?,
+            goals: super::scaling::goals(&self.goals)?,
             assumed_run_ms: ms("defaults.assumed_run_s", self.defaults.assumed_run_s, 60.0)?,
             tasks_per_instance_max: b.tasks_per_instance_max,
             cpu_ceiling_percent: b.cpu_ceiling_percent,

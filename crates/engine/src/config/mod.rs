@@ -5,6 +5,7 @@ mod convert;
 mod scaling;
 
 pub use convert::{Current, OWN, Settled};
+pub(crate) use scaling::asked as asked_goals;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,8 @@ pub struct Config {
     pub contexts: Vec<ContextRule>,
     /// Balancing.
     pub balancing: Balancing,
+    /// What sessions are to reach that leave their running mode to the engine.
+    pub goals: GoalsConfig,
     /// How many machines are had where shared solutions could take the work too.
     pub scaling: Scaling,
     /// Telling receivers (`reply_to`).
@@ -364,6 +367,23 @@ pub struct ContextRule {
     pub labels: BTreeMap<String, String>,
     /// The mode then.
     pub running_mode: String,
+}
+
+/// What sessions are to reach that leave their running mode to the engine. A launch may say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GoalsConfig {
+    /// `cost` or `speed`: what is best among the modes that reach the rest.
+    pub objective: Option<String>,
+    /// Most that one session may cost, USD.
+    pub cost_max_usd: Option<f64>,
+    /// Time within which one is to end, s.
+    pub within_s: Option<f64>,
+    /// Most machines that may be made for one.
+    pub machines_max: Option<u32>,
+    /// Work is spread between shared solutions that cost at most this much more than the cheapest, percent (default
+    /// 0: the cheapest takes what it has room for).
+    pub spread_percent: Option<f64>,
 }
 
 /// How many machines are had, where shared solutions could take the work too.

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use skein_domain::InstanceFacts;
 use skein_domain::decide::capacity;
+use skein_domain::decide::goals::Goals;
 use skein_domain::decide::policy::CapacityPolicy;
 use skein_domain::decide::threshold::{Threshold, Thresholds};
 use skein_domain::solution::{FreeAgents, MachineSize};
 
 use super::convert::{ms, usd, word, wrong};
-use super::{BadConfig, FreeConfig, MachinesConfig, Scaling, SizeConfig, ThresholdsConfig};
+use super::{BadConfig, FreeConfig, GoalsConfig, MachinesConfig, Scaling, SizeConfig, ThresholdsConfig};
 
 /// `value` percent as parts of a million.
 fn ppm(key: &str, percent: f64) -> Result<u32, BadConfig> {
@@ -43,6 +44,24 @@ pub(super) fn capacity(scaling: &Scaling) -> Result<CapacityPolicy, BadConfig> {
             ..family
         },
     })
+}
+
+/// What sessions are to reach.
+pub(super) fn goals(config: &GoalsConfig) -> Result<Goals, BadConfig> {
+    let objective = config.objective.as_deref();
+    Ok(Goals {
+        objective: objective.map(|text| word("goals.objective", text, "cost or speed")).transpose()?,
+        cost_max: config.cost_max_usd.map(|value| usd("goals.cost_max_usd", value)).transpose()?,
+        within_ms: config.within_s.map(|_| ms("goals.within_s", config.within_s, 0.0)).transpose()?,
+        machines_max: config.machines_max,
+        spread_ppm: config.spread_percent.map_or(Ok(0), |percent| ppm("goals.spread_percent", percent))?,
+    })
+}
+
+/// Goals as a launch gives them.
+pub(crate) fn asked(request: &skein_api::GoalsRequest) -> Result<Goals, BadConfig> {
+    let skein_api::GoalsRequest { objective, cost_max_usd, within_s, machines_max } = request.clone();
+    goals(&GoalsConfig { objective, cost_max_usd, within_s, machines_max, spread_percent: None })
 }
 
 /// Machines kept ready.

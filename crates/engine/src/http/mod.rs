@@ -5,6 +5,7 @@ mod agents;
 mod documents;
 mod fail;
 mod files;
+mod goals;
 mod images;
 mod lanes;
 mod openapi;

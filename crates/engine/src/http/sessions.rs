@@ -41,6 +41,12 @@ fn page(query: PageQuery) -> Page {
 
 /// Settles and checks what is to be started.
 pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequest) -> Result<Submission, Fail> {
+    let submission = as_written(app, user, request).await?;
+    super::goals::settle_mode(app, request, submission).await
+}
+
+/// The same, with the running modes that are left to the engine still open.
+pub(super) async fn as_written(app: &Arc<App>, user: &UserName, request: &StartRequest) -> Result<Submission, Fail> {
     let (document, version) = document_of(app, request)?;
     let settled = app.settled();
     let submission = submit::settle(document, request, version, user, &settled, |name| find_task(app, name))?;
@@ -571,6 +577,7 @@ pub(super) async fn plan(
 ) -> Result<Json<PlanView>, Fail> {
     let request: StartRequest = typed_body(request).await?;
     let spec = Arc::new(prepare(&app, &user, &request).await?.spec);
+    let (modes, picked) = super::goals::modes(&app, &user, &request).await?;
     let (snapshot, policy) = app.writer.look(|core| (core.snapshot().clone(), core.policy().clone())).await?;
     let now = clock::now();
     let worker = spec.clone();
@@ -612,5 +619,7 @@ pub(super) async fn plan(
         cost_nano_usd: projection.cost.0,
         assumed: spec.thread.nodes.iter().filter(unknown_time).map(|n| n.name.to_string()).collect(),
         cut: projection.cut,
+        modes,
+        picked,
     }))
 }
