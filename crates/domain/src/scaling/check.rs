@@ -1,0 +1,213 @@
+//! What an element must be like, in words that name the field and what to write instead.
+
+use std::collections::BTreeSet;
+
+use super::{Alarm, Element, Policy};
+
+/// Most metrics, alarms or policies of one element.
+pub const ENTRIES_MAX: usize = 50;
+/// Most machines of a group.
+pub const MACHINES_MAX: u32 = 10_000;
+/// Longest time of an element, seconds: a day.
+pub const SECONDS_MAX: u32 = 86_400;
+/// Largest user data, bytes.
+pub const USER_DATA_BYTES_MAX: usize = 16_384;
+/// Longest name, bytes.
+const NAME_BYTES_MAX: usize = 32;
+
+/// An element that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct BadElement {
+    /// Which field, as a path: `policies.up.alarm`.
+    pub field: String,
+    /// What is wrong with it, and what would be right.
+    pub why: String,
+}
+
+type Checked = Result<(), BadElement>;
+
+fn bad<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T, BadElement> {
+    Err(BadElement { field: field.into(), why: why.into() })
+}
+
+fn name(field: &str, text: &str) -> Checked {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    if plain && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    bad(
+        field,
+        format!(
+            "'{text}' is no name: use 1 to {NAME_BYTES_MAX} lower-case letters, digits, '-' or '_', a letter first"
+        ),
+    )
+}
+
+fn seconds(field: &str, value: Option<u32>) -> Checked {
+    match value {
+        Some(s) if s > SECONDS_MAX => bad(field, format!("{s} s is more than {SECONDS_MAX} s")),
+        _ => Ok(()),
+    }
+}
+
+impl Element {
+    /// Does it hold together? The first thing that does not is named.
+    pub fn check(&self) -> Checked {
+        name("name", &self.name)?;
+        if self.name.contains('_') {
+            return bad("name", "must not contain '_': it becomes a host's name");
+        }
+        for (what, count) in [
+            ("metrics", self.metrics.len()),
+            ("alarms", self.alarms.len()),
+            ("policies", self.policies.len()),
+            ("launch.disks", self.launch.disks.len()),
+        ] {
+            if count > ENTRIES_MAX {
+                return bad(what, format!("{count} are more than {ENTRIES_MAX}"));
+            }
+        }
+        self.check_launch()?;
+        self.check_group()?;
+        for (key, metric) in &self.metrics {
+            let at = format!("metrics.{key}");
+            name(&at, key)?;
+            seconds(&format!("{at}.period_s"), Some(metric.period_s))?;
+            if metric.period_s == 0 {
+                return bad(format!("{at}.period_s"), "must be at least 1 s");
+            }
+        }
+        for (key, alarm) in &self.alarms {
+            self.check_alarm(key, alarm)?;
+        }
+        for (key, policy) in &self.policies {
+            let at = format!("policies.{key}");
+            name(&at, key)?;
+            self.check_policy(&at, policy)?;
+        }
+        Ok(())
+    }
+
+    fn check_launch(&self) -> Checked {
+        let launch = &self.launch;
+        if launch.instance_type.is_some() == launch.needs.is_some() {
+            return bad("launch", "say either 'instance_type' or 'needs'");
+        }
+        if launch.image.name.is_empty() || launch.image.name.contains(':') {
+            return bad("launch.image.name", "must not be empty or contain ':' (the tag has its own field)");
+        }
+        if launch.user_data.as_ref().is_some_and(|text| text.len() > USER_DATA_BYTES_MAX || text.is_empty()) {
+            return bad("launch.user_data", format!("must have 1 to {USER_DATA_BYTES_MAX} bytes"));
+        }
+        if launch.networks.iter().chain(&launch.keys).any(|text| text.is_empty() || text.contains(',')) {
+            return bad("launch", "names of networks and keys must not be empty or contain ','");
+        }
+        if launch.disks.iter().any(|disk| disk.size_gib == 0) {
+            return bad("launch.disks", "a disk has at least 1 GiB");
+        }
+        if let Some(role) = &self.role {
+            name("role.name", &role.name)?;
+            if role.may.is_empty() {
+                return bad("role.may", "a role that allows nothing is none: leave it out");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_group(&self) -> Checked {
+        let group = &self.group;
+        if group.max > MACHINES_MAX {
+            return bad("group.max", format!("{} machines are more than {MACHINES_MAX}", group.max));
+        }
+        if group.min > group.max {
+            return bad("group.min", format!("{} is more than group.max, {}", group.min, group.max));
+        }
+        if group.desired.is_some_and(|desired| desired < group.min || desired > group.max) {
+            return bad("group.desired", format!("must be from {} to {}", group.min, group.max));
+        }
+        if group.zones.iter().any(|zone| zone.is_empty() || zone.contains(',')) {
+            return bad("group.zones", "must not be empty or contain ','");
+        }
+        seconds("group.health_grace_s", group.health_grace_s)?;
+        seconds("group.cooldown_s", group.cooldown_s)?;
+        seconds("group.warm_up_s", group.warm_up_s)
+    }
+
+    fn check_alarm(&self, key: &str, alarm: &Alarm) -> Checked {
+        let at = format!("alarms.{key}");
+        name(&at, key)?;
+        self.check_metric(&format!("{at}.metric"), &alarm.metric)?;
+        if alarm.periods == 0 || alarm.periods > 60 {
+            return bad(format!("{at}.periods"), "must be from 1 to 60");
+        }
+        Ok(())
+    }
+
+    fn check_metric(&self, at: &str, metric: &str) -> Checked {
+        if self.metrics.contains_key(metric) {
+            return Ok(());
+        }
+        bad(at, format!("there is no metric '{metric}': write [metrics.{metric}]"))
+    }
+
+    fn alarm_of(&self, at: &str, alarm: &str) -> Result<&Alarm, BadElement> {
+        match self.alarms.get(alarm) {
+            Some(alarm) => Ok(alarm),
+            None => bad(format!("{at}.alarm"), format!("there is no alarm '{alarm}': write [alarms.{alarm}]")),
+        }
+    }
+
+    fn check_policy(&self, at: &str, policy: &Policy) -> Checked {
+        match policy {
+            Policy::Target { metric, target, warm_up_s, .. } => {
+                self.check_metric(&format!("{at}.metric"), metric)?;
+                if target.0 <= 0 {
+                    return bad(format!("{at}.target"), "must be more than 0");
+                }
+                seconds(&format!("{at}.warm_up_s"), *warm_up_s)
+            }
+            Policy::Stepped { alarm, bands, warm_up_s, .. } => {
+                self.alarm_of(at, alarm)?;
+                let from: BTreeSet<i64> = bands.iter().map(|band| band.from.0).collect();
+                if bands.is_empty() || from.len() != bands.len() || !bands.is_sorted_by_key(|band| band.from) {
+                    return bad(
+                        format!("{at}.bands"),
+                        "need one at least, each further from the threshold than the last",
+                    );
+                }
+                if bands[0].from.0 != 0 {
+                    return bad(format!("{at}.bands"), "the first begins at the threshold: from = 0");
+                }
+                seconds(&format!("{at}.warm_up_s"), *warm_up_s)
+            }
+            Policy::Simple { alarm, cooldown_s, change, .. } => {
+                self.alarm_of(at, alarm)?;
+                if *change == 0 {
+                    return bad(format!("{at}.change"), "0 changes nothing");
+                }
+                seconds(&format!("{at}.cooldown_s"), *cooldown_s)
+            }
+            Policy::Scheduled { at: when, min, max, for_s, .. } => {
+                if when.days.is_empty() || when.hour > 23 || when.minute > 59 {
+                    return bad(format!("{at}.at"), "need a day at least, an hour to 23 and a minute to 59");
+                }
+                let most = max.unwrap_or(self.group.max);
+                if *min > most || most > MACHINES_MAX {
+                    return bad(format!("{at}.min"), format!("must be at most {most}"));
+                }
+                if for_s.is_some_and(|s| s > 7 * SECONDS_MAX) {
+                    return bad(format!("{at}.for_s"), "must be at most a week");
+                }
+                Ok(())
+            }
+            Policy::Predictive { metric, target, ahead_s, .. } => {
+                self.check_metric(&format!("{at}.metric"), metric)?;
+                if target.0 <= 0 {
+                    return bad(format!("{at}.target"), "must be more than 0");
+                }
+                seconds(&format!("{at}.ahead_s"), *ahead_s)
+            }
+        }
+    }
+}
