@@ -1,0 +1,110 @@
+//! From the common form to a cloud's documents.
+
+use serde_json::{Map, Value};
+
+use super::difference::{Reasons, Why};
+use super::path::{Path, Scope};
+use super::table::{Block, Field, Table};
+use super::tree::{self, Place};
+use super::{Document, convert};
+
+/// The documents, in the order in which they can be sent, and why a place is not what it was.
+pub(super) fn write(asked: &Value, table: &Table) -> (Vec<Document>, Reasons) {
+    let mut writing = Writing { asked, reasons: Reasons::new() };
+    let mut documents = Vec::new();
+    for block in &table.documents {
+        for scope in writing.entries(block, &Scope::new()) {
+            let mut body = writing.block(block, &scope);
+            for at in &block.json_text {
+                let at = tree::place(at);
+                if let Some(text) = tree::get(&body, &at).map(Value::to_string) {
+                    tree::set(&mut body, &at, Value::from(text));
+                }
+            }
+            let name = scope.last().and_then(|place| place.last().cloned());
+            let name = name.unwrap_or_else(|| asked["name"].as_str().unwrap_or_default().to_owned());
+            documents.push(Document { kind: block.at.clone(), name, body });
+        }
+    }
+    (documents, writing.reasons)
+}
+
+struct Writing<'a> {
+    asked: &'a Value,
+    reasons: Reasons,
+}
+
+impl Writing<'_> {
+    /// Scopes in which a block is written.
+    fn entries(&self, block: &Block, around: &Scope) -> Vec<Scope> {
+        let all = match &block.each {
+            None => vec![around.clone()],
+            Some(each) => entries(self.asked, each, around),
+        };
+        all.into_iter().filter(|scope| block.when.iter().all(|when| when.holds_for(self.asked, scope))).collect()
+    }
+
+    fn block(&mut self, block: &Block, scope: &Scope) -> Value {
+        let mut body = Value::Object(Map::new());
+        for (at, value) in &block.is {
+            tree::set(&mut body, &tree::place(at), value.clone());
+        }
+        for field in &block.fields {
+            if let Some(value) = self.field(field, scope) {
+                tree::set(&mut body, &tree::place(&field.to), value);
+            }
+        }
+        for list in &block.lists {
+            for scope in self.entries(list, scope) {
+                let entry = self.block(list, &scope);
+                let mut at = tree::place(&list.at);
+                let key = scope.last().and_then(|place| place.last()).map_or("", String::as_str);
+                match &list.by_key {
+                    Some(pattern) => at.push(pattern.replace('*', key)),
+                    None => at.push(tree::get(&body, &at).and_then(Value::as_array).map_or(0, Vec::len).to_string()),
+                }
+                tree::set(&mut body, &at, entry);
+            }
+        }
+        body
+    }
+
+    fn field(&mut self, field: &Field, scope: &Scope) -> Option<Value> {
+        let asked = field.from.get(self.asked, scope).filter(|value| !tree::is_empty(value))?;
+        let place = field.from.resolve(self.asked, scope).map(|place| tree::join(&place));
+        let mut said = Some(asked.clone());
+        let mut why = None;
+        for conversion in &field.conversions {
+            let (next, reason) = conversion.out(said?);
+            why = why.or(reason);
+            said = next;
+            if said.is_none() {
+                break;
+            }
+        }
+        let back = said.clone().and_then(|said| back(&field.conversions, said, Some(&asked)));
+        if let Some(place) = place.filter(|_| !field.only_out && back.is_none_or(|back| !tree::same(&back, &asked))) {
+            self.reasons.entry(place).or_insert(why.unwrap_or(Why::Nearest));
+        }
+        said
+    }
+}
+
+/// All of a field's conversions, backwards.
+pub(super) fn back(conversions: &[convert::Conversion], value: Value, current: Option<&Value>) -> Option<Value> {
+    conversions.iter().rev().try_fold(value, |value, conversion| conversion.back(value, current))
+}
+
+fn entries(root: &Value, each: &Path, around: &Scope) -> Vec<Scope> {
+    let Some(place) = each.resolve(root, around) else { return Vec::new() };
+    let keys: Vec<String> = match tree::get(root, &place) {
+        Some(Value::Object(map)) => map.keys().cloned().collect(),
+        Some(Value::Array(all)) => (0..all.len()).map(|at| at.to_string()).collect(),
+        _ => Vec::new(),
+    };
+    let scope = |key: String| -> Scope {
+        let inner: Place = place.iter().cloned().chain([key]).collect();
+        around.iter().cloned().chain([inner]).collect()
+    };
+    keys.into_iter().map(scope).collect()
+}
