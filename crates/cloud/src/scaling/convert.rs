@@ -6,12 +6,14 @@
 //! | `actions:LIST` | each word becomes several; back when all of them are there | |
 //! | `iso` | seconds as `PT5M` | |
 //! | `times:N` `per:N` `part:N` | multiplied; divided and rounded up; divided exactly | |
-//! | `int` `min:N` `max:N` `one_of:N,N` | rounded; limited; the next one that is allowed | |
+//! | `int` `min:N` `max:N` `one_of:N,N*` | rounded; limited; the next one that is allowed (`*`: or a multiple of it) | |
+//! | `by:PLACE` `plus:PLACE` | times, or plus, what stands at another place of the common form | |
 //! | `text` `not` `neg` `b64` | a number as text; the opposite; with the other sign; text in base 64 | |
 //! | `size` `sign:MORE,FEWER` | a change without its sign; only its sign, as a word | `size` stands first |
-//! | `list` `first` `join` `objects:KEY` | one as a list; a list's first; joined by ','; each as `{KEY: ...}` | |
+//! | `list` `first` `join` `lines` `objects:KEY` | one as a list; a list's first; joined by ',' or line ends; each as `{KEY: ...}` | |
 //! | `like:PATTERN` | within other text: `*` is the value, `%` (only read, after a `\|`) any text | |
 //! | `tagged` | an image as `name` or `name:tag` | |
+//! | `underscored` | '-' as '_' | only written |
 //! | `cron` `quartz` | days and time as a cron expression of five fields; of six, seconds first | |
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use skein_domain::scaling::Day;
 
 use super::difference::Why;
+use super::path::Path;
 use super::tree;
 
 type Words = BTreeMap<String, Value>;
@@ -37,7 +40,9 @@ pub(super) enum Conversion {
     Int,
     Min(f64),
     Max(f64),
-    OneOf(Vec<f64>),
+    OneOf { all: Vec<f64>, multiples: bool },
+    By(Path),
+    Plus(Path),
     Text,
     Not,
     Neg,
@@ -46,13 +51,17 @@ pub(super) enum Conversion {
     Sign(String, String),
     List,
     First,
-    Join,
+    Join(&'static str),
+    Underscored,
     Objects(String),
     Like(Vec<String>),
     Tagged,
     Cron,
     Quartz,
 }
+
+/// Tells the number at another place of the common form.
+pub(super) type At<'a> = dyn Fn(&Path) -> Option<f64> + 'a;
 
 /// What became of a value: none when it cannot be said, and why it is not what it was.
 type Said = (Option<Value>, Option<Why>);
@@ -74,9 +83,12 @@ impl Conversion {
             "min" => Self::Min(number()?),
             "max" => Self::Max(number()?),
             "one_of" => {
-                let all = with.split(',').map(str::parse).collect::<Result<_, _>>();
-                Self::OneOf(all.map_err(|_| format!("'{word}' needs numbers"))?)
+                let (numbers, multiples) = with.strip_suffix('*').map_or((with, false), |numbers| (numbers, true));
+                let all = numbers.split(',').map(str::parse).collect::<Result<_, _>>();
+                Self::OneOf { all: all.map_err(|_| format!("'{word}' needs numbers"))?, multiples }
             }
+            "by" => Self::By(Path::read(with)?),
+            "plus" => Self::Plus(Path::read(with)?),
             "text" => Self::Text,
             "not" => Self::Not,
             "neg" => Self::Neg,
@@ -88,7 +100,9 @@ impl Conversion {
             }
             "list" => Self::List,
             "first" => Self::First,
-            "join" => Self::Join,
+            "join" => Self::Join(","),
+            "lines" => Self::Join("\n"),
+            "underscored" => Self::Underscored,
             "objects" => Self::Objects(with.to_owned()),
             "like" => Self::Like(with.split('|').map(str::to_owned).collect()),
             "tagged" => Self::Tagged,
@@ -98,8 +112,8 @@ impl Conversion {
         })
     }
 
-    /// To the cloud's form.
-    pub(super) fn out(&self, value: Value) -> Said {
+    /// To the cloud's form; `at` tells what stands at another place of the common form.
+    pub(super) fn out(&self, value: Value, at: &At<'_>) -> Said {
         let number = value.as_f64();
         match self {
             Self::Words { words, open } => match value {
@@ -109,10 +123,14 @@ impl Conversion {
             Self::Actions(words) => actions(words, value),
             Self::Min(least) => limit(number, |n| n.max(*least), *least),
             Self::Max(most) => limit(number, |n| n.min(*most), *most),
-            Self::OneOf(all) => {
-                let next = |n: f64| all.iter().copied().find(|one| *one >= n).or(all.last().copied()).unwrap_or(n);
+            Self::OneOf { all, multiples } => {
+                let last = all.last().copied().unwrap_or(1.0);
+                let above = |n: f64| if *multiples { (n / last).ceil() * last } else { last };
+                let next = |n: f64| all.iter().copied().find(|one| *one >= n).unwrap_or_else(|| above(n));
                 limit(number, next, number.map_or(0.0, next))
             }
+            Self::By(path) => (number.zip(at(path)).map(|(n, by)| tree::number(n * by)), None),
+            Self::Plus(path) => (number.zip(at(path)).map(|(n, more)| tree::number(n + more)), None),
             Self::Int => rounded(number, f64::round),
             Self::Per(by) => rounded(number.map(|n| n / by), f64::ceil),
             Self::First => match value {
@@ -142,12 +160,15 @@ impl Conversion {
             Self::Size => tree::number(number?.abs()),
             Self::Sign(more, fewer) => Value::from(if number? < 0.0 { fewer.clone() } else { more.clone() }),
             Self::List => Value::Array(vec![value]),
-            Self::Join => {
-                Value::from(value.as_array()?.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","))
+            Self::Join(by) => {
+                Value::from(value.as_array()?.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(by))
             }
+            Self::Underscored => Value::from(value.as_str()?.replace('-', "_")),
             Self::Objects(key) => value.as_array()?.iter().map(|one| json!({ key: one })).collect(),
             Self::Like(patterns) => match &value {
-                Value::Array(all) => all.iter().filter_map(Value::as_str).map(|text| patterns[0].replace('*', text)).collect(),
+                Value::Array(all) => {
+                    all.iter().filter_map(Value::as_str).map(|text| patterns[0].replace('*', text)).collect()
+                }
                 one => Value::from(patterns[0].replace('*', one.as_str()?)),
             },
             Self::Tagged => match (value["name"].as_str()?, value["tag"].as_str().unwrap_or("latest")) {
@@ -155,13 +176,15 @@ impl Conversion {
                 (name, tag) => Value::from(format!("{name}:{tag}")),
             },
             Self::Cron => Value::from(format!("{} {} * * {}", value["minute"], value["hour"], days(&value, cron_day)?)),
-            Self::Quartz => Value::from(format!("0 {} {} ? * {}", value["minute"], value["hour"], days(&value, short)?)),
+            Self::Quartz => {
+                Value::from(format!("0 {} {} ? * {}", value["minute"], value["hour"], days(&value, short)?))
+            }
             _ => return None,
         })
     }
 
     /// Back to the common form; `current` is what stands there already.
-    pub(super) fn back(&self, value: Value, current: Option<&Value>) -> Option<Value> {
+    pub(super) fn back(&self, value: Value, current: Option<&Value>, at: &At<'_>) -> Option<Value> {
         let number = value.as_f64();
         Some(match self {
             Self::Words { words, open } => match value {
@@ -170,14 +193,19 @@ impl Conversion {
             },
             Self::Actions(words) => {
                 let given: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).collect();
-                let whole = |of: &Value| of.as_array().is_some_and(|all| all.iter().filter_map(Value::as_str).all(|a| given.contains(&a)));
+                let whole = |of: &Value| {
+                    of.as_array().is_some_and(|all| all.iter().filter_map(Value::as_str).all(|a| given.contains(&a)))
+                };
                 words.iter().filter(|(_, of)| whole(of)).map(|(word, _)| word.clone()).collect()
             }
             Self::Iso => Value::from(from_iso(value.as_str()?)?),
             Self::Times(by) => tree::number(number? / by),
             Self::Per(by) => tree::number(number? * by),
             Self::Part(by) => tree::number((number? * by * 1e3).round() / 1e3),
-            Self::Int | Self::Min(_) | Self::Max(_) | Self::OneOf(_) | Self::Size => value,
+            Self::Int | Self::Min(_) | Self::Max(_) | Self::OneOf { .. } | Self::Size | Self::Underscored => value,
+            // A window that is no whole number of periods has begun one more.
+            Self::By(path) => tree::number((number? / at(path)?.max(1.0)).ceil()),
+            Self::Plus(path) => tree::number(number? - at(path)?),
             Self::Text => tree::number(value.as_str().map_or(number, |text| text.parse().ok())?),
             Self::Not => Value::from(!value.as_bool()?),
             Self::Neg => tree::number(-number?),
@@ -188,7 +216,7 @@ impl Conversion {
             }
             Self::List => value.as_array()?.first()?.clone(),
             Self::First => Value::Array(vec![value]),
-            Self::Join => value.as_str()?.split(',').map(str::trim).filter(|text| !text.is_empty()).collect(),
+            Self::Join(by) => value.as_str()?.split(by).map(str::trim).filter(|text| !text.is_empty()).collect(),
             Self::Objects(key) => value.as_array()?.iter().filter_map(|one| one.get(key)).cloned().collect(),
             Self::Like(patterns) => match &value {
                 Value::Array(all) => all.iter().filter_map(|one| unlike(patterns, one.as_str()?)).collect(),
@@ -205,8 +233,10 @@ impl Conversion {
     }
 }
 
+/// By a list; `*` in it is for every other word, and is not read back.
 fn word(words: &Words, open: bool, value: Value) -> Said {
-    match value.as_str().and_then(|text| words.get(text)) {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match words.get(&text).or(words.get("*")) {
         Some(theirs) => (Some(theirs.clone()), None),
         None if open => (Some(value), None),
         None => (None, Some(Why::NoWord { words: known(words) })),
@@ -225,8 +255,13 @@ fn each_word(words: &Words, open: bool, all: Vec<Value>) -> Said {
 }
 
 fn word_back(words: &Words, open: bool, value: Value) -> Option<Value> {
-    let ours = words.iter().find(|(_, theirs)| tree::same(theirs, &value));
-    ours.map(|(ours, _)| Value::from(ours.clone())).or_else(|| open.then_some(value))
+    let ours = words.iter().find(|(ours, theirs)| *ours != "*" && tree::same(theirs, &value));
+    let read = |ours: &String| match ours.as_str() {
+        "true" => Value::from(true),
+        "false" => Value::from(false),
+        ours => Value::from(ours),
+    };
+    ours.map(|(ours, _)| read(ours)).or_else(|| open.then_some(value))
 }
 
 fn known(words: &Words) -> Vec<String> {
@@ -321,7 +356,8 @@ fn days(at: &Value, write: impl Fn(&str, u64) -> String) -> Option<String> {
     if asked.len() == all.len() {
         return Some("*".to_owned());
     }
-    let named = all.iter().filter(|(day, _)| asked.contains(day)).filter_map(|(day, at)| Some(write(day.as_str()?, *at)));
+    let named =
+        all.iter().filter(|(day, _)| asked.contains(day)).filter_map(|(day, at)| Some(write(day.as_str()?, *at)));
     Some(named.collect::<Vec<_>>().join(","))
 }
 
@@ -337,7 +373,9 @@ fn from_cron(text: &str, lead: usize) -> Option<Value> {
     let all = day_names();
     let number = |text: &str| -> Option<u64> {
         let named = all.iter().find(|(day, _)| day.as_str().is_some_and(|day| short(day, 0) == text.to_uppercase()));
-        named.map(|(_, at)| *at).or_else(|| text.parse::<u64>().ok().filter(|n| *n <= 7).map(|n| if n == 0 { 7 } else { n }))
+        named
+            .map(|(_, at)| *at)
+            .or_else(|| text.parse::<u64>().ok().filter(|n| *n <= 7).map(|n| if n == 0 { 7 } else { n }))
     };
     let mut wanted = Vec::new();
     for part in at(4)?.split(',') {
@@ -357,8 +395,8 @@ mod tests {
 
     fn both_ways(word: &str, ours: Value, theirs: Value) {
         let conversion = Conversion::read(word, &BTreeMap::new()).unwrap();
-        assert_eq!(conversion.out(ours.clone()).0, Some(theirs.clone()), "{word}");
-        assert_eq!(conversion.back(theirs, None), Some(ours), "{word}");
+        assert_eq!(conversion.out(ours.clone(), &|_| None).0, Some(theirs.clone()), "{word}");
+        assert_eq!(conversion.back(theirs, None, &|_| None), Some(ours), "{word}");
     }
 
     #[test]
@@ -390,6 +428,6 @@ mod tests {
         let arn = ["${P.*.Arn}".to_owned(), "%:policyName/*".to_owned()];
         assert_eq!(unlike(&arn, "arn:aws:x:policyName/up").as_deref(), Some("up"));
         let fewer = Conversion::read("sign:More,Fewer", &BTreeMap::new()).unwrap();
-        assert_eq!(fewer.back(json!("Fewer"), Some(&json!(2))), Some(json!(-2)));
+        assert_eq!(fewer.back(json!("Fewer"), Some(&json!(2)), &|_| None), Some(json!(-2)));
     }
 }

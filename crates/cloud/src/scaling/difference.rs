@@ -50,6 +50,8 @@ pub enum Why {
     },
     /// The cloud says two things that differ here by one word.
     Nearest,
+    /// The cloud does not keep names of such things.
+    NoName,
     /// The common form has no place for it.
     NoPlace,
     /// Nobody knows: the table lacks a sentence.
@@ -65,6 +67,7 @@ impl fmt::Display for Why {
             Self::Limited { limit } => write!(f, "the cloud's limit is {limit}"),
             Self::TooMany { kept } => write!(f, "the cloud takes {kept}"),
             Self::Nearest => f.write_str("the nearest that the cloud can say"),
+            Self::NoName => f.write_str("the cloud keeps no name for it"),
             Self::NoPlace => f.write_str("the common form has no place for it"),
             Self::Unexplained => f.write_str("not explained"),
         }
@@ -75,6 +78,12 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = |value: &Value| if value.is_null() { "nothing".to_owned() } else { value.to_string() };
         write!(f, "{}: {} becomes {}: {}", self.field, said(&self.asked), said(&self.instead), self.why)
+    }
+}
+
+impl Difference {
+    pub(super) fn no_name(place: &[String], name: &str) -> Self {
+        Self { field: tree::join(place), asked: Value::from(name), instead: Value::Null, why: Why::NoName }
     }
 }
 

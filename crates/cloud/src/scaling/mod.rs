@@ -73,16 +73,18 @@ pub enum ScalingError {
 pub fn port(element: &Element, table: &Table) -> Result<(Vec<Document>, Vec<Difference>), ScalingError> {
     element.check()?;
     let asked = tree::of(element);
-    let (documents, reasons) = write::write(&asked, table);
-    let back = read::read(&documents, table)?;
-    let differences = difference::of_elements(&asked, &tree::of(&back), &reasons, table);
-    Ok((documents, differences))
+    let written = write::write(&asked, table);
+    let back = read::read(&written.documents, table, Some((&asked, &written)))?;
+    let mut differences = difference::of_elements(&asked, &tree::of(&back.element), &written.reasons, table);
+    differences.extend(back.unnamed.iter().map(|(place, name)| Difference::no_name(place, name)));
+    Ok((written.documents, differences))
 }
 
 /// The element that a cloud's documents make, and each field of theirs that it does not say.
 pub fn adopt(documents: &[Document], table: &Table) -> Result<(Element, Vec<Difference>), ScalingError> {
-    let element = read::read(documents, table)?;
+    let element = read::read(documents, table, None)?.element;
     element.check()?;
-    let (again, _) = write::write(&tree::of(&element), table);
-    Ok((element, difference::of_documents(documents, &again, table)))
+    let again = write::write(&tree::of(&element), table).documents;
+    let differences = difference::of_documents(documents, &again, table);
+    Ok((element, differences))
 }

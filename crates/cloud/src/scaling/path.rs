@@ -69,18 +69,6 @@ impl Path {
         }
     }
 
-    /// As [`Path::resolve`], where a reference that is not there yet becomes one to an entry of this entry's key.
-    pub(super) fn resolve_or_make(&self, root: &mut Value, scope: &Scope) -> Option<Place> {
-        if let Self::Hop { by, .. } = self {
-            let by = by.resolve_or_make(root, scope)?;
-            if tree::get(root, &by).is_none() {
-                let key = scope.iter().rev().find_map(|place| place.get(1))?.clone();
-                tree::set(root, &by, Value::from(key));
-            }
-        }
-        self.resolve(root, scope)
-    }
-
     /// What stands there.
     pub(super) fn get(&self, root: &Value, scope: &Scope) -> Option<Value> {
         match self {
@@ -164,6 +152,7 @@ impl Condition {
     /// What it says of an entry for which it is known to hold.
     pub(super) fn told(&self) -> Option<(&Path, Value)> {
         let own = matches!(self.path, Path::Entry { out: 0, next: false, .. });
-        (self.test == Test::Is && own).then(|| (&self.path, Value::from(self.words.first().cloned().unwrap_or_default())))
+        (self.test == Test::Is && own)
+            .then(|| (&self.path, Value::from(self.words.first().cloned().unwrap_or_default())))
     }
 }

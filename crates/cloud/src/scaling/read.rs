@@ -8,21 +8,39 @@ use skein_domain::scaling::{Alarm, Element, Metric, Policy};
 use super::path::{Path, Scope};
 use super::table::{Block, Table};
 use super::tree::{self, Place};
-use super::{Document, ScalingError, write};
+use super::write::{self, Written};
+use super::{Document, ScalingError};
 
 /// Maps of the common form whose entries have names.
 const MAPS: [(&str, &str); 3] = [("metrics", "metric"), ("alarms", "alarm"), ("policies", "policy")];
 
-pub(super) fn read(documents: &[Document], table: &Table) -> Result<Element, ScalingError> {
-    let mut reading = Reading { root: Value::Object(Map::new()) };
+/// What was read.
+pub(super) struct Read {
+    pub(super) element: Element,
+    /// Places of names that stand nowhere, and were taken from what was asked.
+    pub(super) unnamed: Vec<(Place, String)>,
+}
+
+/// `asked` is what the documents were written from, where that is known: names that stand nowhere are taken from it.
+pub(super) fn read(
+    documents: &[Document],
+    table: &Table,
+    asked: Option<(&Value, &Written)>,
+) -> Result<Read, ScalingError> {
+    let names = asked.map(|(_, written)| written.unnamed.clone()).unwrap_or_default();
+    let asked = asked.map_or(Value::Null, |(asked, _)| asked.clone());
+    let mut reading = Reading { root: Value::Object(Map::new()), asked, names, unnamed: Vec::new() };
     for document in documents {
         let body = with_json_text_read(document, table);
-        let block = table.documents.iter().find(|block| block.at == document.kind && reading.fits(block, &body));
+        let block = table
+            .documents
+            .iter()
+            .find(|block| block.at == document.kind && !block.only_out && reading.fits(block, &body));
         if let Some(block) = block {
             reading.block(block, &body, &Scope::new(), None);
         }
     }
-    let mut root = reading.root;
+    let (mut root, unnamed) = (reading.root, reading.unnamed);
     complete(&mut root, table);
     drop_broken(&mut root);
     let no_element = |why: String| ScalingError::NoElement { why };
@@ -32,7 +50,7 @@ pub(super) fn read(documents: &[Document], table: &Table) -> Result<Element, Sca
             bands.sort_by_key(|band| band.from);
         }
     }
-    Ok(element)
+    Ok(Read { element, unnamed })
 }
 
 /// A document's body; what is JSON as text in it is JSON.
@@ -51,6 +69,9 @@ pub(super) fn with_json_text_read(document: &Document, table: &Table) -> Value {
 
 struct Reading {
     root: Value,
+    asked: Value,
+    names: BTreeMap<String, Vec<String>>,
+    unnamed: Vec<(Place, String)>,
 }
 
 impl Reading {
@@ -66,7 +87,7 @@ impl Reading {
     fn block(&mut self, block: &Block, native: &Value, around: &Scope, key: Option<String>) {
         let mut scope = around.clone();
         if let Some(each) = &block.each {
-            let Some(mut place) = each.resolve_or_make(&mut self.root, around) else { return };
+            let Some(mut place) = self.place_of(each, around) else { return };
             place.push(self.key(block, native, &place, key));
             scope.push(place);
             for (path, value) in block.when.iter().filter_map(|when| when.told()) {
@@ -79,9 +100,8 @@ impl Reading {
             match &field.from {
                 Path::Key => {}
                 Path::Users { map, field: of } => {
-                    let (Some(users), Some(key)) =
-                        (write::back(&field.conversions, there, None), scope.last().and_then(|place| place.last()))
-                    else {
+                    let users = write::back(&field.conversions, there, None, &|_| None);
+                    let (Some(users), Some(key)) = (users, scope.last().and_then(|place| place.last())) else {
                         continue;
                     };
                     for user in users.as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -90,7 +110,9 @@ impl Reading {
                 }
                 path => {
                     let current = path.get(&self.root, &scope);
-                    if let Some(value) = write::back(&field.conversions, there, current.as_ref()) {
+                    let root = &self.root;
+                    let at = |path: &Path| path.get(root, &scope)?.as_f64();
+                    if let Some(value) = write::back(&field.conversions, there, current.as_ref(), &at) {
                         self.set(path, &scope, value);
                     }
                 }
@@ -105,11 +127,17 @@ impl Reading {
         for at in places {
             let entries: Vec<(Option<String>, &Value)> = match tree::get(native, &tree::place(at)) {
                 Some(Value::Array(all)) => all.iter().map(|entry| (None, entry)).collect(),
+                Some(entry @ Value::Object(_)) if block.lists.iter().any(|list| list.at == at && list.one) => {
+                    vec![(None, entry)]
+                }
                 Some(Value::Object(map)) => map.iter().map(|(key, entry)| (Some(key.clone()), entry)).collect(),
                 _ => continue,
             };
             for (key, entry) in entries {
-                let lists = block.lists.iter().filter(|list| list.at == at && list.by_key.is_some() == key.is_some());
+                let lists = block
+                    .lists
+                    .iter()
+                    .filter(|list| !list.only_out && list.at == at && list.by_key.is_some() == key.is_some());
                 let mut fitting = lists.filter_map(|list| {
                     let key = key.as_ref().map(|key| by_key(list, key)).unwrap_or(Some(String::new()))?;
                     self.fits(list, entry).then_some((list, key))
@@ -124,23 +152,48 @@ impl Reading {
     }
 
     /// What the entry is called: as the document says, else as the next one of its list.
-    fn key(&self, block: &Block, native: &Value, place: &[String], given: Option<String>) -> String {
+    fn key(&mut self, block: &Block, native: &Value, place: &[String], given: Option<String>) -> String {
         let map = MAPS.iter().find(|(map, _)| place.len() == 1 && place[0] == *map);
-        let there = tree::get(&self.root, place);
-        let Some((_, one)) = map else {
-            return there.and_then(Value::as_array).map_or(0, Vec::len).to_string();
+        let Some((map, one)) = map else {
+            return tree::get(&self.root, place).and_then(Value::as_array).map_or(0, Vec::len).to_string();
         };
         let said = block.fields.iter().find(|field| matches!(field.from, Path::Key)).and_then(|field| {
             let there = tree::get(native, &tree::place(&field.to))?.clone();
-            write::back(&field.conversions, there, None)?.as_str().map(name_of)
+            write::back(&field.conversions, there, None, &|_| None)?.as_str().map(name_of)
         });
-        let number = there.and_then(Value::as_object).map_or(0, Map::len) + 1;
-        given.map(|key| name_of(&key)).or(said).unwrap_or_else(|| format!("{one}-{number}"))
+        if let Some(key) = given.map(|key| name_of(&key)).or(said) {
+            return key;
+        }
+        if let Some(names) = self.names.get_mut(*map).filter(|names| !names.is_empty()) {
+            let name = names.remove(0);
+            self.unnamed.push((vec![(*map).to_owned(), name.clone()], name.clone()));
+            return name;
+        }
+        let number = tree::get(&self.root, place).and_then(Value::as_object).map_or(0, Map::len) + 1;
+        format!("{one}-{number}")
+    }
+
+    /// A place to write to. A reference that stands nowhere is made: to the entry that was asked for, or to one that is
+    /// called as the entry that refers to it.
+    fn place_of(&mut self, path: &Path, scope: &Scope) -> Option<Place> {
+        if let Path::Hop { by, .. } = path {
+            let by = self.place_of(by, scope)?;
+            if tree::get(&self.root, &by).is_none() {
+                let asked = tree::get(&self.asked, &by).and_then(Value::as_str).map(str::to_owned);
+                if let Some(asked) = &asked {
+                    self.unnamed.push((by.clone(), asked.clone()));
+                }
+                let key = asked.or_else(|| scope.iter().rev().find_map(|place| place.get(1)).cloned())?;
+                tree::set(&mut self.root, &by, Value::from(key));
+            }
+        }
+        path.resolve(&self.root, scope)
     }
 
     fn set(&mut self, path: &Path, scope: &Scope, value: Value) {
-        let Some(place) = path.resolve_or_make(&mut self.root, scope) else { return };
-        let refers = matches!(place.last().map(String::as_str), Some("metric" | "alarm" | "name")) && place[0] != "launch";
+        let Some(place) = self.place_of(path, scope) else { return };
+        let refers =
+            matches!(place.last().map(String::as_str), Some("metric" | "alarm" | "name")) && place[0] != "launch";
         let value = match value.as_str() {
             Some(text) if refers => Value::from(name_of(text)),
             _ => value,
@@ -166,7 +219,8 @@ fn covers(there: &Value, is: &Value) -> bool {
 
 /// A foreign name as one of ours.
 fn name_of(text: &str) -> String {
-    let mut name: String = text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    let mut name: String =
+        text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
         name.insert(0, 'x');
     }

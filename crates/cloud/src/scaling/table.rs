@@ -3,7 +3,8 @@
 //! *Blocks* (`[[document]]`, and `[[document.lists]]` within one) say where something stands in the cloud's form. `each`
 //! repeats a block for every entry of a part of the common form (`policies`, or `.bands` of the entry). `when` says for
 //! which entries, `is` what always stands there, and `where` how one is known again in documents that were made by others.
-//! `each` with `by_key` is a map by the entry's key, where clouds have lists.
+//! `by_key` makes a map by the entry's key of a list, `one` a single object. `only_out` is written, and read by another
+//! block: bands become rules of their own (`each = "policies.*.bands"`). Names that stand nowhere are lost, and told.
 //!
 //! *Fields* are `[place in the cloud's form, place in the common form, conversions]`.
 //! Places in the common form ([`super::path`]): `group.min`; `.target` of the entry; `@key` its name; `^.by` of the entry
@@ -49,6 +50,10 @@ pub(super) struct Block {
     pub(super) at: String,
     pub(super) each: Option<Path>,
     pub(super) by_key: Option<String>,
+    /// There is one of it, and it is no list.
+    pub(super) one: bool,
+    /// Written, and read again by another block.
+    pub(super) only_out: bool,
     pub(super) when: Vec<Condition>,
     pub(super) known_by: Vec<Condition>,
     pub(super) is: BTreeMap<String, Value>,
@@ -93,6 +98,10 @@ struct FileBlock {
     each: Option<String>,
     by_key: Option<String>,
     #[serde(default)]
+    one: bool,
+    #[serde(default)]
+    only_out: bool,
+    #[serde(default)]
     when: Vec<String>,
     #[serde(default, rename = "where")]
     known_by: Vec<String>,
@@ -112,7 +121,7 @@ macro_rules! tables {
         const BUILTIN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../scaling/", $name, ".toml")))),*];
     };
 }
-tables!("alibaba", "aws", "azure", "google", "ibm", "lumen", "openstack", "oracle", "samsung");
+tables!("aws");
 
 impl Table {
     /// Names of those that come with the library.
@@ -156,11 +165,14 @@ impl FileBlock {
     fn read(self, words: &Words) -> Result<Block, String> {
         let at = self.at;
         let within = |why: String| format!("{at}: {why}");
-        let fields = self.fields.iter().map(|field| Field::read(field, words)).collect::<Result<_, _>>().map_err(within)?;
+        let fields =
+            self.fields.iter().map(|field| Field::read(field, words)).collect::<Result<_, _>>().map_err(within)?;
         let conditions = |all: &[String]| all.iter().map(|text| Condition::read(text)).collect::<Result<Vec<_>, _>>();
         Ok(Block {
             each: self.each.as_deref().map(Path::read).transpose().map_err(within)?,
             by_key: self.by_key,
+            one: self.one,
+            only_out: self.only_out,
             when: conditions(&self.when).map_err(within)?,
             known_by: conditions(&self.known_by).map_err(within)?,
             is: self.is,

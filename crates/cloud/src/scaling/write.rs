@@ -1,5 +1,7 @@
 //! From the common form to a cloud's documents.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::difference::{Reasons, Why};
@@ -8,9 +10,18 @@ use super::table::{Block, Field, Table};
 use super::tree::{self, Place};
 use super::{Document, convert};
 
-/// The documents, in the order in which they can be sent, and why a place is not what it was.
-pub(super) fn write(asked: &Value, table: &Table) -> (Vec<Document>, Reasons) {
-    let mut writing = Writing { asked, reasons: Reasons::new() };
+/// What was written.
+pub(super) struct Written {
+    /// The documents, in the order in which they can be sent.
+    pub(super) documents: Vec<Document>,
+    /// Why a place is not what it was.
+    pub(super) reasons: Reasons,
+    /// By map: keys of entries whose names stand nowhere, as they were written.
+    pub(super) unnamed: BTreeMap<String, Vec<String>>,
+}
+
+pub(super) fn write(asked: &Value, table: &Table) -> Written {
+    let mut writing = Writing { asked, reasons: Reasons::new(), unnamed: BTreeMap::new() };
     let mut documents = Vec::new();
     for block in &table.documents {
         for scope in writing.entries(block, &Scope::new()) {
@@ -26,17 +37,18 @@ pub(super) fn write(asked: &Value, table: &Table) -> (Vec<Document>, Reasons) {
             documents.push(Document { kind: block.at.clone(), name, body });
         }
     }
-    (documents, writing.reasons)
+    Written { documents, reasons: writing.reasons, unnamed: writing.unnamed }
 }
 
 struct Writing<'a> {
     asked: &'a Value,
     reasons: Reasons,
+    unnamed: BTreeMap<String, Vec<String>>,
 }
 
 impl Writing<'_> {
     /// Scopes in which a block is written.
-    fn entries(&self, block: &Block, around: &Scope) -> Vec<Scope> {
+    fn entries(&mut self, block: &Block, around: &Scope) -> Vec<Scope> {
         let all = match &block.each {
             None => vec![around.clone()],
             Some(each) => entries(self.asked, each, around),
@@ -45,6 +57,14 @@ impl Writing<'_> {
     }
 
     fn block(&mut self, block: &Block, scope: &Scope) -> Value {
+        let named = block.by_key.is_some() || block.fields.iter().any(|field| matches!(field.from, Path::Key));
+        if let (Some(Path::Root(each)), Some([map, key])) = (&block.each, scope.last().map(Vec::as_slice))
+            && each.len() == 1
+            && !named
+            && !block.only_out
+        {
+            self.unnamed.entry(map.clone()).or_default().push(key.clone());
+        }
         let mut body = Value::Object(Map::new());
         for (at, value) in &block.is {
             tree::set(&mut body, &tree::place(at), value.clone());
@@ -60,6 +80,7 @@ impl Writing<'_> {
                 let mut at = tree::place(&list.at);
                 let key = scope.last().and_then(|place| place.last()).map_or("", String::as_str);
                 match &list.by_key {
+                    _ if list.one => {}
                     Some(pattern) => at.push(pattern.replace('*', key)),
                     None => at.push(tree::get(&body, &at).and_then(Value::as_array).map_or(0, Vec::len).to_string()),
                 }
@@ -72,17 +93,18 @@ impl Writing<'_> {
     fn field(&mut self, field: &Field, scope: &Scope) -> Option<Value> {
         let asked = field.from.get(self.asked, scope).filter(|value| !tree::is_empty(value))?;
         let place = field.from.resolve(self.asked, scope).map(|place| tree::join(&place));
+        let at = |path: &Path| path.get(self.asked, scope)?.as_f64();
         let mut said = Some(asked.clone());
         let mut why = None;
         for conversion in &field.conversions {
-            let (next, reason) = conversion.out(said?);
+            let (next, reason) = conversion.out(said?, &at);
             why = why.or(reason);
             said = next;
             if said.is_none() {
                 break;
             }
         }
-        let back = said.clone().and_then(|said| back(&field.conversions, said, Some(&asked)));
+        let back = said.clone().and_then(|said| back(&field.conversions, said, Some(&asked), &at));
         if let Some(place) = place.filter(|_| !field.only_out && back.is_none_or(|back| !tree::same(&back, &asked))) {
             self.reasons.entry(place).or_insert(why.unwrap_or(Why::Nearest));
         }
@@ -91,12 +113,22 @@ impl Writing<'_> {
 }
 
 /// All of a field's conversions, backwards.
-pub(super) fn back(conversions: &[convert::Conversion], value: Value, current: Option<&Value>) -> Option<Value> {
-    conversions.iter().rev().try_fold(value, |value, conversion| conversion.back(value, current))
+pub(super) fn back(
+    conversions: &[convert::Conversion],
+    value: Value,
+    current: Option<&Value>,
+    at: &convert::At<'_>,
+) -> Option<Value> {
+    conversions.iter().rev().try_fold(value, |value, conversion| conversion.back(value, current, at))
 }
 
 fn entries(root: &Value, each: &Path, around: &Scope) -> Vec<Scope> {
     let Some(place) = each.resolve(root, around) else { return Vec::new() };
+    if let Some(star) = place.iter().position(|part| part == "*") {
+        let outer = entries(root, &Path::Root(place[..star].to_vec()), around);
+        let inner = Path::Entry { out: 0, next: false, rest: place[star + 1..].to_vec() };
+        return outer.iter().flat_map(|scope| entries(root, &inner, scope)).collect();
+    }
     let keys: Vec<String> = match tree::get(root, &place) {
         Some(Value::Object(map)) => map.keys().cloned().collect(),
         Some(Value::Array(all)) => (0..all.len()).map(|at| at.to_string()).collect(),

@@ -2,10 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{Alarm, Element, Policy};
+use super::{Alarm, By, Element, Policy, Unit};
 
 /// Most metrics, alarms or policies of one element.
 pub const ENTRIES_MAX: usize = 50;
+/// Most disks of a machine.
+const DISKS_MAX: usize = 12;
+/// Metrics that clouds measure themselves, and their units.
+const STANDARD: [(&str, Unit); 6] = [
+    ("cpu", Unit::Percent),
+    ("memory", Unit::Percent),
+    ("network_in", Unit::Bytes),
+    ("network_out", Unit::Bytes),
+    ("disk_read", Unit::Bytes),
+    ("disk_write", Unit::Bytes),
+];
 /// Most machines of a group.
 pub const MACHINES_MAX: u32 = 10_000;
 /// Longest time of an element, seconds: a day.
@@ -51,6 +62,14 @@ fn seconds(field: &str, value: Option<u32>) -> Checked {
     }
 }
 
+fn change(field: &str, by: By, change: i32) -> Checked {
+    match by {
+        By::Exactly if change < 0 => bad(field, "an exact number of machines is never negative"),
+        By::Machines | By::Percent if change == 0 => bad(field, "0 changes nothing"),
+        _ => Ok(()),
+    }
+}
+
 impl Element {
     /// Does it hold together? The first thing that does not is named.
     pub fn check(&self) -> Checked {
@@ -58,14 +77,14 @@ impl Element {
         if self.name.contains('_') {
             return bad("name", "must not contain '_': it becomes a host's name");
         }
-        for (what, count) in [
-            ("metrics", self.metrics.len()),
-            ("alarms", self.alarms.len()),
-            ("policies", self.policies.len()),
-            ("launch.disks", self.launch.disks.len()),
+        for (what, count, most) in [
+            ("metrics", self.metrics.len(), ENTRIES_MAX),
+            ("alarms", self.alarms.len(), ENTRIES_MAX),
+            ("policies", self.policies.len(), ENTRIES_MAX),
+            ("launch.disks", self.launch.disks.len(), DISKS_MAX),
         ] {
-            if count > ENTRIES_MAX {
-                return bad(what, format!("{count} are more than {ENTRIES_MAX}"));
+            if count > most {
+                return bad(what, format!("{count} are more than {most}"));
             }
         }
         self.check_launch()?;
@@ -76,6 +95,12 @@ impl Element {
             seconds(&format!("{at}.period_s"), Some(metric.period_s))?;
             if metric.period_s == 0 {
                 return bad(format!("{at}.period_s"), "must be at least 1 s");
+            }
+            if let Some((_, unit)) = STANDARD.iter().find(|(standard, unit)| standard == key && *unit != metric.unit) {
+                return bad(
+                    format!("{at}.unit"),
+                    format!("'{key}' is measured in {unit:?}: give another metric a name of its own"),
+                );
             }
         }
         for (key, alarm) in &self.alarms {
@@ -167,8 +192,11 @@ impl Element {
                 }
                 seconds(&format!("{at}.warm_up_s"), *warm_up_s)
             }
-            Policy::Stepped { alarm, bands, warm_up_s, .. } => {
+            Policy::Stepped { alarm, by, bands, warm_up_s } => {
                 self.alarm_of(at, alarm)?;
+                for band in bands {
+                    change(&format!("{at}.bands"), *by, band.change)?;
+                }
                 let from: BTreeSet<i64> = bands.iter().map(|band| band.from.0).collect();
                 if bands.is_empty() || from.len() != bands.len() || !bands.is_sorted_by_key(|band| band.from) {
                     return bad(
@@ -181,11 +209,9 @@ impl Element {
                 }
                 seconds(&format!("{at}.warm_up_s"), *warm_up_s)
             }
-            Policy::Simple { alarm, cooldown_s, change, .. } => {
+            Policy::Simple { alarm, by, cooldown_s, change: by_how_much } => {
                 self.alarm_of(at, alarm)?;
-                if *change == 0 {
-                    return bad(format!("{at}.change"), "0 changes nothing");
-                }
+                change(&format!("{at}.change"), *by, *by_how_much)?;
                 seconds(&format!("{at}.cooldown_s"), *cooldown_s)
             }
             Policy::Scheduled { at: when, min, max, for_s, .. } => {

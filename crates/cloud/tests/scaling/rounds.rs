@@ -1,0 +1,87 @@
+//! There and back: what comes back is what went in, but for differences that are named, and nothing else is named.
+
+use serde_json::Value;
+use skein_cloud::scaling::{Difference, Table, Why, adopt, port};
+use skein_domain::scaling::Element;
+
+use super::generate::element;
+
+/// Elements for each cloud.
+const SEEDS: u64 = 300;
+
+fn seeds() -> std::ops::Range<u64> {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    seed.map_or(0..SEEDS, |seed: u64| seed..seed + 1)
+}
+
+fn tree(element: &Element) -> Value {
+    serde_json::to_value(element).unwrap()
+}
+
+/// Places of both trees at which they differ, found without the code under test.
+fn differing(a: &Value, b: &Value, at: &str, found: &mut Vec<String>) {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            for key in x.keys().chain(y.keys().filter(|key| !x.contains_key(*key))) {
+                let place = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                differing(x.get(key).unwrap_or(&Value::Null), y.get(key).unwrap_or(&Value::Null), &place, found);
+            }
+        }
+        _ if a == b => {}
+        _ => found.push(at.to_owned()),
+    }
+}
+
+fn is_within(place: &str, field: &str) -> bool {
+    place == field || place.strip_prefix(field).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// An entry without a name comes back under another one: the difference that says so covers its map.
+fn covers(difference: &Difference, place: &str) -> bool {
+    let map = difference.field.split('.').next().unwrap();
+    let around = is_within(place, &difference.field) || is_within(&difference.field, place);
+    around
+        || (difference.why == Why::NoName
+            && matches!(place.split('.').next(), Some("alarms" | "policies"))
+            && map == "policies")
+}
+
+#[test]
+fn what_comes_back_is_what_went_in_but_for_what_is_named() {
+    for cloud in Table::names() {
+        let table = Table::builtin(cloud).unwrap();
+        for seed in seeds() {
+            let asked = element(seed);
+            let (documents, differences) = port(&asked, &table).unwrap();
+            let (back, _) = adopt(&documents, &table).unwrap_or_else(|e| panic!("{cloud}, seed {seed}: {e}"));
+            let (mut places, case) = (Vec::new(), format!("{cloud}, seed {seed}"));
+            differing(&tree(&asked), &tree(&back), "", &mut places);
+            for place in &places {
+                assert!(differences.iter().any(|d| covers(d, place)), "{case}: {place} differs, and nothing says so");
+            }
+            for difference in &differences {
+                assert_ne!(difference.asked, difference.instead, "{case}: {difference}");
+                assert_ne!(difference.why, Why::Unexplained, "{case}: {difference}");
+                let there = places.iter().any(|place| covers(difference, place));
+                let name = difference.why == Why::NoName;
+                assert!(there || name, "{case}: {difference}: but it does not differ");
+            }
+        }
+    }
+}
+
+/// What a cloud once had is not lost a second time, and its documents come back as they were.
+#[test]
+fn a_second_round_loses_nothing() {
+    for cloud in Table::names() {
+        let table = Table::builtin(cloud).unwrap();
+        for seed in seeds() {
+            let (documents, _) = port(&element(seed), &table).unwrap();
+            let (adopted, unread) = adopt(&documents, &table).unwrap();
+            assert!(unread.is_empty(), "{cloud}, seed {seed}: {}", unread[0]);
+            let (_, again) = port(&adopted, &table).unwrap();
+            let lost = again.iter().find(|d| d.why != Why::NoName);
+            assert!(lost.is_none(), "{cloud}, seed {seed}: {}", lost.unwrap());
+        }
+    }
+}
