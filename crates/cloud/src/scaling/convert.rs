@@ -7,12 +7,14 @@
 //! | `iso` | seconds as `PT5M` | |
 //! | `times:N` `per:N` `part:N` | multiplied; divided and rounded up; divided exactly | |
 //! | `int` `min:N` `max:N` `one_of:N,N*` | rounded; limited; the next one that is allowed (`*`: or a multiple of it) | |
-//! | `by:PLACE` `plus:PLACE` | times, or plus, what stands at another place of the common form | |
+//! | `by:PLACE` `plus:PLACE` | times, or plus, what stands at another place of the common form; `by:PLACE+min:60`: as it is there | |
 //! | `text` `not` `neg` `b64` | a number as text; the opposite; with the other sign; text in base 64 | |
 //! | `size` `sign:MORE,FEWER` | a change without its sign; only its sign, as a word | `size` stands first |
 //! | `list` `first` `join` `lines` `objects:KEY` | one as a list; a list's first; joined by ',' or line ends; each as `{KEY: ...}` | |
 //! | `like:PATTERN` | within other text: `*` is the value, `%` (only read, after a `\|`) any text | |
 //! | `tagged` | an image as `name` or `name:tag` | |
+//! | `number` | text as a number | |
+//! | `pairs:KEY,TEXT` | each as `{KEY: [it, TEXT]}` | |
 //! | `underscored` | '-' as '_' | only written |
 //! | `cron` `quartz` | days and time as a cron expression of five fields; of six, seconds first | |
 
@@ -41,7 +43,7 @@ pub(super) enum Conversion {
     Min(f64),
     Max(f64),
     OneOf { all: Vec<f64>, multiples: bool },
-    By(Path),
+    By { path: Path, as_theirs: Vec<Conversion> },
     Plus(Path),
     Text,
     Not,
@@ -54,11 +56,16 @@ pub(super) enum Conversion {
     Join(&'static str),
     Underscored,
     Objects(String),
+    Pairs(String, String),
+    Number,
     Like(Vec<String>),
     Tagged,
     Cron,
     Quartz,
 }
+
+/// A period that no document names, seconds: the common form's default.
+const PERIOD_S: f64 = 60.0;
 
 /// Tells the number at another place of the common form.
 pub(super) type At<'a> = dyn Fn(&Path) -> Option<f64> + 'a;
@@ -87,7 +94,12 @@ impl Conversion {
                 let all = numbers.split(',').map(str::parse).collect::<Result<_, _>>();
                 Self::OneOf { all: all.map_err(|_| format!("'{word}' needs numbers"))?, multiples }
             }
-            "by" => Self::By(Path::read(with)?),
+            "by" => {
+                let mut parts = with.split('+');
+                let path = Path::read(parts.next().unwrap_or_default())?;
+                let as_theirs = parts.map(|part| Self::read(part, lists)).collect::<Result<_, _>>()?;
+                Self::By { path, as_theirs }
+            }
             "plus" => Self::Plus(Path::read(with)?),
             "text" => Self::Text,
             "not" => Self::Not,
@@ -104,7 +116,12 @@ impl Conversion {
             "lines" => Self::Join("\n"),
             "underscored" => Self::Underscored,
             "objects" => Self::Objects(with.to_owned()),
-            "like" => Self::Like(with.split('|').map(str::to_owned).collect()),
+            "pairs" => {
+                let (key, second) = with.split_once(',').ok_or_else(|| format!("'{word}' needs two words"))?;
+                Self::Pairs(key.to_owned(), second.to_owned())
+            }
+            "number" => Self::Number,
+            "like" => Self::Like(with.split('|').map(|pattern| pattern.replace('~', " ")).collect()),
             "tagged" => Self::Tagged,
             "cron" => Self::Cron,
             "quartz" => Self::Quartz,
@@ -129,8 +146,12 @@ impl Conversion {
                 let next = |n: f64| all.iter().copied().find(|one| *one >= n).unwrap_or_else(|| above(n));
                 limit(number, next, number.map_or(0.0, next))
             }
-            Self::By(path) => (number.zip(at(path)).map(|(n, by)| tree::number(n * by)), None),
-            Self::Plus(path) => (number.zip(at(path)).map(|(n, more)| tree::number(n + more)), None),
+            Self::By { path, as_theirs } => {
+                (number.zip(theirs(path, as_theirs, at)).map(|(n, by)| tree::number(n * by)), None)
+            }
+            Self::Plus(path) => {
+                (number.zip(at(path)).map(|(n, more)| tree::number(((n + more) * 1e6).round() / 1e6)), None)
+            }
             Self::Int => rounded(number, f64::round),
             Self::Per(by) => rounded(number.map(|n| n / by), f64::ceil),
             Self::First => match value {
@@ -165,6 +186,8 @@ impl Conversion {
             }
             Self::Underscored => Value::from(value.as_str()?.replace('-', "_")),
             Self::Objects(key) => value.as_array()?.iter().map(|one| json!({ key: one })).collect(),
+            Self::Pairs(key, second) => value.as_array()?.iter().map(|one| json!({ key: [one, second] })).collect(),
+            Self::Number => value.as_str()?.parse::<u64>().ok()?.into(),
             Self::Like(patterns) => match &value {
                 Value::Array(all) => {
                     all.iter().filter_map(Value::as_str).map(|text| patterns[0].replace('*', text)).collect()
@@ -203,9 +226,11 @@ impl Conversion {
             Self::Per(by) => tree::number(number? * by),
             Self::Part(by) => tree::number((number? * by * 1e3).round() / 1e3),
             Self::Int | Self::Min(_) | Self::Max(_) | Self::OneOf { .. } | Self::Size | Self::Underscored => value,
-            // A window that is no whole number of periods has begun one more.
-            Self::By(path) => tree::number((number? / at(path)?.max(1.0)).ceil()),
-            Self::Plus(path) => tree::number(number? - at(path)?),
+            Self::By { path, as_theirs } => {
+                let by = theirs(path, as_theirs, at).unwrap_or(PERIOD_S).max(1.0);
+                tree::number((number? / by).floor().max(1.0))
+            }
+            Self::Plus(path) => tree::number(((number? - at(path)?) * 1e6).round() / 1e6),
             Self::Text => tree::number(value.as_str().map_or(number, |text| text.parse().ok())?),
             Self::Not => Value::from(!value.as_bool()?),
             Self::Neg => tree::number(-number?),
@@ -218,6 +243,8 @@ impl Conversion {
             Self::First => Value::Array(vec![value]),
             Self::Join(by) => value.as_str()?.split(by).map(str::trim).filter(|text| !text.is_empty()).collect(),
             Self::Objects(key) => value.as_array()?.iter().filter_map(|one| one.get(key)).cloned().collect(),
+            Self::Pairs(key, _) => value.as_array()?.iter().filter_map(|one| one.get(key)?.get(0)).cloned().collect(),
+            Self::Number => Value::from(value.to_string()),
             Self::Like(patterns) => match &value {
                 Value::Array(all) => all.iter().filter_map(|one| unlike(patterns, one.as_str()?)).collect(),
                 one => Value::from(unlike(patterns, one.as_str()?)?),
@@ -231,6 +258,12 @@ impl Conversion {
             Self::Quartz => from_cron(value.as_str()?, 1)?,
         })
     }
+}
+
+/// What stands at another place, as the cloud has it.
+fn theirs(path: &Path, conversions: &[Conversion], at: &At<'_>) -> Option<f64> {
+    let ours = tree::number(at(path)?);
+    conversions.iter().try_fold(ours, |value, conversion| conversion.out(value, at).0)?.as_f64()
 }
 
 /// By a list; `*` in it is for every other word, and is not read back.

@@ -16,7 +16,7 @@ pub(super) enum Path {
     /// Of what another place names: in this map, then on.
     Hop { by: Box<Path>, map: String, rest: Place },
     /// Keys of this map's entries in which this field is the entry's key.
-    Users { map: String, field: String },
+    Users { map: String, kind: Option<String>, field: String },
 }
 
 /// Where a block stands: the entries around it, the innermost last.
@@ -28,7 +28,8 @@ impl Path {
             return Ok(Self::Key);
         }
         if let Some((map, field)) = text.split_once('<') {
-            return Ok(Self::Users { map: map.to_owned(), field: field.to_owned() });
+            let (map, kind) = map.split_once(':').map_or((map, None), |(map, kind)| (map, Some(kind.to_owned())));
+            return Ok(Self::Users { map: map.to_owned(), kind, field: field.to_owned() });
         }
         if let Some((by, to)) = text.rsplit_once('>') {
             let (map, rest) = to.split_once('.').unwrap_or((to, ""));
@@ -73,10 +74,14 @@ impl Path {
     pub(super) fn get(&self, root: &Value, scope: &Scope) -> Option<Value> {
         match self {
             Self::Key => Some(Value::from(scope.last()?.last()?.clone())),
-            Self::Users { map, field } => {
+            Self::Users { map, kind, field } => {
                 let key = scope.last()?.last()?;
                 let entries = root.get(map)?.as_object()?;
-                let users = entries.iter().filter(|(_, entry)| entry.get(field).and_then(Value::as_str) == Some(key));
+                let is_user = |entry: &Value| {
+                    entry.get(field).and_then(Value::as_str) == Some(key)
+                        && kind.as_ref().is_none_or(|kind| entry["kind"].as_str() == Some(kind))
+                };
+                let users = entries.iter().filter(|(_, entry)| is_user(entry));
                 Some(users.map(|(user, _)| user.clone()).collect())
             }
             _ => tree::get(root, &self.resolve(root, scope)?).cloned(),
@@ -105,7 +110,7 @@ enum Test {
 
 impl Condition {
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let mut parts = text.split_whitespace().map(str::to_owned);
+        let mut parts = text.split_whitespace().map(|part| part.replace('~', " "));
         let (place, sign) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let test = match sign.as_str() {
             "=" => Test::Is,
@@ -151,7 +156,7 @@ impl Condition {
 
     /// What it says of an entry for which it is known to hold.
     pub(super) fn told(&self) -> Option<(&Path, Value)> {
-        let own = matches!(self.path, Path::Entry { out: 0, next: false, .. });
+        let own = matches!(self.path, Path::Entry { out: 0, next: false, .. } | Path::Hop { .. });
         (self.test == Test::Is && own)
             .then(|| (&self.path, Value::from(self.words.first().cloned().unwrap_or_default())))
     }

@@ -99,7 +99,7 @@ impl Reading {
             let Some(there) = there.cloned() else { continue };
             match &field.from {
                 Path::Key => {}
-                Path::Users { map, field: of } => {
+                Path::Users { map, field: of, .. } => {
                     let users = write::back(&field.conversions, there, None, &|_| None);
                     let (Some(users), Some(key)) = (users, scope.last().and_then(|place| place.last())) else {
                         continue;

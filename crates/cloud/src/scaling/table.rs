@@ -2,14 +2,15 @@
 //!
 //! *Blocks* (`[[document]]`, and `[[document.lists]]` within one) say where something stands in the cloud's form. `each`
 //! repeats a block for every entry of a part of the common form (`policies`, or `.bands` of the entry). `when` says for
-//! which entries, `is` what always stands there, and `where` how one is known again in documents that were made by others.
+//! which entries. `is` always stands there and tells what it is, also in documents that others made; so does `where`.
+//! `also` always stands there too, and nothing is read from it.
 //! `by_key` makes a map by the entry's key of a list, `one` a single object. `only_out` is written, and read by another
 //! block: bands become rules of their own (`each = "policies.*.bands"`). Names that stand nowhere are lost, and told.
 //!
 //! *Fields* are `[place in the cloud's form, place in the common form, conversions]`.
 //! Places in the common form ([`super::path`]): `group.min`; `.target` of the entry; `@key` its name; `^.by` of the entry
 //! around it; `.+.from` of the next one in its list; `.alarm>alarms.threshold` of what it refers to by name;
-//! `policies<alarm` the names of those that refer to it.
+//! `policies<alarm` the names of those that refer to it (`policies:simple<alarm`: of that kind). `~` is a blank.
 //!
 //! *Conversions* ([`super::convert`]), from the common form to the cloud's, and back in the reverse order.
 //!
@@ -57,6 +58,7 @@ pub(super) struct Block {
     pub(super) when: Vec<Condition>,
     pub(super) known_by: Vec<Condition>,
     pub(super) is: BTreeMap<String, Value>,
+    pub(super) also: BTreeMap<String, Value>,
     pub(super) json_text: Vec<String>,
     pub(super) fields: Vec<Field>,
     pub(super) lists: Vec<Block>,
@@ -108,6 +110,8 @@ struct FileBlock {
     #[serde(default)]
     is: BTreeMap<String, Value>,
     #[serde(default)]
+    also: BTreeMap<String, Value>,
+    #[serde(default)]
     json_text: Vec<String>,
     #[serde(default)]
     fields: Vec<Vec<String>>,
@@ -121,7 +125,7 @@ macro_rules! tables {
         const BUILTIN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../scaling/", $name, ".toml")))),*];
     };
 }
-tables!("aws");
+tables!("alibaba", "aws", "azure", "google", "ibm", "lumen", "openstack", "oracle", "samsung");
 
 impl Table {
     /// Names of those that come with the library.
@@ -176,6 +180,7 @@ impl FileBlock {
             when: conditions(&self.when).map_err(within)?,
             known_by: conditions(&self.known_by).map_err(within)?,
             is: self.is,
+            also: self.also,
             json_text: self.json_text,
             lists: self.lists.into_iter().map(|list| list.read(words)).collect::<Result<_, _>>().map_err(within)?,
             fields,

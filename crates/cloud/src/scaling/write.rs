@@ -66,8 +66,8 @@ impl Writing<'_> {
             self.unnamed.entry(map.clone()).or_default().push(key.clone());
         }
         let mut body = Value::Object(Map::new());
-        for (at, value) in &block.is {
-            tree::set(&mut body, &tree::place(at), value.clone());
+        for (at, value) in block.is.iter().chain(&block.also) {
+            tree::set(&mut body, &tree::place(at), with_keys(value, block, scope));
         }
         for field in &block.fields {
             if let Some(value) = self.field(field, scope) {
@@ -76,12 +76,15 @@ impl Writing<'_> {
         }
         for list in &block.lists {
             for scope in self.entries(list, scope) {
-                let entry = self.block(list, &scope);
                 let mut at = tree::place(&list.at);
+                if list.one && tree::get(&body, &at).is_some() {
+                    continue;
+                }
+                let entry = self.block(list, &scope);
                 let key = scope.last().and_then(|place| place.last()).map_or("", String::as_str);
                 match &list.by_key {
                     _ if list.one => {}
-                    Some(pattern) => at.push(pattern.replace('*', key)),
+                    Some(pattern) => at.push(pattern.replace('%', outer(&scope)).replace('*', key)),
                     None => at.push(tree::get(&body, &at).and_then(Value::as_array).map_or(0, Vec::len).to_string()),
                 }
                 tree::set(&mut body, &at, entry);
@@ -109,6 +112,25 @@ impl Writing<'_> {
             self.reasons.entry(place).or_insert(why.unwrap_or(Why::Nearest));
         }
         said
+    }
+}
+
+fn outer(scope: &Scope) -> &str {
+    scope.first().and_then(|place| place.last()).map_or("", String::as_str)
+}
+
+/// What is only written may name its entries: `{0}` is the outermost one's key, `{1}` the innermost one's.
+fn with_keys(value: &Value, block: &Block, scope: &Scope) -> Value {
+    match value {
+        Value::String(text) if block.only_out => {
+            let inner = scope.last().and_then(|place| place.last()).map_or("", String::as_str);
+            Value::from(text.replace("{0}", outer(scope)).replace("{1}", inner))
+        }
+        Value::Array(all) => all.iter().map(|one| with_keys(one, block, scope)).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, one)| (key.clone(), with_keys(one, block, scope))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
     }
 }
 

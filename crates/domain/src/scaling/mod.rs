@@ -144,7 +144,7 @@ pub struct Launch {
     /// The cloud's kind of machine, where one is asked for by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<String>,
-    /// What it needs, where the kind is to be chosen.
+    /// What it needs, where the kind is to be chosen. With neither, any kind will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<MachineNeeds>,
     /// Given to the machine at its first start: plain text.
