@@ -266,10 +266,10 @@ fn theirs(path: &Path, conversions: &[Conversion], at: &At<'_>) -> Option<f64> {
     conversions.iter().try_fold(ours, |value, conversion| conversion.out(value, at).0)?.as_f64()
 }
 
-/// By a list; `*` in it is for every other word, and is not read back.
+/// By a list; `*` in it is for every other word, and `WORD>` is only written: neither is read back.
 fn word(words: &Words, open: bool, value: Value) -> Said {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match words.get(&text).or(words.get("*")) {
+    match words.get(&text).or_else(|| words.get(&format!("{text}>"))).or_else(|| words.get("*")) {
         Some(theirs) => (Some(theirs.clone()), None),
         None if open => (Some(value), None),
         None => (None, Some(Why::NoWord { words: known(words) })),
@@ -288,7 +288,7 @@ fn each_word(words: &Words, open: bool, all: Vec<Value>) -> Said {
 }
 
 fn word_back(words: &Words, open: bool, value: Value) -> Option<Value> {
-    let ours = words.iter().find(|(ours, theirs)| *ours != "*" && tree::same(theirs, &value));
+    let ours = words.iter().find(|(ours, theirs)| *ours != "*" && !ours.ends_with('>') && tree::same(theirs, &value));
     let read = |ours: &String| match ours.as_str() {
         "true" => Value::from(true),
         "false" => Value::from(false),
@@ -298,7 +298,7 @@ fn word_back(words: &Words, open: bool, value: Value) -> Option<Value> {
 }
 
 fn known(words: &Words) -> Vec<String> {
-    words.keys().cloned().collect()
+    words.keys().map(|word| word.trim_end_matches('>').to_owned()).collect()
 }
 
 fn actions(words: &Words, value: Value) -> Said {

@@ -64,7 +64,7 @@ impl fmt::Display for Why {
             Self::NoField { does } => f.write_str(does),
             Self::NoWord { words } => write!(f, "the cloud has no word for it, only for: {}", words.join(", ")),
             Self::Rounded => f.write_str("rounded: the cloud has it in larger units only"),
-            Self::Limited { limit } => write!(f, "the cloud's limit is {limit}"),
+            Self::Limited { limit } => write!(f, "the nearest that the cloud allows is {limit}, in its own unit"),
             Self::TooMany { kept } => write!(f, "the cloud takes {kept}"),
             Self::Nearest => f.write_str("the nearest that the cloud can say"),
             Self::NoName => f.write_str("the cloud keeps no name for it"),
@@ -154,7 +154,7 @@ pub(super) fn of_documents(given: &[Document], again: &[Document], table: &Table
     for (field, value) in given {
         let there = again.get_mut(&field).filter(|values| !values.is_empty());
         match there {
-            Some(values) => match values.iter().position(|other| tree::same(other, &value)) {
+            Some(values) => match values.iter().position(|other| tree::same(other, &value) || is_reference(other)) {
                 Some(at) => drop(values.swap_remove(at)),
                 None => lost.push((field, value)),
             },
@@ -167,6 +167,11 @@ pub(super) fn of_documents(given: &[Document], again: &[Document], table: &Table
         Difference { field, asked, instead, why }
     });
     told.collect()
+}
+
+/// It stands for what a cloud answered: another value is in its place once that is known.
+fn is_reference(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.starts_with("${"))
 }
 
 /// Every value by its place. In which order a list has them says nothing.

@@ -1,7 +1,8 @@
 //! The tables: one file a cloud. The language has four things.
 //!
 //! *Blocks* (`[[document]]`, and `[[document.lists]]` within one) say where something stands in the cloud's form. `each`
-//! repeats a block for every entry of a part of the common form (`policies`, or `.bands` of the entry). `when` says for
+//! repeats a block for every entry of a part of the common form (`policies`, or `.bands` of the entry); an entry is written
+//! by the first block of a place that fits, and read by the first that fits. `when` says for
 //! which entries. `is` always stands there and tells what it is, also in documents that others made; so does `where`.
 //! `also` always stands there too, and nothing is read from it.
 //! `by_key` makes a map by the entry's key of a list, `one` a single object. `only_out` is written, and read by another

@@ -1,6 +1,6 @@
 //! From the common form to a cloud's documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -23,8 +23,12 @@ pub(super) struct Written {
 pub(super) fn write(asked: &Value, table: &Table) -> Written {
     let mut writing = Writing { asked, reasons: Reasons::new(), unnamed: BTreeMap::new() };
     let mut documents = Vec::new();
+    let mut written = BTreeSet::new();
     for block in &table.documents {
         for scope in writing.entries(block, &Scope::new()) {
+            if block.each.is_some() && !written.insert((&block.at, scope.clone())) {
+                continue;
+            }
             let mut body = writing.block(block, &scope);
             for at in &block.json_text {
                 let at = tree::place(at);
@@ -32,8 +36,9 @@ pub(super) fn write(asked: &Value, table: &Table) -> Written {
                     tree::set(&mut body, &at, Value::from(text));
                 }
             }
-            let name = scope.last().and_then(|place| place.last().cloned());
-            let name = name.unwrap_or_else(|| asked["name"].as_str().unwrap_or_default().to_owned());
+            let keys: Vec<&str> = scope.iter().filter_map(|place| place.last().map(String::as_str)).collect();
+            let own = || asked["name"].as_str().unwrap_or_default().to_owned();
+            let name = if keys.is_empty() { own() } else { keys.join(".") };
             documents.push(Document { kind: block.at.clone(), name, body });
         }
     }
@@ -74,8 +79,12 @@ impl Writing<'_> {
                 tree::set(&mut body, &tree::place(&field.to), value);
             }
         }
+        let mut written = BTreeSet::new();
         for list in &block.lists {
             for scope in self.entries(list, scope) {
+                if list.each.is_some() && !list.only_out && !written.insert((&list.at, scope.clone())) {
+                    continue;
+                }
                 let mut at = tree::place(&list.at);
                 if list.one && tree::get(&body, &at).is_some() {
                     continue;
