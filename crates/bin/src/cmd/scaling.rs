@@ -160,9 +160,7 @@ fn tell(differences: &[Difference], none: &str) {
 fn clouds(args: &CloudsArgs) -> Ended {
     let tables = Words::names().map(Words::builtin).collect::<Result<Vec<_>, _>>()?;
     if args.json {
-        let of = |table: &Words| {
-            json!({"cloud": table.name, "title": table.title, "sources": table.sources, "assumed": table.assumed})
-        };
+        let of = |table: &Words| json!({"cloud": table.name, "title": table.title, "sources": table.sources, "assumed": table.assumed});
         output::json(&tables.iter().map(of).collect::<Vec<_>>())?;
         return Ok(OK);
     }

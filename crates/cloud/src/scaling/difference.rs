@@ -124,8 +124,8 @@ fn compare(place: &mut Vec<String>, asked: &Value, back: &Value, tell: &mut impl
 }
 
 fn reason(place: &[String], asked: &Value, back: &Value, reasons: &Reasons, table: &Table) -> Why {
-    let prefixes = (1..=place.len()).rev().map(|len| tree::join(&place[..len]));
-    if let Some(why) = prefixes.filter_map(|prefix| reasons.get(&prefix)).next() {
+    let mut prefixes = (1..=place.len()).rev().map(|len| tree::join(&place[..len]));
+    if let Some(why) = prefixes.find_map(|prefix| reasons.get(&prefix)) {
         return why.clone();
     }
     let fitting = table.lacks.iter().filter(|(pattern, _)| fits(pattern, place, asked, back));
@@ -203,7 +203,9 @@ impl Leaves {
             }
             Value::Array(all) => {
                 place.push("[]".to_owned());
-                all.iter().for_each(|inner| self.take(place, inner, table));
+                for inner in all {
+                    self.take(place, inner, table);
+                }
                 place.pop();
             }
             leaf => self.0.entry(name).or_default().push(leaf.clone()),

@@ -35,7 +35,7 @@ pub(super) fn read(
         let block = table
             .documents
             .iter()
-            .find(|block| block.at == document.kind && !block.only_out && reading.fits(block, &body));
+            .find(|block| block.at == document.kind && !block.only_out && Reading::fits(block, &body));
         if let Some(block) = block {
             reading.block(block, &body, &Scope::new(), None);
         }
@@ -75,7 +75,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn fits(&self, block: &Block, native: &Value) -> bool {
+    fn fits(block: &Block, native: &Value) -> bool {
         let is = block.is.iter().all(|(at, value)| {
             // What refers to another document is told when that one was sent.
             let refers = value.as_str().is_some_and(|text| text.starts_with("${"));
@@ -139,8 +139,8 @@ impl Reading {
                     .iter()
                     .filter(|list| !list.only_out && list.at == at && list.by_key.is_some() == key.is_some());
                 let mut fitting = lists.filter_map(|list| {
-                    let key = key.as_ref().map(|key| by_key(list, key)).unwrap_or(Some(String::new()))?;
-                    self.fits(list, entry).then_some((list, key))
+                    let key = key.as_ref().map_or_else(|| Some(String::new()), |key| by_key(list, key))?;
+                    Self::fits(list, entry).then_some((list, key))
                 });
                 if let Some((list, key)) = fitting.next() {
                     let key = Some(key).filter(|key| !key.is_empty());

@@ -38,7 +38,6 @@ pub struct Table {
     pub sources: Vec<String>,
     /// What here is not from such a page.
     pub assumed: Vec<String>,
-    pub(super) words: BTreeMap<String, BTreeMap<String, Value>>,
     pub(super) defaults: BTreeMap<String, Value>,
     pub(super) lacks: BTreeMap<String, String>,
     pub(super) ignored: Vec<String>,
@@ -155,7 +154,6 @@ impl Table {
             title: file.title,
             sources: file.sources,
             assumed: file.assumed,
-            words: file.words,
             defaults: file.defaults,
             lacks: file.lacks,
             ignored: file.ignored,

@@ -58,9 +58,9 @@ fn some_of(r: &mut Random, all: &[&str]) -> Vec<String> {
     all.iter().filter(|_| r.chance(40)).map(|one| (*one).to_owned()).collect()
 }
 
-fn put<T: Into<Value>>(r: &mut Random, to: &mut Value, name: &str, all: &[T])
+fn put<T>(r: &mut Random, to: &mut Value, name: &str, all: &[T])
 where
-    T: Clone,
+    T: Clone + Into<Value>,
 {
     if r.chance(60) {
         to[name] = r.pick(all).into();
