@@ -12,7 +12,7 @@ fn the_example_is_ported_to_every_cloud_and_adopted_again() {
     let home = Home::new();
     let checked = home.skein(&["scaling", "check", EXAMPLE]).ok();
     assert_eq!(checked.out, "render: 2 to 20 machines; it holds together\n2 metrics, 2 alarms, 5 policies\n");
-    let clouds = home.json(&["scaling", "clouds", "--json"]);
+    let clouds = home.json(&["scaling", "clouds"]);
     assert_eq!(clouds.as_array().unwrap().len(), 9);
     for cloud in clouds.as_array().unwrap() {
         let name = cloud["cloud"].as_str().unwrap();
@@ -31,7 +31,7 @@ fn what_differs_is_said_beside_the_documents_and_within_json() {
     let home = Home::new();
     let aws = home.skein(&["scaling", "port", EXAMPLE, "--cloud", "aws"]).ok();
     assert_eq!(aws.err, "it comes back as it was asked for\n", "{}", aws.out);
-    let google = home.json(&["scaling", "port", EXAMPLE, "--cloud", "google", "--json"]);
+    let google = home.json(&["scaling", "port", EXAMPLE, "--cloud", "google"]);
     let differences = google["differences"].as_array().unwrap();
     let spared = differences.iter().find(|d| d["field"] == "group.do_not_terminate").unwrap();
     assert_eq!(spared["why"]["kind"], "no_field", "{spared}");

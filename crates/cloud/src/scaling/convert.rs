@@ -13,6 +13,7 @@
 //! | `list` `first` `join` `lines` `objects:KEY` | one as a list; a list's first; joined by ',' or line ends; each as `{KEY: ...}` | |
 //! | `like:PATTERN` | within other text: `*` is the value, `%` (only read, after a `\|`) any text | |
 //! | `tagged` | an image as `name` or `name:tag` | |
+//! | `unless:PLACE` | nothing, where a number stands at that place of the common form | |
 //! | `number` | text as a number | |
 //! | `pairs:KEY,TEXT` | each as `{KEY: [it, TEXT]}` | |
 //! | `underscored` | '-' as '_' | only written |
@@ -45,6 +46,7 @@ pub(super) enum Conversion {
     OneOf { all: Vec<f64>, multiples: bool },
     By { path: Path, as_theirs: Vec<Conversion> },
     Plus(Path),
+    Unless(Path),
     Text,
     Not,
     Neg,
@@ -101,6 +103,7 @@ impl Conversion {
                 Self::By { path, as_theirs }
             }
             "plus" => Self::Plus(Path::read(with)?),
+            "unless" => Self::Unless(Path::read(with)?),
             "text" => Self::Text,
             "not" => Self::Not,
             "neg" => Self::Neg,
@@ -152,6 +155,7 @@ impl Conversion {
             Self::Plus(path) => {
                 (number.zip(at(path)).map(|(n, more)| tree::number(((n + more) * 1e6).round() / 1e6)), None)
             }
+            Self::Unless(path) => (Some(value).filter(|_| at(path).is_none()), None),
             Self::Int => rounded(number, f64::round),
             Self::Per(by) => rounded(number.map(|n| n / by), f64::ceil),
             Self::First => match value {
@@ -225,7 +229,13 @@ impl Conversion {
             Self::Times(by) => tree::number(number? / by),
             Self::Per(by) => tree::number(number? * by),
             Self::Part(by) => tree::number((number? * by * 1e3).round() / 1e3),
-            Self::Int | Self::Min(_) | Self::Max(_) | Self::OneOf { .. } | Self::Size | Self::Underscored => value,
+            Self::Int
+            | Self::Min(_)
+            | Self::Max(_)
+            | Self::OneOf { .. }
+            | Self::Size
+            | Self::Underscored
+            | Self::Unless(_) => value,
             Self::By { path, as_theirs } => {
                 let by = theirs(path, as_theirs, at).unwrap_or(PERIOD_S).max(1.0);
                 tree::number((number? / by).floor().max(1.0))
