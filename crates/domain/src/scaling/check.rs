@@ -239,3 +239,47 @@ impl Element {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn bad_field(change: impl Fn(&mut Value)) -> String {
+        let mut element = json!({
+            "name": "web",
+            "metrics": {"cpu": {"unit": "percent"}},
+            "launch": {"image": {"name": "web"}, "instance_type": "small"},
+            "group": {"min": 1, "max": 4},
+            "alarms": {"busy": {"metric": "cpu", "comparison": "above", "threshold": 70}},
+            "policies": {"up": {"kind": "simple", "alarm": "busy", "change": 1}},
+        });
+        serde_json::from_value::<Element>(element.clone()).unwrap().check().unwrap();
+        change(&mut element);
+        serde_json::from_value::<Element>(element).unwrap().check().unwrap_err().field
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_field() {
+        assert_eq!(bad_field(|e| e["name"] = json!("Web")), "name");
+        assert_eq!(bad_field(|e| e["group"]["min"] = json!(5)), "group.min");
+        assert_eq!(bad_field(|e| e["group"]["desired"] = json!(0)), "group.desired");
+        assert_eq!(bad_field(|e| e["group"]["cooldown_s"] = json!(SECONDS_MAX + 1)), "group.cooldown_s");
+        assert_eq!(bad_field(|e| e["launch"]["needs"] = json!({"cpus": 1, "memory_mib": 1})), "launch");
+        assert_eq!(bad_field(|e| e["metrics"]["cpu"]["unit"] = json!("count")), "metrics.cpu.unit");
+        assert_eq!(bad_field(|e| e["alarms"]["busy"]["metric"] = json!("queue")), "alarms.busy.metric");
+        assert_eq!(bad_field(|e| e["policies"]["up"]["alarm"] = json!("idle")), "policies.up.alarm");
+        assert_eq!(bad_field(|e| e["policies"]["up"]["change"] = json!(0)), "policies.up.change");
+        let bands = json!({"kind": "stepped", "alarm": "busy", "bands": [{"from": 5, "change": 1}]});
+        assert_eq!(bad_field(|e| e["policies"]["up"] = bands.clone()), "policies.up.bands");
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_refused() {
+        let element =
+            json!({"name": "web", "launch": {"image": {"name": "w"}}, "group": {"min": 1, "max": 1, "most": 2}});
+        let error = serde_json::from_value::<Element>(element).unwrap_err().to_string();
+        assert!(error.contains("most"), "{error}");
+    }
+}

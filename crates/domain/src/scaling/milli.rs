@@ -51,3 +51,18 @@ impl<'de> Deserialize<'de> for Milli {
             .ok_or_else(|| serde::de::Error::custom(format!("{number} is larger than {UNITS_MAX}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_a_file_is_kept_to_a_thousandth() {
+        for text in ["0", "70", "-2", "0.5", "12.345", "-0.001", "1000000000000"] {
+            let value: Milli = serde_json::from_str(text).unwrap();
+            assert_eq!((value.to_string().as_str(), serde_json::to_string(&value).unwrap().as_str()), (text, text));
+        }
+        assert_eq!(serde_json::from_str::<Milli>("0.0006").unwrap(), Milli(1));
+        assert!(serde_json::from_str::<Milli>("1e13").is_err());
+    }
+}
