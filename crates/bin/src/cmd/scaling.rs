@@ -154,7 +154,9 @@ fn tell(differences: &[Difference], none: &str) {
         [_] => note("1 difference:"),
         all => note(&format!("{} differences:", all.len())),
     }
-    differences.iter().for_each(|difference| note(&format!("  {difference}")));
+    for difference in differences {
+        note(&format!("  {difference}"));
+    }
 }
 
 fn clouds(args: &CloudsArgs) -> Ended {
