@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::cmd::{
-    agent, backup, completions, config, demo, documents, functions, image, instance, logs, plan, run, secret, session,
-    simulate, solution, token, up, why,
+    agent, backup, completions, config, demo, documents, functions, image, instance, logs, plan, run, scaling, secret,
+    session, simulate, solution, token, up, why,
 };
 
 /// Runs threads of tasks over machines you own and functions of any cloud, from one binary.
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
+    /// Scaling elements: check, port to a cloud's own form, adopt from it
+    Scaling(scaling::ScalingArgs),
     /// Play traces under policies side by side: cost against the least possible, waits, machines
     Simulate(simulate::SimulateArgs),
     /// Disk images of machines: convert to what a cloud wants, keep, choose, deploy

@@ -45,6 +45,12 @@ fn session_help() {
 }
 
 #[test]
+fn scaling_help() {
+    let of = |args: &[&str]| help(&[&["scaling"], args, &["--help"]].concat());
+    insta::assert_snapshot!([of(&[]), of(&["check"]), of(&["port"]), of(&["adopt"]), of(&["clouds"])].join("----\n"));
+}
+
+#[test]
 fn a_shell_can_complete() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(help(&["completions", shell]).contains("skein"));

@@ -14,6 +14,7 @@ mod error;
 mod http;
 mod objects;
 mod retry;
+pub mod scaling;
 mod secret;
 pub mod sign;
 pub mod transport;

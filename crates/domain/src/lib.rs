@@ -13,6 +13,7 @@ pub mod image;
 pub mod instance;
 pub mod needs;
 pub mod quantity;
+pub mod scaling;
 pub mod session;
 pub mod solution;
 pub mod task;

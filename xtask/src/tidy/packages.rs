@@ -28,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "skein-engine",
             "skein-agent",
             "skein-api",
+            "skein-cloud",
             "skein-domain",
             "skein-image",
             "skein-sim",

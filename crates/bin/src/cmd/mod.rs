@@ -12,6 +12,7 @@ pub(crate) mod instance;
 pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod scaling;
 pub(crate) mod secret;
 pub(crate) mod session;
 pub(crate) mod simulate;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Secret(args) => wait(secret::run(args)),
         Command::Token(args) => wait(token::run(args)),
         Command::Config(args) => wait(config::run(args)),
+        Command::Scaling(args) => scaling::run(args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(args),
         Command::Backup(args) => backup::backup(&args),
