@@ -19,6 +19,9 @@ use crate::thread::When;
 impl Snapshot {
     /// Applies one event of turn `turn`, which happens at `at`.
     pub fn apply(&mut self, turn: u64, at: Timestamp, event: &Event) {
+        if self.turn != turn {
+            self.proposals.next_turn();
+        }
         self.turn = turn;
         match event {
             Event::SolutionSet { solution } => {
@@ -39,6 +42,9 @@ impl Snapshot {
             | Event::InstanceGone { .. }
             | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
             Event::OrphanFound { .. } => {}
+            Event::AlgorithmSet { .. } | Event::Proposed { .. } | Event::AlgorithmFailed { .. } => {
+                self.proposals.apply(event);
+            }
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
             Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),
@@ -76,6 +82,7 @@ impl Snapshot {
         let only_to = |from: fn(InstanceState) -> bool, to| (from, to);
         let (id, (from, to)) = match event {
             Event::InstanceWanted { instance, solution, facts, .. } => {
+                self.proposals.apply(event);
                 let machine = Some(Machine::default());
                 return self.put_instance((turn, at), InstanceState::Wanted, instance, solution, facts, "", machine);
             }
@@ -220,6 +227,7 @@ impl Snapshot {
 
     fn end_session(&mut self, at: Timestamp, id: SessionId, state: SessionState) {
         let Some(mut session) = self.sessions.remove(&id) else { return };
+        self.proposals.forget_session(id);
         session.state = state;
         for (instance, hold) in &session.holds {
             self.index.idle.remove(&(hold.idle_since, id, instance.clone()));
@@ -283,6 +291,7 @@ impl Snapshot {
             }
             _ => return,
         };
+        self.proposals.items.remove(&key.item);
         node.open.insert(index, ItemState::Assigned { attempt: key, tries });
         let profile = node.profile.clone();
         let spec = session.spec.clone();

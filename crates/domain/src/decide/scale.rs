@@ -93,8 +93,14 @@ fn want(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Machines) {
     let for_minimum = machines.min.saturating_sub(serving);
     let for_work = asked_for(pass, solution, machines).saturating_sub(coming);
     let room = machines.max.saturating_sub(alive).min(WANTED_PER_PASS_MAX);
-    for ordinal in 0..for_work.max(for_minimum).min(room) {
-        let why = if ordinal < for_minimum { "the solution's minimum" } else { "items wait for room" };
+    let asked = snapshot.proposals.machines_asked(solution);
+    let for_algorithm = asked.map_or(0, |(count, _)| *count);
+    for ordinal in 0..for_work.max(for_minimum).max(for_algorithm).min(room) {
+        let why = match asked {
+            _ if ordinal < for_minimum => "the solution's minimum",
+            Some((_, why)) if ordinal < for_algorithm => why,
+            _ => "items wait for room",
+        };
         pass.plan.wanted.push(NewMachine {
             solution: solution.clone(),
             facts: machines.facts.clone(),
@@ -129,7 +135,9 @@ fn is_for_room(reason: &Reason) -> bool {
     match reason {
         Reason::NoInstance { because, .. } => !matches!(**because, Reason::KeptForExclusive),
         Reason::NoneConfigured { what } => &**what == "instance",
-        Reason::WaitsForCheaper { because, .. } | Reason::TogetherLacks { because, .. } => is_for_room(because),
+        Reason::WaitsForCheaper { because, .. }
+        | Reason::TogetherLacks { because, .. }
+        | Reason::Instead { because, .. } => is_for_room(because),
         _ => false,
     }
 }
@@ -145,7 +153,8 @@ fn drain_free(pass: &mut Pass<'_>) {
         // One whose solution is configured no more has no minimum either.
         let machines = solution.and_then(|s| s.dedicated()).and_then(|d| d.machines.as_ref());
         let (min, idle_ms) = machines.map_or((0, 0), |m| (m.min, m.idle_ms));
-        let due = since.after_ms(idle_ms);
+        let given_back = snapshot.proposals.given_back(id);
+        let due = if given_back.is_some() { pass.now } else { since.after_ms(idle_ms) };
         let taken = pass.plan.holds.iter().any(|hold| hold.instance == *id);
         let protected = pass.overlay.policy.do_not_terminate.contains(id);
         if taken || protected || pass.plan.wanted.iter().any(|w| w.solution == instance.solution) {
@@ -161,7 +170,8 @@ fn drain_free(pass: &mut Pass<'_>) {
             continue;
         }
         *gone += 1;
-        pass.plan.drained.push((id.clone(), format!("free for {} s", idle_ms / 1000)));
+        let why = given_back.cloned().unwrap_or_else(|| format!("free for {} s", idle_ms / 1000));
+        pass.plan.drained.push((id.clone(), why));
     }
 }
 

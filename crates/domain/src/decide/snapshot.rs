@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Touched;
 use super::index::Index;
+use super::proposal::Proposals;
 use super::rooms::{Holder, Kind, Room};
 use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub(super) live: BTreeMap<InstanceId, Live>,
     /// Solutions that made no machine when asked: until when they are not asked again, and why.
     pub(super) avoided: BTreeMap<SolutionId, (Timestamp, String)>,
+    /// What the configured algorithm has said: not kept, it is asked again after a restart.
+    pub(super) proposals: Proposals,
     /// Derived from the above; rebuilt on load.
     pub(super) index: Index,
     /// Changed since [`Snapshot::take_changes`].
