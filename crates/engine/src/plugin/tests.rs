@@ -288,3 +288,105 @@ fn a_fault_costs_one_question_and_the_next_has_a_new_vm() {
     plugin.ask(6, question);
     assert!(matches!(heard.recv().unwrap(), Input::Proposed { ask: 6, answer: Ok(answer) } if answer.places[&2] == "i-002"));
 }
+
+/// The examples, each asked by the core's own question; `decide` then does what they propose.
+mod examples {
+    use serde_json::json;
+    use skein_domain::event::Event;
+    use skein_domain::testing::name;
+    use skein_domain::{InstanceId, Machines, Place, SolutionKind};
+
+    use super::*;
+
+    fn example(file: &str, custom: serde_json::Value) -> Script {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/algorithms").join(file);
+        Script::read("luau:test.luau", &path, custom.as_object().unwrap()).unwrap()
+    }
+
+    /// Asks once, and carries out what is decided: where each item went, in order, and why.
+    fn pass(scene: &mut Scene, vm: &mut Vm) -> Vec<String> {
+        let question = question(scene);
+        let event = question.check(vm.ask(&question).unwrap()).unwrap();
+        scene.happen(vec![event]);
+        let plan = scene.pass();
+        assert!(plan.assignments.iter().all(|a| a.choice.to_string() == "chosen by luau:test.luau"), "{plan:?}");
+        plan.assignments.iter().map(|a| a.place.to_string()).collect()
+    }
+
+    fn empty(instances: &[(&str, u32)]) -> Scene {
+        let mut scene = scene(0, 1);
+        let session = *scene.snapshot.sessions.keys().next().unwrap();
+        scene.happen(vec![Event::SessionStopping { session, by: name("tester") }]);
+        for (id, slots) in instances {
+            scene.instance(id, "own", facts(*slots));
+        }
+        scene
+    }
+
+    #[test]
+    fn affinity_keeps_kin_together_and_spreads_the_rest() {
+        let mut vm = Vm::load(&example("affinity.luau", json!({}))).unwrap();
+        let mut scene = empty(&[("a", 3), ("b", 4), ("c", 4)]);
+        scene.start_task(TaskSpec { group: Some("data".into()), array: 4, ..task("kin") });
+        // The fourth finds no room beside the others.
+        assert_eq!(pass(&mut scene, &mut vm), ["a", "a", "a", "b"]);
+        scene.start_task(TaskSpec { array: 3, ..task("plain") });
+        assert_eq!(pass(&mut scene, &mut vm), ["c", "b", "c"]);
+        let bad = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/algorithms/affinity.luau");
+        let wrong = json!({"affinity": {"by": "colour"}});
+        let said = Script::read("luau:x", &bad, wrong.as_object().unwrap()).unwrap_err();
+        assert!(said.contains("custom.affinity.by is 'colour': give group, session or user"), "{said}");
+    }
+
+    #[test]
+    fn at_most_goes_above_neither_and_leaves_the_rest_waiting() {
+        let mut vm = Vm::load(&example("at_most.luau", json!({"at_most": {"tasks": 2, "cpu_percent": 75}}))).unwrap();
+        let mut scene = empty(&[("busy", 8), ("calm", 8)]);
+        scene.live("busy", Live { connected: true, cpu_percent: 75, memory_mb: 0 });
+        let session = scene.start_task(TaskSpec { array: 5, ..task("t") });
+        assert_eq!(pass(&mut scene, &mut vm), ["calm", "calm"]);
+        scene.live("busy", Live { connected: true, cpu_percent: 74, memory_mb: 0 });
+        assert_eq!(pass(&mut scene, &mut vm), ["busy", "busy"]);
+        assert!(pass(&mut scene, &mut vm).is_empty());
+        scene.succeed(skein_domain::testing::key(session, 0, 0).attempt(1));
+        assert_eq!(pass(&mut scene, &mut vm), ["calm"]);
+    }
+
+    #[test]
+    fn cheapest_asks_for_machines_uses_them_and_gives_them_back() {
+        let mut vm = Vm::load(&example("cheapest.luau", json!({}))).unwrap();
+        let mut scene = empty(&[]);
+        for (id, price) in [("dear", 900), ("cheap", 300)] {
+            let mut solution = dedicated(id, price);
+            if let SolutionKind::Dedicated(dedicated) = &mut solution.kind {
+                let (min, max) = (0, 4);
+                let times = (600_000, 60_000, 1_000, 60_000);
+                let (idle_ms, boot_ms, avoid_ms, list_ms) = times;
+                dedicated.machines = Some(Machines { min, max, idle_ms, boot_ms, avoid_ms, list_ms, facts: facts(2) });
+            }
+            scene.solution(solution);
+        }
+        let session = scene.start_task(TaskSpec { array: 3, ..task("t") });
+        assert!(pass(&mut scene, &mut vm).is_empty());
+        let made = |scene: &Scene| -> Vec<(InstanceId, String)> {
+            scene.snapshot.instances.values().map(|i| (i.id.clone(), i.solution.to_string())).collect()
+        };
+        assert_eq!(made(&scene).iter().map(|(_, s)| s.as_str()).collect::<Vec<_>>(), ["cheap", "cheap"]);
+        assert!(pass(&mut scene, &mut vm).is_empty(), "two are on their way: no more");
+        assert_eq!(made(&scene).len(), 2);
+        for (id, _) in made(&scene) {
+            scene.instance(id.as_str(), "cheap", facts(2));
+        }
+        assert_eq!(pass(&mut scene, &mut vm).len(), 3);
+        let open: Vec<_> = scene.snapshot.attempts.values().cloned().collect();
+        for attempt in &open {
+            assert!(matches!(&attempt.place, Place::Instance(id) if id.as_str().starts_with("cheap")));
+            scene.succeed(attempt.key);
+        }
+        scene.pass();
+        assert!(scene.snapshot.sessions.get(&session).is_none_or(|s| s.holds.is_empty()));
+        pass(&mut scene, &mut vm);
+        let going = scene.snapshot.instances.values().filter(|i| i.state == skein_domain::InstanceState::Draining);
+        assert_eq!(going.count(), 2, "long before they would have been idle for long");
+    }
+}
