@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use skein_domain::Live;
 use skein_domain::decide::{Algorithm, Policy, Question, wanted};
 use skein_domain::testing::{Scene, dedicated, facts, task};
-use skein_engine::plugin::{Asker, Script};
+use skein_engine::plugin::{Asker, Limits, Script};
 
 /// Each figure is the best of so many rounds of this length: another program's time is not the class's.
 const ROUNDS: u32 = 5;
@@ -76,7 +76,7 @@ fn main() {
         for instance in changed.instances.iter_mut().step_by(10) {
             instance.cpu_percent = (instance.cpu_percent + 1) % 90;
         }
-        let mut asker = Asker::new(&script).unwrap();
+        let mut asker = Asker::new(&script, Limits::default()).unwrap();
         let mut ask = |question: &Question, anew| {
             let answer = asker.ask(question, anew).unwrap();
             assert_eq!(answer.places.len(), items as usize);

@@ -127,3 +127,7 @@ impl Core {
         self.happen(vec![Event::AlgorithmSet { class, digest }]);
     }
 }
+
+#[cfg(test)]
+#[path = "propose_tests.rs"]
+mod tests;

@@ -19,7 +19,7 @@ mod tests;
 mod vm;
 
 pub use script::Script;
-pub use vm::{INTERRUPTS_MAX, MEMORY_MB, WALL_MS};
+pub use vm::{INTERRUPTS_MAX, Limits, MEMORY_MB, WALL_MS};
 
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -175,9 +175,9 @@ fn answer(script: &Script, vm: &mut Option<Vm>, question: &Question) -> Result<A
 pub struct Asker(Vm);
 
 impl Asker {
-    /// A VM with the class of this file.
-    pub fn new(script: &Script) -> Result<Self, Fault> {
-        Vm::load(script).map(Self)
+    /// A VM with the class of this file, and what one call may use.
+    pub fn new(script: &Script, limits: Limits) -> Result<Self, Fault> {
+        Vm::load_with(script, limits).map(Self)
     }
 
     /// One question; with `anew`, every table is built for it.

@@ -9,7 +9,7 @@ use skein_domain::decide::{Algorithm, Fault, Policy, Question, wanted};
 use skein_domain::testing::{Scene, dedicated, facts, task};
 use skein_domain::{Live, TaskSpec};
 
-use super::vm::Vm;
+use super::vm::{Limits, Vm};
 use super::{Plugin, Script};
 use crate::core::Input;
 
@@ -38,8 +38,13 @@ fn question(scene: &Scene) -> Question {
     wanted(&scene.snapshot, &scene.policy, scene.now).unwrap()
 }
 
+/// A VM that a busy machine does not stop: its time is long.
+fn vm(script: &Script) -> Vm {
+    Vm::load_with(script, Limits { wall_ms: 60_000, ..Limits::default() }).unwrap()
+}
+
 fn ask(script: &Script) -> Result<skein_domain::decide::Answer, Fault> {
-    Vm::load(script)?.ask(&question(&scene(3, 5)))
+    vm(script).ask(&question(&scene(3, 5)))
 }
 
 fn error_of(script: &Script) -> String {
@@ -48,7 +53,6 @@ fn error_of(script: &Script) -> String {
 
 #[test]
 fn what_does_not_end_is_stopped_and_says_which_limit_struck() {
-    let limited = |fault: &Fault| matches!(fault, Fault::Interrupts { .. } | Fault::WallTime { .. });
     for (what, body) in [
         ("an endless loop", "while true do end"),
         ("one that catches what stops it", "while true do pcall(function() while true do end end) end"),
@@ -56,15 +60,21 @@ fn what_does_not_end_is_stopped_and_says_which_limit_struck() {
         ("an exponential pattern", "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 40) .. 'b')"),
         ("many wildcards", "return string.match(string.rep('a', 3000), '.-.-.-.-.-b')"),
         ("a comparison that never settles", "local t = table.create(1000, 0)\ntable.sort(t, function() while true do end end)"),
-        ("a metamethod", "local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end})\nwhile true do pcall(function() return t[1] end) end"),
         ("a sort of long texts", "local a = string.rep('a', 2e6)\nlocal t = {}\nfor i = 1, 20000 do t[i] = if i % 2 == 0 then a else a .. '' end\nwhile true do table.sort(t) end"),
         ("one that swallows the error and answers", "pcall(function() while true do end end)\nreturn {}"),
     ] {
         let fault = ask(&assigning(body)).unwrap_err();
-        assert!(limited(&fault), "{what}: {fault}");
+        assert_eq!(fault, Fault::Interrupts { most: super::INTERRUPTS_MAX }, "{what}");
     }
-    let endless = ask(&assigning("local n = 0\nwhile true do n += 1 end")).unwrap_err();
-    assert!(limited(&endless), "{endless}");
+    // The backstop, for what is slow between interrupts.
+    let limits = Limits { interrupts: u64::MAX, wall_ms: 20, ..Limits::default() };
+    for body in [
+        "local text = string.rep('x', 1e6)\nwhile true do text:upper() end",
+        "local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end})\nwhile true do pcall(function() return t[1] end) end",
+    ] {
+        let fault = Vm::load_with(&assigning(body), limits).unwrap().ask(&question(&scene(3, 5))).unwrap_err();
+        assert_eq!(fault, Fault::WallTime { most_ms: 20 }, "{body}");
+    }
 }
 
 #[test]
@@ -72,7 +82,7 @@ fn what_takes_too_much_memory_is_stopped() {
     for body in [
         "return string.rep('x', 1e9)",
         "local t = {}\nfor i = 1, 1e9 do t[i] = string.rep('y', 1e5) .. i end",
-        "return table.create(1e8, 0)",
+        "return table.create(6e7, 0)",
         "return buffer.create(1e9)",
         "local s = 'x'\nwhile true do s = s .. s end",
     ] {
@@ -119,7 +129,7 @@ fn errors_say_file_and_line_and_wrong_answers_say_what_is_wrong() {
     // Names that are none are found out against the question, and so is what may not be given back.
     let scene = scene(3, 5);
     let question = question(&scene);
-    let mut vm = Vm::load(&assigning("return { 'i-000', 'elsewhere' }")).unwrap();
+    let mut vm = vm(&assigning("return { 'i-000', 'elsewhere' }"));
     let answer = vm.ask(&question).unwrap();
     assert!(question.check(answer).unwrap_err().to_string().contains("'elsewhere' is none of the instances"));
 }
@@ -203,7 +213,7 @@ fn a_class_gets_its_configuration_and_keeps_what_it_remembers() {
             return { [self.calls] = instances[self.calls] }
         end
         return class";
-    let mut vm = Vm::load(&script(text)).unwrap();
+    let mut vm = vm(&script(text));
     let question = question(&scene(3, 5));
     assert_eq!(vm.ask(&question).unwrap().places, [(0, "i-000".to_owned())].into());
     assert_eq!(vm.ask(&question).unwrap().places, [(1, "i-001".to_owned())].into());
@@ -225,10 +235,10 @@ fn tables_that_are_kept_say_the_same_as_tables_built_anew() {
         return class";
     let script = script(text);
     let mut scene = scene(4, 30);
-    let (mut kept, mut turns) = (Vm::load(&script).unwrap(), 0);
+    let (mut kept, mut turns) = (vm(&script), 0);
     while let Some(question) = wanted(&scene.snapshot, &scene.policy, scene.now) {
         let said = kept.ask(&question).unwrap_err();
-        let mut anew = Vm::load(&script).unwrap();
+        let mut anew = vm(&script);
         assert_eq!(said, anew.ask(&question).unwrap_err());
         // Something is placed there, something is measured, one comes, one goes.
         scene.live(&format!("i-{:03}", turns % 4), Live { connected: turns % 3 != 2, cpu_percent: turns * 7 % 100, memory_mb: 0 });
@@ -325,7 +335,7 @@ mod examples {
 
     #[test]
     fn affinity_keeps_kin_together_and_spreads_the_rest() {
-        let mut vm = Vm::load(&example("affinity.luau", json!({}))).unwrap();
+        let mut vm = vm(&example("affinity.luau", json!({})));
         let mut scene = empty(&[("a", 3), ("b", 4), ("c", 4)]);
         scene.start_task(TaskSpec { group: Some("data".into()), array: 4, ..task("kin") });
         // The fourth finds no room beside the others.
@@ -340,7 +350,7 @@ mod examples {
 
     #[test]
     fn at_most_goes_above_neither_and_leaves_the_rest_waiting() {
-        let mut vm = Vm::load(&example("at_most.luau", json!({"at_most": {"tasks": 2, "cpu_percent": 75}}))).unwrap();
+        let mut vm = vm(&example("at_most.luau", json!({"at_most": {"tasks": 2, "cpu_percent": 75}})));
         let mut scene = empty(&[("busy", 8), ("calm", 8)]);
         scene.live("busy", Live { connected: true, cpu_percent: 75, memory_mb: 0 });
         let session = scene.start_task(TaskSpec { array: 5, ..task("t") });
@@ -354,7 +364,7 @@ mod examples {
 
     #[test]
     fn cheapest_asks_for_machines_uses_them_and_gives_them_back() {
-        let mut vm = Vm::load(&example("cheapest.luau", json!({}))).unwrap();
+        let mut vm = vm(&example("cheapest.luau", json!({})));
         let mut scene = empty(&[]);
         for (id, price) in [("dear", 900), ("cheap", 300)] {
             let mut solution = dedicated(id, price);

@@ -26,6 +26,8 @@ pub const INTERRUPTS_MAX: u64 = 500_000;
 pub const WALL_MS: u64 = 50;
 /// Memory of a VM, with everything in it, MiB.
 pub const MEMORY_MB: u64 = 16;
+/// Time for reading a file and its configuration, ms.
+const LOAD_WALL_MS: u64 = 500;
 /// The clock is read every so many interrupts.
 const CLOCK_EVERY: u64 = 16;
 /// Characters kept of an error's text.
@@ -33,11 +35,30 @@ const ERROR_CHARS_MAX: usize = 300;
 
 const PRELUDE: &str = include_str!("prelude.luau");
 
+/// What one call may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Interrupts.
+    pub interrupts: u64,
+    /// Time, ms.
+    pub wall_ms: u64,
+    /// Memory, MiB.
+    pub memory_mb: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { interrupts: INTERRUPTS_MAX, wall_ms: WALL_MS, memory_mb: MEMORY_MB }
+    }
+}
+
 /// Counts what one call uses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Meter {
+    limits: Limits,
     interrupts: Cell<u64>,
     until_us: Cell<i64>,
+    wall_ms: Cell<u64>,
     struck: Cell<Option<Struck>>,
 }
 
@@ -48,9 +69,15 @@ enum Struck {
 }
 
 impl Meter {
-    fn start(&self) {
+    fn new(limits: Limits) -> Rc<Self> {
+        let (interrupts, until_us, wall_ms) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Rc::new(Self { limits, interrupts, until_us, wall_ms, struck: Cell::new(None) })
+    }
+
+    fn start(&self, wall_ms: u64) {
         self.interrupts.set(0);
-        self.until_us.set(clock::now().after_ms(WALL_MS).0);
+        self.wall_ms.set(wall_ms);
+        self.until_us.set(clock::now().after_ms(wall_ms).0);
         self.struck.set(None);
     }
 
@@ -58,7 +85,7 @@ impl Meter {
         let count = self.interrupts.get() + 1;
         self.interrupts.set(count);
         if self.struck.get().is_none() {
-            if count > INTERRUPTS_MAX {
+            if count > self.limits.interrupts {
                 self.struck.set(Some(Struck::Interrupts));
             } else if count.is_multiple_of(CLOCK_EVERY) && clock::now().0 > self.until_us.get() {
                 self.struck.set(Some(Struck::WallTime));
@@ -85,9 +112,14 @@ pub(super) struct Vm {
 impl Vm {
     /// A new VM with the class of this file.
     pub(super) fn load(script: &Script) -> Result<Self, Fault> {
-        let meter = Rc::new(Meter::default());
+        Self::load_with(script, Limits::default())
+    }
+
+    /// The same, with other limits.
+    pub(super) fn load_with(script: &Script, limits: Limits) -> Result<Self, Fault> {
+        let meter = Meter::new(limits);
         let lua = new_lua(&meter).map_err(|error| panicked(&error))?;
-        meter.start();
+        meter.start(LOAD_WALL_MS);
         let made = prepare(&lua, &meter, script);
         let (tables, class) = made.map_err(|error| fault_of(&meter, &error))?;
         let method = |name: &str| match class.raw_get::<Value>(name) {
@@ -105,9 +137,9 @@ impl Vm {
     /// One question.
     pub(super) fn ask(&mut self, question: &Question) -> Result<Answer, Fault> {
         // What is built for it counts as memory, not as time: its size is the question's.
-        self.meter.start();
+        self.meter.start(self.meter.limits.wall_ms);
         let given = self.tables.update(&self.lua, question).map_err(|error| self.fault(&error))?;
-        self.meter.start();
+        self.meter.start(self.meter.limits.wall_ms);
         let mut answer = Answer::default();
         if !question.items.is_empty() {
             let said = self.call(self.assign.as_ref(), (given.items, given.instances, given.by_name))?;
@@ -156,7 +188,7 @@ fn new_lua(meter: &Rc<Meter>) -> mlua::Result<Lua> {
         | StdLib::MATH
         | StdLib::BUFFER;
     let lua = Lua::new_with(libraries, LuaOptions::default())?;
-    lua.set_memory_limit(usize::try_from(MEMORY_MB << 20).unwrap_or(usize::MAX))?;
+    lua.set_memory_limit(usize::try_from(meter.limits.memory_mb << 20).unwrap_or(usize::MAX))?;
     lua.set_compiler(Compiler::new().set_optimization_level(2));
     let counted = meter.clone();
     lua.set_interrupt(move |_| counted.interrupt());
@@ -168,7 +200,7 @@ fn prepare(lua: &Lua, meter: &Meter, script: &Script) -> mlua::Result<(Tables, T
     let (instance, item, solution) = lua.load(PRELUDE).set_name("=prelude").call(())?;
     lua.sandbox(true)?;
     let tables = Tables::new(lua, instance, item, solution)?;
-    meter.start();
+    meter.start(LOAD_WALL_MS);
     let class: Value = lua.load(&script.text).set_name(format!("={}", script.name())).call(())?;
     let Value::Table(class) = class else {
         return Err(Error::runtime(format!("{}: it must return a class, a table with 'assign'", script.name())));
@@ -188,9 +220,9 @@ fn prepare(lua: &Lua, meter: &Meter, script: &Script) -> mlua::Result<(Tables, T
 
 fn fault_of(meter: &Meter, error: &Error) -> Fault {
     match meter.struck.get() {
-        Some(Struck::Interrupts) => Fault::Interrupts { most: INTERRUPTS_MAX },
-        Some(Struck::WallTime) => Fault::WallTime { most_ms: WALL_MS },
-        None if is_memory(error) => Fault::Memory { most_mb: MEMORY_MB },
+        Some(Struck::Interrupts) => Fault::Interrupts { most: meter.limits.interrupts },
+        Some(Struck::WallTime) => Fault::WallTime { most_ms: meter.wall_ms.get() },
+        None if is_memory(error) => Fault::Memory { most_mb: meter.limits.memory_mb },
         None => self::error(&error.to_string()),
     }
 }
