@@ -93,7 +93,8 @@ impl Keeper {
         let settled = self.app.settled();
         let config = &settled.config;
         let class = settled.algorithm.as_ref().map(|script| &script.path);
-        let named = config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref()).chain(class);
+        let named =
+            config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref()).chain(class);
         self.path.iter().chain(named).map(|path| (path.clone(), state_of(path))).collect()
     }
 

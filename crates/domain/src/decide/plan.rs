@@ -475,7 +475,9 @@ impl<'a> Pass<'a> {
         };
         let reason = match (reason, instead) {
             (reason, Some((algorithm, instead))) => instead.reason(&algorithm, reason),
-            (Reason::NoProposal { class }, None) if proposal::waits(&self.overlay, item) => Reason::LeftWaiting { class },
+            (Reason::NoProposal { class }, None) if proposal::waits(&self.overlay, item) => {
+                Reason::LeftWaiting { class }
+            }
             (reason, None) => reason,
         };
         if of_session || of_item { Stop::Node(reason) } else { Stop::Class(reason) }

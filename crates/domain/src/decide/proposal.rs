@@ -125,9 +125,7 @@ pub(super) fn of(overlay: &Overlay<'_>, profile: &Profile, item: ItemKey, now: T
     }
     match said.items.get(&item) {
         None | Some(Standing::Wait) => Proposal::AsItIs,
-        Some(Standing::Failed(fault)) => {
-            Proposal::Default(class.clone(), Instead::Failed { fault: (**fault).clone() })
-        }
+        Some(Standing::Failed(fault)) => Proposal::Default(class.clone(), Instead::Failed { fault: (**fault).clone() }),
         Some(Standing::On(id)) => match place_on(overlay, item.session(), profile, id) {
             Ok(cost) => {
                 let choice = Choice::Algorithm { class: class.clone() };

@@ -450,7 +450,9 @@ impl Reason {
             Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } | Self::Instead { because, .. } => {
                 return because.next_step();
             }
-            Self::LeftWaiting { .. } => "it is asked again whenever something changes; its file says when it places one",
+            Self::LeftWaiting { .. } => {
+                "it is asked again whenever something changes; its file says when it places one"
+            }
             _ => return None,
         })
     }

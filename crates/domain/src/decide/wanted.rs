@@ -215,14 +215,7 @@ fn nodes(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Vec<NodeKey> {
 }
 
 /// The next items of a node, in the order in which they are given out.
-fn items_of(
-    snapshot: &Snapshot,
-    key: NodeKey,
-    node: &Node,
-    profile: u32,
-    now: Timestamp,
-    items: &mut Vec<AskedItem>,
-) {
+fn items_of(snapshot: &Snapshot, key: NodeKey, node: &Node, profile: u32, now: Timestamp, items: &mut Vec<AskedItem>) {
     let Some(session) = snapshot.sessions.get(&key.session) else { return };
     let Some(spec) = session.spec.thread.nodes.get(key.node as usize) else { return };
     let needs = &node.profile.needs;
@@ -317,7 +310,11 @@ fn solutions(overlay: &Overlay<'_>, asks: &[(SessionId, &Profile)]) -> Vec<Asked
         max: machines.max,
         alive: count(id, InstanceState::Wanted..=InstanceState::Ending),
         coming: count(id, InstanceState::Wanted..=InstanceState::Booting),
-        suits: (0..).zip(asks).filter(|(_, a)| suits_kind(id, &machines.facts, a.1).is_ok()).map(|(at, _)| at).collect(),
+        suits: (0..)
+            .zip(asks)
+            .filter(|(_, a)| suits_kind(id, &machines.facts, a.1).is_ok())
+            .map(|(at, _)| at)
+            .collect(),
     });
     asked.collect()
 }

@@ -179,7 +179,11 @@ fn when_it_fails_the_default_scheme_places_what_it_was_asked_about() {
     let fault = fails(&mut scene, None);
     let plan = scene.pass();
     assert_eq!(places(&plan), ["a", "b", "b"]);
-    assert!(plan.assignments.iter().all(|a| matches!(&a.choice, Choice::Instead { why, .. } if *why == Instead::Failed { fault: fault.clone() })));
+    assert!(
+        plan.assignments.iter().all(
+            |a| matches!(&a.choice, Choice::Instead { why, .. } if *why == Instead::Failed { fault: fault.clone() })
+        )
+    );
     let reason = waits(&scene, key(session, 0, 3));
     assert!(reason.to_string().ends_with("luau:mine stopped at the limit of 9 interrupts"), "{reason}");
     // What comes later is not the failure's: it is asked about.
@@ -260,7 +264,10 @@ fn machines_it_asks_for_are_made_within_the_limits_and_once() {
     scene.happen(vec![Event::InstanceGone { instance: first, why: "test".into() }]);
     assert!(scene.pass().wanted.is_empty());
     for (said, what) in [
-        (Answer { machines: vec![("own".to_owned(), 1, String::new())], ..Answer::default() }, "no machines are made in 'own'"),
+        (
+            Answer { machines: vec![("own".to_owned(), 1, String::new())], ..Answer::default() },
+            "no machines are made in 'own'",
+        ),
         (asks(MACHINES_ASKED_MAX + 1), "at most"),
     ] {
         let fault = question(&scene).check(said).unwrap_err();

@@ -212,7 +212,8 @@ impl Config {
             (Some(builtin), _) => Ok(Algorithm::Builtin(word("classes.tasking", builtin, SCHEMES)?)),
             (None, Some(path)) if !path.is_empty() => Ok(Algorithm::Custom { class: tasking.as_str().into() }),
             _ => {
-                let why = format!("'{tasking}' is not known: give builtin:{SCHEMES}, or {LUAU}PATH for a class of yours");
+                let why =
+                    format!("'{tasking}' is not known: give builtin:{SCHEMES}, or {LUAU}PATH for a class of yours");
                 Err(wrong("classes.tasking", why))
             }
         }

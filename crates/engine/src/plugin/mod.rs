@@ -107,7 +107,10 @@ impl State {
             worker.thread.is_finished() || since.is_some_and(|since| clock::now().ms_since(since) > STUCK_MS)
         };
         if self.worker.as_ref().is_some_and(stuck) {
-            tracing::error!(class = &*script.class, "the algorithm does not come back from a question; it is left behind");
+            tracing::error!(
+                class = &*script.class,
+                "the algorithm does not come back from a question; it is left behind"
+            );
             self.retire();
         }
         self.left_behind.retain(|thread| !thread.is_finished());
@@ -136,12 +139,7 @@ impl Worker {
 }
 
 /// Answers questions until nobody asks any more. Of several that wait, only the last still matters.
-fn work(
-    script: &Script,
-    tell: &Tell,
-    inbox: &Receiver<(u64, Arc<Question>)>,
-    busy: &Mutex<Option<Timestamp>>,
-) {
+fn work(script: &Script, tell: &Tell, inbox: &Receiver<(u64, Arc<Question>)>, busy: &Mutex<Option<Timestamp>>) {
     let mut vm = None;
     while let Ok(first) = inbox.recv() {
         let (ask, question) = inbox.try_iter().last().unwrap_or(first);

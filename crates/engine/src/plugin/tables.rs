@@ -64,8 +64,7 @@ impl Tables {
             let (price, slots) = (solution.price_per_hour.usd(), solution.slots);
             let numbers = (solution.min, solution.max, solution.alive, solution.coming);
             let (min, max, alive, coming) = numbers;
-            let made = self.solution.call::<Table>((solution.id.as_str(), price, slots, min, max, alive, coming, suits));
-            made
+            self.solution.call::<Table>((solution.id.as_str(), price, slots, min, max, alive, coming, suits))
         });
         let solutions = solutions.collect::<mlua::Result<Vec<_>>>()?;
         Ok(Given {
@@ -88,23 +87,23 @@ impl Tables {
             }
             return Ok(());
         }
-        let known: BTreeMap<_, _> = self.each.drain(..).map(|(known, table)| (known.id.clone(), (known, table))).collect();
-        let (instances, by_name) =
-            (lua.create_table_with_capacity(question.instances.len(), 0)?, lua.create_table_with_capacity(0, question.instances.len())?);
+        let known: BTreeMap<_, _> =
+            self.each.drain(..).map(|(known, table)| (known.id.clone(), (known, table))).collect();
+        let (instances, by_name) = (
+            lua.create_table_with_capacity(question.instances.len(), 0)?,
+            lua.create_table_with_capacity(0, question.instances.len())?,
+        );
         let mut each = Vec::with_capacity(question.instances.len());
         for asked in &question.instances {
-            let table = match known.get(&asked.id) {
-                Some((known, table)) => {
-                    if known != asked {
-                        self.fill(lua, asked, table)?;
-                    }
-                    table.clone()
+            let table = if let Some((known, table)) = known.get(&asked.id) {
+                if known != asked {
+                    self.fill(lua, asked, table)?;
                 }
-                None => {
-                    let table = lua.create_table_with_capacity(0, 16)?;
-                    self.fill(lua, asked, &table)?;
-                    table
-                }
+                table.clone()
+            } else {
+                let table = lua.create_table_with_capacity(0, 20)?;
+                self.fill(lua, asked, &table)?;
+                table
             };
             instances.raw_push(&table)?;
             by_name.raw_set(asked.id.as_str(), &table)?;
@@ -202,8 +201,13 @@ impl Tables {
 
     /// The items that an answer left without a place.
     pub(super) fn without(&self, lua: &Lua, answer: &Answer) -> mlua::Result<Table> {
-        let left: Vec<Table> =
-            self.items.iter().enumerate().filter(|(at, _)| !answer.places.contains_key(at)).map(|(_, t)| t.clone()).collect();
+        let left: Vec<Table> = self
+            .items
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !answer.places.contains_key(at))
+            .map(|(_, t)| t.clone())
+            .collect();
         list(lua, &left)
     }
 

@@ -57,10 +57,19 @@ fn what_does_not_end_is_stopped_and_says_which_limit_struck() {
         ("an endless loop", "while true do end"),
         ("one that catches what stops it", "while true do pcall(function() while true do end end) end"),
         ("one in a coroutine", "coroutine.wrap(function() while true do end end)()"),
-        ("an exponential pattern", "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 40) .. 'b')"),
+        (
+            "an exponential pattern",
+            "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 40) .. 'b')",
+        ),
         ("many wildcards", "return string.match(string.rep('a', 3000), '.-.-.-.-.-b')"),
-        ("a comparison that never settles", "local t = table.create(1000, 0)\ntable.sort(t, function() while true do end end)"),
-        ("a sort of long texts", "local a = string.rep('a', 2e6)\nlocal t = {}\nfor i = 1, 20000 do t[i] = if i % 2 == 0 then a else a .. '' end\nwhile true do table.sort(t) end"),
+        (
+            "a comparison that never settles",
+            "local t = table.create(1000, 0)\ntable.sort(t, function() while true do end end)",
+        ),
+        (
+            "a sort of long texts",
+            "local a = string.rep('a', 2e6)\nlocal t = {}\nfor i = 1, 20000 do t[i] = if i % 2 == 0 then a else a .. '' end\nwhile true do table.sort(t) end",
+        ),
         ("one that swallows the error and answers", "pcall(function() while true do end end)\nreturn {}"),
     ] {
         let fault = ask(&assigning(body)).unwrap_err();
@@ -93,7 +102,10 @@ fn what_takes_too_much_memory_is_stopped() {
 #[test]
 fn what_no_interrupt_reaches_is_refused_before_it_begins() {
     for (body, why) in [
-        ("local s = string.rep('a', 4e6)\nreturn string.find(s, string.rep('a', 2e6) .. 'b', 1, true)", "too long together"),
+        (
+            "local s = string.rep('a', 4e6)\nreturn string.find(s, string.rep('a', 2e6) .. 'b', 1, true)",
+            "too long together",
+        ),
         ("local s = string.rep('a', 4e6)\nreturn s:find(string.rep('a', 2e6) .. 'b')", "too long together"),
         ("local s = string.rep('a', 4e6)\nreturn s:split(string.rep('a', 2e6) .. 'b')", "too long together"),
         ("table.move({}, 1, 2 ^ 31 - 1, 2)", "too many entries"),
@@ -137,10 +149,23 @@ fn errors_say_file_and_line_and_wrong_answers_say_what_is_wrong() {
 #[test]
 fn nothing_outside_is_within_reach() {
     for name in [
-        "require", "loadstring", "load", "dofile", "io", "os", "debug", "package", "collectgarbage", "getfenv", "setfenv",
-        "newproxy", "print",
+        "require",
+        "loadstring",
+        "load",
+        "dofile",
+        "io",
+        "os",
+        "debug",
+        "package",
+        "collectgarbage",
+        "getfenv",
+        "setfenv",
+        "newproxy",
+        "print",
     ] {
-        let fault = error_of(&assigning(&format!("if _G.{name} ~= nil or {name} ~= nil then error('{name} is there') end\nerror('none')")));
+        let fault = error_of(&assigning(&format!(
+            "if _G.{name} ~= nil or {name} ~= nil then error('{name} is there') end\nerror('none')"
+        )));
         assert!(fault.ends_with("none"), "{fault}");
     }
 }
@@ -165,7 +190,10 @@ fn what_is_given_cannot_be_changed_nor_the_library() {
         "math.huge = 1",
     ] {
         let fault = error_of(&assigning(body));
-        assert!(fault.contains("readonly") || fault.contains("read only") || fault.contains("protected"), "{body}: {fault}");
+        assert!(
+            fault.contains("readonly") || fault.contains("read only") || fault.contains("protected"),
+            "{body}: {fault}"
+        );
     }
     // A copy is the class's own, and what the next call sees is what is there.
     let mut vm = Vm::load(&assigning(
@@ -241,7 +269,10 @@ fn tables_that_are_kept_say_the_same_as_tables_built_anew() {
         let mut anew = vm(&script);
         assert_eq!(said, anew.ask(&question).unwrap_err());
         // Something is placed there, something is measured, one comes, one goes.
-        scene.live(&format!("i-{:03}", turns % 4), Live { connected: turns % 3 != 2, cpu_percent: turns * 7 % 100, memory_mb: 0 });
+        scene.live(
+            &format!("i-{:03}", turns % 4),
+            Live { connected: turns % 3 != 2, cpu_percent: turns * 7 % 100, memory_mb: 0 },
+        );
         scene.instance(&format!("j-{turns}"), "own", facts(1 + turns));
         let event = question.check(skein_domain::decide::Answer {
             places: question.instances.first().map(|i| (0, i.id.to_string())).into_iter().collect(),
@@ -296,7 +327,9 @@ fn a_fault_costs_one_question_and_the_next_has_a_new_vm() {
     plugin.set(Some(Arc::new(assigning("return { [3] = 'i-002' }"))));
     assert!(matches!(heard.recv().unwrap(), Input::AlgorithmSet { .. }));
     plugin.ask(6, question);
-    assert!(matches!(heard.recv().unwrap(), Input::Proposed { ask: 6, answer: Ok(answer) } if answer.places[&2] == "i-002"));
+    assert!(
+        matches!(heard.recv().unwrap(), Input::Proposed { ask: 6, answer: Ok(answer) } if answer.places[&2] == "i-002")
+    );
 }
 
 /// The examples, each asked by the core's own question; `decide` then does what they propose.

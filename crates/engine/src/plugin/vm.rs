@@ -131,7 +131,7 @@ impl Vm {
         if assign.is_none() {
             return Err(error(&format!("{}: the class has no function 'assign'", script.name())));
         }
-        Ok(Self { meter, class, assign, allocate, deallocate, tables, lua })
+        Ok(Self { lua, meter, class, assign, allocate, deallocate, tables })
     }
 
     /// One question.
@@ -180,13 +180,8 @@ impl Vm {
 }
 
 fn new_lua(meter: &Rc<Meter>) -> mlua::Result<Lua> {
-    let libraries = StdLib::COROUTINE
-        | StdLib::TABLE
-        | StdLib::STRING
-        | StdLib::UTF8
-        | StdLib::BIT
-        | StdLib::MATH
-        | StdLib::BUFFER;
+    let libraries =
+        StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::UTF8 | StdLib::BIT | StdLib::MATH | StdLib::BUFFER;
     let lua = Lua::new_with(libraries, LuaOptions::default())?;
     lua.set_memory_limit(usize::try_from(meter.limits.memory_mb << 20).unwrap_or(usize::MAX))?;
     lua.set_compiler(Compiler::new().set_optimization_level(2));
