@@ -46,7 +46,10 @@ fn fails(scene: &mut Scene, rests_ms: Option<u64>) -> Fault {
     let fault = Fault::Interrupts { most: 9 };
     let items = question(scene).items.iter().map(|asked| asked.item).collect();
     let rests_until = rests_ms.map(|ms| scene.now.after_ms(ms));
-    scene.happen(vec![Event::AlgorithmFailed { class: CLASS.into(), items, fault: fault.clone(), rests_until }]);
+    let event = Event::AlgorithmFailed { class: CLASS.into(), items, fault: fault.clone(), rests_until };
+    let stored: Event = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+    assert_eq!(stored, event);
+    scene.happen(vec![event]);
     fault
 }
 
@@ -95,7 +98,14 @@ fn what_it_proposes_is_done_and_says_so() {
     let mut scene = scene_with(&[("a", 4), ("b", 4)]);
     let session = scene.start_task(many("t", 3));
     assert_eq!(waits(&scene, key(session, 0, 0)), Reason::NoProposal { class: CLASS.into() });
-    says(&mut scene, answer(&["b", "b", "a"]));
+    let event = question(&scene).check(answer(&["b", "b", "a"])).unwrap();
+    // What is recorded is all that a replay needs.
+    let stored: Event = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+    assert_eq!(stored, event);
+    let mut replayed = scene.clone();
+    replayed.happen(vec![stored]);
+    scene.happen(vec![event]);
+    assert_eq!(replayed.decide(), scene.decide());
     assert_eq!(placeable(&scene, key(session, 0, 0)), ("b".to_owned(), Choice::Algorithm { class: CLASS.into() }));
     assert_eq!(places(&scene.pass()), ["b", "b", "a"]);
     assert!(wanted(&scene.snapshot, &scene.policy, scene.now).is_none());
@@ -211,6 +221,14 @@ fn while_it_rests_everything_goes_by_default_until_it_is_over() {
     fails(&mut scene, Some(5_000));
     scene.happen(vec![Event::AlgorithmSet { class: CLASS.into(), digest: "d".into() }]);
     assert_eq!(waits(&scene, key(later, 0, 0)), Reason::NoProposal { class: CLASS.into() });
+}
+
+#[test]
+fn a_dry_run_asks_nobody_and_goes_by_default() {
+    let mut scene = scene_with(&[("a", 2)]);
+    let session = scene.start_task(many("t", 3));
+    let course = skein_domain::decide::project::project(&scene.snapshot, &scene.policy, session, scene.now);
+    assert_eq!((course.items.len(), course.stuck.len()), (3, 0));
 }
 
 #[test]

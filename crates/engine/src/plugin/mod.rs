@@ -1,13 +1,13 @@
 //! The custom algorithm for CPU setting 0 ([0068], [0069]): a class in Luau, in a thread of its own.
 //!
 //! ```text
-//! core --Output::AskAlgorithm--> dispatch --> Plugin --(queue)--> worker: Vm::ask
+//! core --Output::AskAlgorithm--> dispatch --> Plugin --(queue)--> caller: Vm::ask
 //!  ^                                                                   |
 //!  +-----------------------Input::Proposed(Answer | Fault)-------------+
 //! ```
-//! Nobody waits for the worker: the core takes what it says when it comes, and has the default scheme place the
+//! Nobody waits for the caller: the core takes what it says when it comes, and has the default scheme place the
 //! items when nothing does. Failure paths: a fault throws the VM away, and the next question gets a new one;
-//! a worker that does not come back (a call that no interrupt reaches) is left behind and replaced,
+//! a caller that does not come back (a call that no interrupt reaches) is left behind and replaced,
 //! [`LEFT_BEHIND_MAX`] of them at the most; until one of those ends, every question is answered at once
 //! with a fault.
 
@@ -32,11 +32,11 @@ use self::vm::Vm;
 use crate::clock;
 use crate::core::{ANSWER_MS, Input};
 
-/// A worker that has been at one question for this long, ms, is left behind.
+/// A caller that has been at one question for this long, ms, is left behind.
 const STUCK_MS: u64 = 2 * ANSWER_MS;
-/// Workers left behind that have not ended.
+/// Callers left behind that have not ended.
 const LEFT_BEHIND_MAX: usize = 2;
-/// Stack of a worker, bytes.
+/// Stack of a caller, bytes.
 const STACK_BYTES: usize = 8 << 20;
 
 /// Where answers go.
@@ -51,11 +51,11 @@ pub(crate) struct Plugin {
 #[derive(Default)]
 struct State {
     script: Option<Arc<Script>>,
-    worker: Option<Worker>,
+    caller: Option<Caller>,
     left_behind: Vec<std::thread::JoinHandle<()>>,
 }
 
-struct Worker {
+struct Caller {
     questions: Sender<(u64, Arc<Question>)>,
     /// Since when it has been at a question.
     busy: Arc<Mutex<Option<Timestamp>>>,
@@ -92,21 +92,21 @@ impl Plugin {
 }
 
 impl State {
-    /// The worker ends when it has answered what it is at.
+    /// The caller ends when it has answered what it is at.
     fn retire(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            self.left_behind.push(worker.thread);
+        if let Some(caller) = self.caller.take() {
+            self.left_behind.push(caller.thread);
         }
     }
 
     fn pass_on(&mut self, tell: &Tell, ask: u64, question: Arc<Question>) -> Result<(), Fault> {
         let panicked = |what: &str| Fault::Panicked { what: what.into() };
         let script = self.script.clone().ok_or_else(|| panicked("no class file is loaded"))?;
-        let stuck = |worker: &Worker| {
-            let since = *worker.busy.lock().unwrap_or_else(PoisonError::into_inner);
-            worker.thread.is_finished() || since.is_some_and(|since| clock::now().ms_since(since) > STUCK_MS)
+        let stuck = |caller: &Caller| {
+            let since = *caller.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            caller.thread.is_finished() || since.is_some_and(|since| clock::now().ms_since(since) > STUCK_MS)
         };
-        if self.worker.as_ref().is_some_and(stuck) {
+        if self.caller.as_ref().is_some_and(stuck) {
             tracing::error!(
                 class = &*script.class,
                 "the algorithm does not come back from a question; it is left behind"
@@ -114,18 +114,18 @@ impl State {
             self.retire();
         }
         self.left_behind.retain(|thread| !thread.is_finished());
-        if self.worker.is_none() {
+        if self.caller.is_none() {
             if self.left_behind.len() >= LEFT_BEHIND_MAX {
                 return Err(Fault::NoAnswer { after_ms: ANSWER_MS });
             }
-            self.worker = Some(Worker::start(script, tell.clone()).map_err(|e| panicked(&e.to_string()))?);
+            self.caller = Some(Caller::start(script, tell.clone()).map_err(|e| panicked(&e.to_string()))?);
         }
-        let sent = self.worker.as_ref().map(|worker| worker.questions.send((ask, question)));
+        let sent = self.caller.as_ref().map(|caller| caller.questions.send((ask, question)));
         sent.and_then(Result::ok).ok_or_else(|| panicked("its thread has ended"))
     }
 }
 
-impl Worker {
+impl Caller {
     fn start(script: Arc<Script>, tell: Tell) -> std::io::Result<Self> {
         let (questions, inbox) = channel();
         let busy = Arc::new(Mutex::new(None));
