@@ -20,6 +20,8 @@ cargo xtask COMMAND
   bench ledger [ATTEMPTS]
   bench idle [AGENTS]
   bench image [MIB]
+  bench plugin
+             calls per second of a class in Luau: tables kept, patched, built anew
   sim faults [--seeds N] [--seed S]
   sim traces [NAME...] [--sensitivity | --rules]
              decisions on real and made loads: cost over the clairvoyant bound, beside the reference's figures
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["bench", "idle", rest @ ..] => steps::bench("idle", rest),
         ["bench", "ledger", rest @ ..] => steps::bench_ledger(rest),
         ["bench", "image", rest @ ..] => steps::bench_image(rest),
+        ["bench", "plugin"] => steps::bench_plugin(),
         ["bench", "decide"] => steps::bench_decide(),
         ["sim", "faults", rest @ ..] => steps::sim_faults(rest),
         ["sim", "traces", rest @ ..] => steps::sim_traces(rest),

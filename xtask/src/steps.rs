@@ -72,6 +72,11 @@ pub(crate) fn bench_decide() -> Result<()> {
     cargo(&["run", "--quiet", "--release", "--package", "skein-domain", "--features", "testing", "--example", "decide"])
 }
 
+/// Asking a class in Luau, without an engine around it.
+pub(crate) fn bench_plugin() -> Result<()> {
+    cargo(&["run", "--quiet", "--release", "--package", "skein-engine", "--features", "testing", "--example", "plugin"])
+}
+
 /// The ledger alone: many ended attempts, and pages of them.
 pub(crate) fn bench_ledger(arguments: &[&str]) -> Result<()> {
     let run = ["run", "--quiet", "--release", "--package", "skein-store", "--example", "ledger", "--"];

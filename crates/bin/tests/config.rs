@@ -424,3 +424,59 @@ async fn heartbeats_and_leases() {
     assert!(stopped.elapsed() < Duration::from_secs(10), "the lease was 30 s before");
     bench.stop();
 }
+
+/// A class whose `assign` does this.
+fn class(body: &str) -> String {
+    format!("local class = {{}}\nfunction class:assign(items, instances)\n{body}\nend\nreturn class\n")
+}
+
+#[tokio::test]
+async fn classes_tasking_is_a_file_of_the_users_and_read_again_when_it_changes() {
+    let mut bench = Bench::start().await;
+    let write = |bench: &Bench, text: &str| {
+        let new = bench.home.write("mine.luau.new", text);
+        std::fs::rename(new, bench.home.path("mine.luau")).unwrap();
+    };
+    // A class that is not there is refused, and the builtin one stays.
+    bench.set(json!({"classes": {"tasking": "luau:mine.luau"}, "custom": {"wanted": "one"}}));
+    let logged = |bench: &Bench, text: &str| bench.home.read("engine.log").contains(text);
+    eventually("the refusal", || async { logged(&bench, "classes.tasking") }).await;
+    assert!(bench.why_there(task(json!({}))).await.contains("fewest-tasks"));
+    // It places by its configuration, which is the file's `custom`.
+    write(
+        &bench,
+        &class("if instances[1].id == self.configuration.wanted then return { instances[1] } end\nreturn nil"),
+    );
+    bench.set(json!({"custom": {"wanted": "one"}}));
+    let by = "chosen by luau:mine.luau";
+    eventually("its choice", || async { bench.why_there(task(json!({}))).await == by }).await;
+    let own = bench.why_there(task(json!({"balance": "packing"}))).await;
+    assert!(!own.contains("mine.luau"), "a task with a scheme of its own is not for it: {own}");
+    // A file that is none is named with its line, and the one before stays in force.
+    write(&bench, &class("retur nil"));
+    eventually("the fault", || async { logged(&bench, "mine.luau:3:") }).await;
+    assert_eq!(bench.why_there(task(json!({}))).await, by);
+    // One that loops: its items are placed by default, and everyone can see why.
+    write(&bench, &class("while true do end"));
+    let stopped = "by default, since luau:mine.luau stopped at the limit of";
+    eventually("the default", || async { bench.why_there(task(json!({}))).await.starts_with(stopped) }).await;
+    let metrics = bench.get("/metrics").await;
+    let counted = |line: &&str| line.starts_with("skein_algorithm_failures_total{fault=");
+    assert!(metrics.as_str().unwrap().lines().any(|line| counted(&line)), "{metrics}");
+    assert!(logged(&bench, "the algorithm for CPU setting 0 failed"));
+    // One that places nothing: they wait, and `skein why` says for whom.
+    write(&bench, &class("return nil"));
+    eventually("it is read", || async {
+        bench.home.read("engine.log").matches("the algorithm for CPU setting 0 was read").count() >= 3
+    })
+    .await;
+    let waiting = bench.start_session(task(json!({}))).await;
+    let path = format!("/api/v1/sessions/{waiting}/nodes/t/items/0/why");
+    eventually("it waits", || async { bench.get(&path).await.to_string().contains("left_waiting") }).await;
+    let said = bench.home.skein(&["why", &format!("{waiting}/t"), "--dir", "engine"]).ok().out;
+    assert!(said.contains("luau:mine.luau leaves it waiting"), "{said}");
+    // Corrected while they wait, it places them.
+    write(&bench, &class("return { instances[1].id }"));
+    assert_eq!(bench.ended(&waiting).await[0]["why"], by);
+    bench.stop();
+}

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, AttemptEnd};
-use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
+use crate::decide::Fault;
+use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::InstanceFacts;
 use crate::quantity::Timestamp;
 use crate::session::{ItemEnd, Outcome, SessionSpec};
@@ -25,6 +26,36 @@ pub enum Then {
     },
     /// A person decides.
     Ask,
+}
+
+/// What the algorithm said of one item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposedPlace {
+    /// Which.
+    pub item: ItemKey,
+    /// Where it is to run; absent: it is to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<InstanceId>,
+}
+
+/// Machines that the algorithm asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachinesAsked {
+    /// Of which solution.
+    pub solution: SolutionId,
+    /// How many, beside those that are there.
+    pub count: u32,
+    /// What for.
+    pub why: String,
+}
+
+/// A machine that the algorithm gave back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenBack {
+    /// Which.
+    pub instance: InstanceId,
+    /// Why.
+    pub why: String,
 }
 
 /// One event.
@@ -244,6 +275,37 @@ pub enum Event {
         /// By whom.
         by: UserName,
     },
+    /// The algorithm for CPU setting 0 was read, or read again.
+    AlgorithmSet {
+        /// Its class name.
+        class: Arc<str>,
+        /// Of its text and its configuration.
+        digest: String,
+    },
+    /// The algorithm answered: its proposals, which are checked like any other placement.
+    Proposed {
+        /// Its class name.
+        class: Arc<str>,
+        /// Items it was asked about.
+        items: Vec<ProposedPlace>,
+        /// Machines it asks for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        machines: Vec<MachinesAsked>,
+        /// Machines it gives back.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        give_back: Vec<GivenBack>,
+    },
+    /// The algorithm gave no answer that could be used: the default scheme places what it was asked about.
+    AlgorithmFailed {
+        /// Its class name.
+        class: Arc<str>,
+        /// Items it was asked about.
+        items: Vec<ItemKey>,
+        /// Which limit struck, or what was wrong.
+        fault: Fault,
+        /// It has failed so often in a row that it is not asked until then.
+        rests_until: Option<Timestamp>,
+    },
     /// An attempt was ordered.
     Assigned {
         /// The attempt as it begins.
@@ -290,7 +352,7 @@ pub enum Event {
     /// A person decided about an item that asked.
     Answered {
         /// Which attempt was lost.
-        item: crate::id::ItemKey,
+        item: ItemKey,
         /// Retry or end.
         then: Then,
     },
@@ -329,6 +391,9 @@ impl Event {
             Self::NodeCancelled { .. } => "node_cancelled",
             Self::ItemsCancelled { .. } => "items_cancelled",
             Self::ItemsDue { .. } => "items_due",
+            Self::AlgorithmSet { .. } => "algorithm_set",
+            Self::Proposed { .. } => "proposed",
+            Self::AlgorithmFailed { .. } => "algorithm_failed",
             Self::Assigned { .. } => "assigned",
             Self::Sent { .. } => "sent",
             Self::Started { .. } => "started",
@@ -379,7 +444,10 @@ impl Event {
             | Self::InstanceEnding { .. }
             | Self::InstanceGone { .. }
             | Self::InstanceForgotten { .. }
-            | Self::OrphanFound { .. } => return None,
+            | Self::OrphanFound { .. }
+            | Self::AlgorithmSet { .. }
+            | Self::Proposed { .. }
+            | Self::AlgorithmFailed { .. } => return None,
         })
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct App {
     pub to_tell: tokio::sync::Notify,
     /// Requests to clouds under way.
     pub machines: crate::machines::Machines,
+    /// The custom algorithm.
+    pub plugin: crate::plugin::Plugin,
     /// API tokens.
     pub tokens: Tokens,
     /// Where the engine is reached.

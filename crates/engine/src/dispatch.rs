@@ -99,6 +99,11 @@ fn carry_out(app: &Arc<App>, mail: &mut Mail<'_>, output: Output) {
         Output::EndMachine { solution, instance } => crate::machines::end(app, solution, instance),
         Output::ListMachines { solution } => crate::machines::list(app, solution),
         Output::Scale { solution, min_warm } => crate::gateway::scale(app, solution, min_warm),
+        Output::AskAlgorithm { ask, question } => app.plugin.ask(ask, question),
+        Output::AlgorithmFailed { class, fault, rests } => {
+            app.metrics.algorithm_failed(fault.word());
+            tracing::warn!(class = &*class, %fault, rests, "the algorithm for CPU setting 0 failed; the default scheme places its items");
+        }
         // The writer answers these itself.
         Output::Reply { .. } => {}
     }

@@ -28,6 +28,7 @@ mod machines;
 mod maintain;
 mod metrics;
 mod order;
+pub mod plugin;
 mod replies;
 mod serve;
 mod submit;
@@ -124,6 +125,7 @@ impl Engine {
             app.tokens.learn(&row);
         }
         let settled = app.settled();
+        app.plugin.set(settled.algorithm.clone());
         app.writer.tell(Input::Configure { settings: Box::new(settings), solutions: settled.solutions.clone() });
         let cell = Arc::new(OnceLock::new());
         cell.set(app.clone()).map_err(|_| ()).unwrap_or_default();
@@ -183,6 +185,8 @@ fn open_app(
     authority: Option<tls::Authority>,
 ) -> anyhow::Result<App> {
     let dir = &options.dir;
+    let telling = writer.clone();
+    let plugin = plugin::Plugin::new(move |input| telling.tell(input));
     let (readers, keys) = (Readers::new(dir), keys::Keys::open(dir)?);
     let content_dir = settled.content_dir.clone().unwrap_or_else(|| dir.join("content"));
     let content = content::Content::open(&content_dir, settled.file_bytes_max).context("opening the content folder")?;
@@ -205,6 +209,7 @@ fn open_app(
         gateways: gateway::Gateways::new(http),
         to_tell: tokio::sync::Notify::new(),
         machines: machines::Machines::default(),
+        plugin,
         tokens: tokens::Tokens::default(),
         url: OnceLock::new(),
         authority,

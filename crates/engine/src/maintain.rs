@@ -90,8 +90,11 @@ impl Keeper {
     }
 
     fn files(&self) -> Seen {
-        let config = &self.app.settled().config;
-        let named = config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref());
+        let settled = self.app.settled();
+        let config = &settled.config;
+        let class = settled.algorithm.as_ref().map(|script| &script.path);
+        let named =
+            config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref()).chain(class);
         self.path.iter().chain(named).map(|path| (path.clone(), state_of(path))).collect()
     }
 
@@ -142,8 +145,10 @@ impl Keeper {
         }
         let input =
             Input::Configure { settings: Box::new(settled.settings.clone()), solutions: settled.solutions.clone() };
+        let algorithm = settled.algorithm.clone();
         *self.app.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settled);
         self.app.writer.tell(input);
+        self.app.plugin.set(algorithm);
         self.finish(prepared);
         Ok(())
     }

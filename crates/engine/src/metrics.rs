@@ -1,7 +1,9 @@
 //! Metrics for Prometheus: what is counted as it happens, and what is looked up when asked for.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use skein_domain::decide::Snapshot;
 
@@ -16,6 +18,8 @@ pub(crate) struct Metrics {
     pub requests: AtomicU64,
     /// Requests refused for want of a good token.
     pub refused: AtomicU64,
+    /// Failures of the algorithm for CPU setting 0, by kind.
+    algorithm_failures: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// What is looked up at the writer.
@@ -58,6 +62,11 @@ fn count(into: &mut Vec<(String, u64)>, key: &str) {
 }
 
 impl Metrics {
+    /// Counts a failure of the algorithm for CPU setting 0.
+    pub(crate) fn algorithm_failed(&self, word: &'static str) {
+        *self.algorithm_failures.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
+    }
+
     /// The text format of Prometheus.
     pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut text = String::new();
@@ -81,6 +90,10 @@ impl Metrics {
             "Requests without a good token.",
             &[(None, load(&self.refused))],
         );
+        let failures = self.algorithm_failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let failures: Vec<_> = failures.iter().map(|(word, n)| (Some(("fault", *word)), *n)).collect();
+        let help = "Answers of the algorithm for CPU setting 0 that could not be used.";
+        family("skein_algorithm_failures_total", "counter", help, &failures);
         family("skein_items_ready", "gauge", "Items that wait for a place.", &[(None, gauges.ready)]);
         family("skein_instances_free", "gauge", "Agents that no session holds.", &[(None, gauges.free)]);
         let labelled = |key: &'static str, values: &[(String, u64)]| -> Vec<(Option<(&'static str, String)>, u64)> {

@@ -12,6 +12,8 @@ pub struct Setup {
     pub agents: usize,
     pub kinds: BTreeSet<&'static str>,
     pub mutant: Option<Mutant>,
+    /// A user's algorithm places what has CPU setting 0.
+    pub algorithm: bool,
 }
 
 /// A defect put in on purpose, by the harness: production code has no way to it.
@@ -27,7 +29,7 @@ pub enum Mutant {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { items: 200, agents: 20, kinds: KINDS.into(), mutant: None }
+        Self { items: 200, agents: 20, kinds: KINDS.into(), mutant: None, algorithm: false }
     }
 }
 
@@ -81,6 +83,8 @@ pub struct Counts {
     /// Machines that clouds made, and those that the ledger had to find by itself.
     pub made: u64,
     pub orphans: u64,
+    /// Questions to a user's algorithm.
+    pub asked: u64,
     pub story: Vec<String>,
 }
 

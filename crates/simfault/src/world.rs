@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skein_agent::core::Input as AgentInput;
 use skein_agent::spawner::StopSignal;
 use skein_domain::decide::replay::Replay;
-use skein_domain::decide::{Policy, Snapshot};
+use skein_domain::decide::{Algorithm, Policy, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::{
     AttemptEnd, AttemptKey, CpuSetting, EndCause, InstanceId, ItemKey, ItemState, OnLost, Place, SessionSpec, Timestamp,
@@ -23,6 +23,7 @@ use crate::ledger::Books;
 use crate::setup::{Counts, Mutant, Setup};
 use crate::things::{CLOUD, solutions, specs, start_order};
 
+mod algorithm;
 mod clouds;
 mod disk;
 
@@ -88,6 +89,8 @@ pub struct World {
     invoked: BTreeMap<AttemptKey, (Timestamp, bool)>,
     cloud: Cloud,
     disk: Disk,
+    /// Dice of the user's algorithm, when there is one.
+    algorithm: Dice,
     faults: bool,
     /// When the last session had ended.
     over: Option<Timestamp>,
@@ -134,6 +137,7 @@ impl World {
             invoked: BTreeMap::new(),
             cloud: Cloud::default(),
             disk: Disk::new(seed),
+            algorithm: Dice::new(seed ^ 0xa190),
             faults: true,
             over: None,
         };
@@ -169,8 +173,11 @@ impl World {
         self.later(ms + 3_000, Coming::Client(n));
     }
 
-    fn settings() -> Settings {
-        let policy = Policy { exclusive_wait_ms: 2_000, ..Policy::default() };
+    fn settings(&self) -> Settings {
+        let mut policy = Policy { exclusive_wait_ms: 2_000, ..Policy::default() };
+        if self.setup.algorithm {
+            policy.algorithm = Algorithm::Custom { class: algorithm::CLASS.into() };
+        }
         Settings { policy, lease_ms: LEASE_MS }
     }
 
@@ -183,12 +190,12 @@ impl World {
         let known = skein_store::Reader::sessions(&ledger.reader().unwrap(), skein_store::Page::ALL).unwrap();
         let known: BTreeSet<_> = known.iter().map(|row| row.id).collect();
         self.counts.forgotten += self.answered.difference(&known).count() as u64;
-        self.core = Some(Core::new(snapshot, Self::settings(), self.now));
+        self.core = Some(Core::new(snapshot, self.settings(), self.now));
         self.ledger = Some(ledger);
         for n in 0..self.machines.len() {
             self.disconnect(n);
         }
-        let settings = Box::new(Self::settings());
+        let settings = Box::new(self.settings());
         self.turn(vec![Input::Configure { settings, solutions: solutions() }]);
     }
 
@@ -260,6 +267,7 @@ impl World {
                 let ms = self.cloud_ms();
                 self.later(ms, Coming::End(self.engine, instance));
             }
+            Output::AskAlgorithm { ask, question } => self.ask_algorithm(ask, &question),
             Output::ListMachines { .. } => {
                 let ms = self.cloud_ms();
                 self.later(ms, Coming::List(self.engine));

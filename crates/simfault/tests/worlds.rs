@@ -15,6 +15,19 @@ fn no_seed_loses_doubles_overlaps_or_hangs() {
     }
 }
 
+/// A user's algorithm that answers anything, late, or never loses nothing either, and holds nothing up.
+#[test]
+fn no_seed_is_lost_by_an_algorithm_that_answers_anything() {
+    let setup = Setup { items: 100, agents: 10, algorithm: true, ..Setup::default() };
+    let mut asked = 0;
+    for seed in 0..SEEDS {
+        let counts = run(seed, &setup);
+        assert!(counts.bad() == 0, "seed {seed} with an algorithm: {:#?}", shrink(seed, &setup));
+        asked += counts.asked;
+    }
+    assert!(asked > SEEDS, "it was asked {asked} times");
+}
+
 /// Each of these was found by the simulation, and was a defect once.
 #[test]
 fn seeds_that_failed_once_do_not_fail_again() {
@@ -28,6 +41,9 @@ fn the_same_seed_is_the_same_world() {
     let setup = Setup { items: 60, agents: 6, ..Setup::default() };
     let (one, two) = (run(9, &setup), run(9, &setup));
     assert_eq!((one.crashes, one.again, one.cuts), (two.crashes, two.again, two.cuts));
+    let setup = Setup { algorithm: true, ..setup };
+    let (one, two) = (run(9, &setup), run(9, &setup));
+    assert_eq!((one.crashes, one.again, one.asked), (two.crashes, two.again, two.asked));
 }
 
 fn caught(mutant: Mutant) -> u64 {

@@ -19,6 +19,9 @@ use crate::thread::When;
 impl Snapshot {
     /// Applies one event of turn `turn`, which happens at `at`.
     pub fn apply(&mut self, turn: u64, at: Timestamp, event: &Event) {
+        if self.turn != turn {
+            self.proposals.next_turn();
+        }
         self.turn = turn;
         match event {
             Event::SolutionSet { solution } => {
@@ -55,6 +58,9 @@ impl Snapshot {
             }
             Event::EngineStarted => self.forget_unkept(),
             Event::PolicySet { .. } | Event::OrphanFound { .. } => {}
+            Event::AlgorithmSet { .. } | Event::Proposed { .. } | Event::AlgorithmFailed { .. } => {
+                self.proposals.apply(event);
+            }
             Event::Decided { live } => live.iter().for_each(|(id, live)| self.set_live(id, *live)),
             Event::SolutionAvoided { solution, until, why } => {
                 self.avoided.insert(solution.clone(), (*until, why.clone()));
@@ -96,6 +102,7 @@ impl Snapshot {
         let only_to = |from: fn(InstanceState) -> bool, to| (from, to);
         let (id, (from, to)) = match event {
             Event::InstanceWanted { instance, solution, facts, .. } => {
+                self.proposals.apply(event);
                 let machine = Some(Machine::default());
                 self.changes.entry(solution.clone()).or_default().up = Some(at);
                 return self.put_instance((turn, at), InstanceState::Wanted, instance, solution, facts, "", machine);
@@ -244,6 +251,7 @@ impl Snapshot {
 
     fn end_session(&mut self, at: Timestamp, id: SessionId, state: SessionState) {
         let Some(mut session) = self.sessions.remove(&id) else { return };
+        self.proposals.forget_session(id);
         session.state = state;
         for (instance, hold) in &session.holds {
             self.index.idle.remove(&(hold.idle_since, id, instance.clone()));
@@ -307,6 +315,7 @@ impl Snapshot {
             }
             _ => return,
         };
+        self.proposals.items.remove(&key.item);
         node.open.insert(index, ItemState::Assigned { attempt: key, tries });
         let profile = node.profile.clone();
         let spec = session.spec.clone();

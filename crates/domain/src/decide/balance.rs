@@ -215,10 +215,7 @@ impl<'a> Overlay<'a> {
 
     /// The custom algorithm that places items of this profile: nobody else does.
     fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
-        match (&self.policy.algorithm, profile.needs.cpu, profile.balance) {
-            (Algorithm::Custom { class }, CpuSetting::Algorithm, None) => Some(class),
-            _ => None,
-        }
+        self.policy.custom(profile)
     }
 
     /// The best instance for one item that costs at most `cost_max`, or why there is none. Where its

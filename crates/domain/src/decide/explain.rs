@@ -6,6 +6,7 @@ use super::balance::Overlay;
 use super::choose::{Asking, Ever, choose};
 use super::place;
 use super::policy::Policy;
+use super::proposal::{self, Proposal};
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
 use crate::attempt::Place;
@@ -110,7 +111,21 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
     // Another node of its class was asked first; or everything was given to earlier items.
     let overlay = Overlay::new(snapshot, policy, now);
     let ever = Ever::of(&overlay, &profile);
-    let reason = choose(&overlay, &ever, Asking { session: item.session(), profile: &profile, since, now }).err();
+    let asking = Asking { session: item.session(), profile: &profile, since, now };
+    let reason = match proposal::of(&overlay, &profile, item, now) {
+        Proposal::Default(algorithm, instead) => {
+            let profile = proposal::by_default(&overlay, &profile);
+            let found = choose(&overlay, &Ever::of(&overlay, &profile), Asking { profile: &profile, ..asking });
+            found.err().map(|reason| instead.reason(&algorithm, reason))
+        }
+        Proposal::Place(_) => None,
+        Proposal::AsItIs => match choose(&overlay, &ever, asking).err() {
+            Some(Reason::NoProposal { class }) if proposal::waits(&overlay, item) => {
+                Some(Reason::LeftWaiting { class })
+            }
+            reason => reason,
+        },
+    };
     let of_class = || plan.reason_of(snapshot, item.node).cloned();
     let machine = of_class().filter(|reason| matches!(reason, Reason::Machine { .. }));
     let reason = machine.or(reason).or_else(of_class).unwrap_or(Reason::PlanFull);

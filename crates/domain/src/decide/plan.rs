@@ -13,7 +13,8 @@ use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
 use super::place::credit_per_slot;
 use super::policy::Policy;
-use super::reason::{Choice, Reason};
+use super::proposal::{self, Proposal};
+use super::reason::{Choice, Instead, Reason};
 use super::reserve::Warm;
 use super::snapshot::Snapshot;
 use crate::attempt::{Place, Withdrawal};
@@ -127,6 +128,8 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         ever: BTreeMap::new(),
         full: BTreeMap::new(),
         given: BTreeMap::new(),
+        defaulted: BTreeMap::new(),
+        answered: None,
     };
     pass.place();
     pass.release();
@@ -185,6 +188,10 @@ pub(super) struct Pass<'a> {
     full: BTreeMap<Arc<Profile>, Reason>,
     /// Attempts given to each user by this pass.
     given: BTreeMap<UserName, u32>,
+    /// Profiles as the default scheme places them in the algorithm's stead.
+    defaulted: BTreeMap<Arc<Profile>, Arc<Profile>>,
+    /// Nodes of which the algorithm has said something, and that this pass has not come to, by class.
+    answered: Option<BTreeMap<Class, BTreeSet<NodeKey>>>,
 }
 
 /// How many of a node's items this pass has given out.
@@ -385,15 +392,31 @@ impl<'a> Pass<'a> {
         if self.plan.assignments.len() >= self.orders_max() {
             return Err(Stop::Pass);
         }
-        let (overlay, profile) = (&self.overlay, &class.profile);
+        let instead = match proposal::of(&self.overlay, &class.profile, next.item, self.now) {
+            Proposal::AsItIs => None,
+            Proposal::Place(chosen) => {
+                self.take(class, next, chosen);
+                return Ok(());
+            }
+            Proposal::Default(algorithm, instead) => Some((algorithm, instead)),
+        };
+        if matches!(instead, Some((_, Instead::Rests { .. }))) {
+            // From then on it is asked again.
+            self.overlay.snapshot.algorithm_rests().into_iter().for_each(|until| self.plan.wake_at(until));
+        }
+        let defaulted = instead.as_ref().map(|_| self.by_default(&class.profile));
+        let (overlay, profile) = (&self.overlay, defaulted.as_ref().unwrap_or(&class.profile));
         let of_session = profile.group.is_some() || overlay.policy.instances_per_session_max.is_some();
         if let Some(reason) = self.full.get(profile).filter(|_| !of_session) {
-            return Err(self.stop(class, reason.clone()));
+            return Err(self.stop(class, next.item, reason.clone(), instead));
         }
         let ever = self.ever.entry(profile.clone()).or_insert_with(|| Ever::of(overlay, profile));
         let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
         let reason = match choose(overlay, ever, asking) {
-            Ok(chosen) => {
+            Ok(mut chosen) => {
+                if let Some((algorithm, instead)) = instead {
+                    chosen.choice = instead.choice(&algorithm, chosen.choice);
+                }
                 self.take(class, next, chosen);
                 return Ok(());
             }
@@ -404,7 +427,14 @@ impl<'a> Pass<'a> {
         } else if ever.only_instances() {
             self.full.insert(profile.clone(), reason.clone());
         }
-        Err(self.stop(class, reason))
+        Err(self.stop(class, next.item, reason, instead))
+    }
+
+    /// The profile as the default scheme places it.
+    fn by_default(&mut self, profile: &Arc<Profile>) -> Arc<Profile> {
+        let overlay = &self.overlay;
+        let made = || Arc::new(proposal::by_default(overlay, profile));
+        self.defaulted.entry(profile.clone()).or_insert_with(made).clone()
     }
 
     /// What finds no slot now is sent ahead, where its run time is known to be short: nodes of the class
@@ -439,11 +469,42 @@ impl<'a> Pass<'a> {
         session.is_some_and(|s| s.spec.thread.together.iter().any(|set| set.contains(&node.node)))
     }
 
-    /// For what else does the reason hold? A limit of instances and a group's place belong to a
-    /// session: they stop the node only.
-    fn stop(&self, class: &Class, reason: Reason) -> Stop {
+    /// For what else does the reason hold? A limit of instances and a group's place belong to a session: they
+    /// stop the node only. So does what the configured algorithm said of one item, while it said something of
+    /// other nodes of the class.
+    fn stop(&mut self, class: &Class, item: ItemKey, reason: Reason, instead: Option<(Arc<str>, Instead)>) -> Stop {
         let of_session = class.profile.group.is_some() || self.overlay.policy.instances_per_session_max.is_some();
-        if of_session { Stop::Node(reason) } else { Stop::Class(reason) }
+        let of_item = match &instead {
+            Some((_, why)) => !matches!(why, Instead::Rests { .. }),
+            None => self.overlay.policy.custom(&class.profile).is_some() && self.answered_elsewhere(class, item.node),
+        };
+        let reason = match (reason, instead) {
+            (reason, Some((algorithm, instead))) => instead.reason(&algorithm, reason),
+            (Reason::NoProposal { class }, None) if proposal::waits(&self.overlay, item) => {
+                Reason::LeftWaiting { class }
+            }
+            (reason, None) => reason,
+        };
+        if of_session || of_item { Stop::Node(reason) } else { Stop::Class(reason) }
+    }
+
+    /// Has the algorithm said something of a node of the class that this pass has not come to?
+    fn answered_elsewhere(&mut self, class: &Class, node: NodeKey) -> bool {
+        let snapshot = self.overlay.snapshot;
+        let answered = self.answered.get_or_insert_with(|| {
+            let mut answered: BTreeMap<Class, BTreeSet<NodeKey>> = BTreeMap::new();
+            for key in snapshot.proposals.items.keys().map(|item| item.node) {
+                let session = snapshot.sessions.get(&key.session);
+                if let (Some(session), Some(node)) = (session, snapshot.node(key)) {
+                    let class = Class { user: session.spec.user.clone(), profile: node.profile.clone() };
+                    answered.entry(class).or_default().insert(key);
+                }
+            }
+            answered
+        });
+        let Some(nodes) = answered.get_mut(class) else { return false };
+        nodes.remove(&node);
+        !nodes.is_empty()
     }
 
     fn take(&mut self, class: &Class, next: NextItem, chosen: Chosen) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cost::expected_ms;
 use super::demand::Demands;
 use super::plan::Plan;
-use super::policy::Policy;
+use super::policy::{Algorithm, Policy};
 use super::reason::{Choice, Reason};
 use super::snapshot::Snapshot;
 use crate::attempt::{AttemptEnd, EndCause, Place};
@@ -82,8 +82,13 @@ impl Projection {
 
 /// Runs `session` forward from `now`, every other open session with it.
 pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Timestamp) -> Projection {
-    // What waits at an agent starts no earlier than what waits here.
-    let policy = &Policy { credit_ms: 0, ..policy.clone() };
+    // What waits at an agent starts no earlier than what waits here. A user's algorithm is not asked about what may
+    // never be: what it would place goes by the default scheme.
+    let algorithm = match &policy.algorithm {
+        Algorithm::Custom { .. } => Algorithm::Builtin(policy.balance),
+        builtin @ Algorithm::Builtin(_) => builtin.clone(),
+    };
+    let policy = &Policy { credit_ms: 0, algorithm, ..policy.clone() };
     let mut world = Course {
         world: snapshot.clone(),
         policy,

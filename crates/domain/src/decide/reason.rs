@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{SolutionId, TaskName};
+use crate::id::{InstanceId, SolutionId, TaskName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, RunningMode};
 
@@ -70,6 +70,120 @@ pub enum Choice {
         /// Its class name.
         class: Arc<str>,
     },
+    /// The default scheme placed it in the algorithm's stead.
+    Instead {
+        /// The algorithm's class name.
+        class: Arc<str>,
+        /// Why not the algorithm.
+        why: Instead,
+        /// Why there.
+        then: Box<Choice>,
+    },
+}
+
+/// Why the default scheme places an item that the configured algorithm (CPU setting 0) should.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "instead", rename_all = "snake_case")]
+pub enum Instead {
+    /// What it proposed does not take the item.
+    Refused {
+        /// What it proposed.
+        instance: InstanceId,
+        /// Why not.
+        because: Box<Reason>,
+    },
+    /// It gave no answer that could be used.
+    Failed {
+        /// Which limit struck, or what was wrong.
+        fault: Fault,
+    },
+    /// It is not asked for a while, having failed several times in a row.
+    Rests {
+        /// How it failed last.
+        fault: Fault,
+    },
+}
+
+/// How an algorithm failed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum Fault {
+    /// It passed more interrupts (loops and calls) than one call may.
+    Interrupts {
+        /// The limit.
+        most: u64,
+    },
+    /// It took longer than one call may.
+    WallTime {
+        /// The limit, ms.
+        most_ms: u64,
+    },
+    /// It wanted more memory than it may have.
+    Memory {
+        /// The limit, MiB.
+        most_mb: u64,
+    },
+    /// It gave no answer at all: something that no interrupt reaches takes it too long.
+    NoAnswer {
+        /// Waited for, ms.
+        after_ms: u64,
+    },
+    /// It ended with an error.
+    Error {
+        /// Its words, with file and line.
+        what: Arc<str>,
+    },
+    /// Its answer is none.
+    Answer {
+        /// What is wrong with it.
+        what: Arc<str>,
+    },
+    /// What runs it failed: a defect of ours.
+    Panicked {
+        /// What was said.
+        what: Arc<str>,
+    },
+}
+
+impl Fault {
+    /// One word, for counting.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Interrupts { .. } => "interrupts",
+            Self::WallTime { .. } => "wall_time",
+            Self::Memory { .. } => "memory",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::Error { .. } => "error",
+            Self::Answer { .. } => "answer",
+            Self::Panicked { .. } => "panicked",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupts { most } => write!(f, "stopped at the limit of {most} interrupts"),
+            Self::WallTime { most_ms } => write!(f, "stopped at the limit of {most_ms} ms"),
+            Self::Memory { most_mb } => write!(f, "stopped at the limit of {most_mb} MiB of memory"),
+            Self::NoAnswer { after_ms } => write!(f, "gave no answer within {after_ms} ms"),
+            Self::Error { what } => write!(f, "failed: {what}"),
+            Self::Answer { what } => write!(f, "gave a wrong answer: {what}"),
+            Self::Panicked { what } => write!(f, "could not be called: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { instance, because } => {
+                write!(f, "proposed '{instance}', which does not take it ({because})")
+            }
+            Self::Failed { fault } => write!(f, "{fault}"),
+            Self::Rests { fault } => write!(f, "rests after several failures ({fault})"),
+        }
+    }
 }
 
 impl fmt::Display for Choice {
@@ -94,6 +208,7 @@ impl fmt::Display for Choice {
                 write!(f, "sent ahead: it waits there for the next slot (about {run_ms} ms each)")
             }
             Self::Algorithm { class } => write!(f, "chosen by {class}"),
+            Self::Instead { class, why, then } => write!(f, "by default, since {class} {why}: {then}"),
         }
     }
 }
@@ -224,6 +339,20 @@ pub enum Reason {
         /// The algorithm's class name.
         class: Arc<str>,
     },
+    /// The configured algorithm (CPU setting 0) leaves it waiting.
+    LeftWaiting {
+        /// The algorithm's class name.
+        class: Arc<str>,
+    },
+    /// The default scheme, in the stead of the configured algorithm, finds no place for it either.
+    Instead {
+        /// The algorithm's class name.
+        class: Arc<str>,
+        /// Why not the algorithm.
+        why: Instead,
+        /// What the default scheme says.
+        because: Box<Reason>,
+    },
     /// The session is stopping.
     SessionStops,
     /// The session is paused.
@@ -288,6 +417,8 @@ impl Reason {
             Self::TogetherNotReady { .. } => "together_not_ready",
             Self::PlanFull => "plan_full",
             Self::NoProposal { .. } => "no_proposal",
+            Self::LeftWaiting { .. } => "left_waiting",
+            Self::Instead { .. } => "instead",
             Self::SessionStops => "session_stops",
             Self::SessionPaused => "session_paused",
             Self::KeptForExclusive => "kept_for_exclusive",
@@ -326,7 +457,12 @@ impl Reason {
             Self::SessionPaused => "'skein session resume SESSION'",
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
-            Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => return because.next_step(),
+            Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } | Self::Instead { because, .. } => {
+                return because.next_step();
+            }
+            Self::LeftWaiting { .. } => {
+                "it is asked again whenever something changes; its file says when it places one"
+            }
             _ => return None,
         })
     }
@@ -375,6 +511,8 @@ impl fmt::Display for Reason {
             Self::TogetherNotReady { nodes } => write!(f, "starts together with {}, not ready yet", names(nodes)),
             Self::PlanFull => f.write_str("waits for the next pass"),
             Self::NoProposal { class } => write!(f, "{class} has proposed no place yet"),
+            Self::LeftWaiting { class } => write!(f, "{class} leaves it waiting"),
+            Self::Instead { class, why, because } => write!(f, "{because}; {class} {why}"),
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
             Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),

@@ -172,6 +172,9 @@ impl<'a> Standing<'a> {
                 wishes.push((for_worth, worth_why(snapshot, self.id)));
             }
         }
+        if let Some((machines, why)) = snapshot.proposals.machines_asked(self.id).filter(|_| self.is_own_size()) {
+            wishes.push((*machines, why.clone()));
+        }
         let most = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
         // Who comes for what waits is not free.
         let free = self.free + (self.coming + most).saturating_sub(self.asked_for);
@@ -282,7 +285,9 @@ fn is_for_room(reason: &Reason) -> bool {
     match reason {
         Reason::NoInstance { because, .. } => !matches!(**because, Reason::KeptForExclusive),
         Reason::NoneConfigured { what } => &**what == "instance",
-        Reason::WaitsForCheaper { because, .. } | Reason::TogetherLacks { because, .. } => is_for_room(because),
+        Reason::WaitsForCheaper { because, .. }
+        | Reason::TogetherLacks { because, .. }
+        | Reason::Instead { because, .. } => is_for_room(because),
         _ => false,
     }
 }
@@ -294,6 +299,7 @@ fn drain_free(pass: &mut Pass<'_>) {
     let mut kept = std::collections::BTreeMap::<(&SolutionId, &Option<std::sync::Arc<str>>), Kept>::new();
     for (since, id) in &snapshot.index.free_machines {
         let Some(instance) = snapshot.instances.get(id) else { continue };
+        let given_back = snapshot.proposals.given_back(id);
         let taken = pass.plan.holds.iter().any(|hold| hold.instance == *id);
         let protected = pass.overlay.policy.do_not_terminate.contains(id);
         if taken || protected || pass.plan.wanted.iter().any(|w| w.solution == instance.solution) {
@@ -304,12 +310,13 @@ fn drain_free(pass: &mut Pass<'_>) {
         if kept.may_go == 0 {
             continue;
         }
-        let due = since.after_ms(if kept.over_most > 0 { 0 } else { kept.idle_ms });
+        let at_once = kept.over_most > 0 || given_back.is_some();
+        let due = since.after_ms(if at_once { 0 } else { kept.idle_ms });
         if due > pass.now {
             pass.plan.wake_at(due);
             continue;
         }
-        let why = kept.why(*since, pass.now);
+        let why = given_back.cloned().unwrap_or_else(|| kept.why(*since, pass.now));
         kept.may_go -= 1;
         kept.over_most = kept.over_most.saturating_sub(1);
         pass.plan.drained.push((id.clone(), why));

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::change::Touched;
 use super::demand::{CapacityPlan, DemandSeen};
 use super::index::Index;
+use super::proposal::Proposals;
 use super::rooms::{Holder, Kind, Room};
 use super::threshold::Changes;
 use crate::attempt::{Attempt, Place};
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub(super) warm: BTreeMap<SolutionId, (u32, Timestamp)>,
     /// When machines of each solution were last asked for and marked as going; not kept.
     pub(super) changes: BTreeMap<SolutionId, Changes>,
+    /// What the configured algorithm has said: not kept, it is asked again after a restart.
+    pub(super) proposals: Proposals,
     /// Derived from the above; rebuilt on load.
     pub(super) index: Index,
     /// Changed since [`Snapshot::take_changes`].
@@ -131,6 +134,7 @@ impl Snapshot {
     pub(super) fn forget_unkept(&mut self) {
         self.avoided.clear();
         self.warm.clear();
+        self.proposals = Proposals::default();
         self.capacity.clear();
         self.seen.clear();
         self.changes.clear();

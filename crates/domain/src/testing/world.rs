@@ -8,8 +8,9 @@ use super::random::Random;
 use super::scene::{Scene, name, spec_of};
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause};
 use crate::decide::change::Change;
-use crate::decide::{Plan, Policy, Snapshot, decide, retry};
-use crate::event::{Event, Then};
+use crate::decide::wanted::AskedItem;
+use crate::decide::{Fault, Plan, Policy, Snapshot, decide, retry, wanted};
+use crate::event::{Event, ProposedPlace, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::{InstanceFacts, InstanceState, Live};
 use crate::quantity::Timestamp;
@@ -144,7 +145,29 @@ impl World {
         }
         self.attempts(&mut events);
         self.answers(&mut events);
+        self.proposals(&mut events);
         events
+    }
+
+    /// An algorithm of a user's says anything: what was asked for, places that take nothing, or nothing at all.
+    fn proposals(&mut self, events: &mut Vec<Event>) {
+        let (snapshot, policy, now) = (&self.scene.snapshot, &self.scene.policy, self.scene.now);
+        let Some(question) = wanted(snapshot, policy, now).filter(|_| self.random.chance(60)) else { return };
+        let class = question.class.clone();
+        if self.random.chance(20) {
+            let rests_until = self.random.chance(30).then(|| now.after_ms(self.random.below(3000)));
+            let items = question.items.iter().map(|asked| asked.item).collect();
+            let fault = Fault::Error { what: "drawn".into() };
+            events.push(Event::AlgorithmFailed { class, items, fault, rests_until });
+            return;
+        }
+        let all: Vec<InstanceId> = snapshot.instances.keys().cloned().collect();
+        let place = |asked: &AskedItem| ProposedPlace {
+            item: asked.item,
+            on: (!all.is_empty() && self.random.chance(80)).then(|| self.random.pick(&all)),
+        };
+        let items = question.items.iter().map(place).collect();
+        events.push(Event::Proposed { class, items, machines: Vec::new(), give_back: Vec::new() });
     }
 
     fn hello(&mut self, id: &InstanceId, facts: InstanceFacts, events: &mut Vec<Event>) {

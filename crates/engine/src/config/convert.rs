@@ -2,7 +2,7 @@
 //! bad file is refused whole.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use skein_store::Limits;
 
 use super::{BadConfig, Config, MachinesConfig, SharedConfig, SolutionConfig};
 use crate::core::Settings;
+use crate::plugin::Script;
 
 /// The solution that is always there.
 pub const OWN: &str = "own";
@@ -61,6 +62,8 @@ pub struct Settled {
     pub joins_open: bool,
     /// Identifier, when the file names one.
     pub identifier: Option<EngineId>,
+    /// The custom algorithm for CPU setting 0, read and tried.
+    pub algorithm: Option<Arc<Script>>,
 }
 
 pub(super) fn wrong(key: impl Into<String>, why: impl Into<String>) -> BadConfig {
@@ -94,6 +97,8 @@ fn name<T: FromStr<Err = skein_domain::id::BadId>>(key: &str, text: &str) -> Res
 }
 
 const MODES: &str = "auto, dedicated, serverless or hybrid";
+/// Before the path of a class file.
+const LUAU: &str = "luau:";
 const SCHEMES: &str = "fewest-tasks, packing or first-fit";
 
 impl Config {
@@ -126,6 +131,7 @@ impl Config {
                 .as_deref()
                 .map(|text| name("broker.engine_identifier", text))
                 .transpose()?,
+            algorithm: self.script()?.map(Arc::new),
             config: self.clone(),
         })
     }
@@ -169,10 +175,6 @@ impl Config {
 
     fn policy(&self) -> Result<Policy, BadConfig> {
         let (b, base) = (&self.balancing, Policy::default());
-        let tasking = &self.classes.tasking;
-        let builtin = tasking.strip_prefix("builtin:");
-        let builtin = builtin
-            .ok_or_else(|| wrong("classes.tasking", format!("'{tasking}' is not known: give builtin:{SCHEMES}")))?;
         for rule in &self.contexts {
             self.mode("contexts", Some(&rule.running_mode))?;
         }
@@ -183,7 +185,7 @@ impl Config {
         let protect = self.do_not_terminate.iter().map(|n| name("do_not_terminate", n)).collect::<Result<_, _>>()?;
         Ok(Policy {
             balance: b.scheme.as_deref().map_or(Ok(self.default_scheme()), |s| word("balancing.scheme", s, SCHEMES))?,
-            algorithm: Algorithm::Builtin(word("classes.tasking", builtin, SCHEMES)?),
+            algorithm: self.algorithm()?,
             plan_orders_max: b.plan_orders_max.unwrap_or(256).max(1),
             capacity: super::scaling::capacity(&self.scaling)?,
             goals: super::scaling::goals(&self.goals)?,
@@ -210,6 +212,27 @@ impl Config {
     fn default_scheme(&self) -> Balance {
         let makes = |s: &SolutionConfig| matches!(s, SolutionConfig::Dedicated { machines: Some(_), .. });
         if self.solutions.values().any(makes) { Balance::Packing } else { Balance::FewestTasks }
+    }
+
+    fn algorithm(&self) -> Result<Algorithm, BadConfig> {
+        let tasking = &self.classes.tasking;
+        match (tasking.strip_prefix("builtin:"), tasking.strip_prefix(LUAU)) {
+            (Some(builtin), _) => Ok(Algorithm::Builtin(word("classes.tasking", builtin, SCHEMES)?)),
+            (None, Some(path)) if !path.is_empty() => Ok(Algorithm::Custom { class: tasking.as_str().into() }),
+            _ => {
+                let why =
+                    format!("'{tasking}' is not known: give builtin:{SCHEMES}, or {LUAU}PATH for a class of yours");
+                Err(wrong("classes.tasking", why))
+            }
+        }
+    }
+
+    /// The class file that `classes.tasking` names, beside the configuration's own file.
+    fn script(&self) -> Result<Option<Script>, BadConfig> {
+        let Some(path) = self.classes.tasking.strip_prefix(LUAU) else { return Ok(None) };
+        let path = self.folder.as_deref().unwrap_or(Path::new("")).join(path);
+        let read = Script::read(&self.classes.tasking, &path, &self.custom);
+        read.map(Some).map_err(|why| wrong("classes.tasking", why))
     }
 
     fn task_defaults(&self) -> Result<TaskDefaults, BadConfig> {

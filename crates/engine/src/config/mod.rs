@@ -89,6 +89,9 @@ pub struct Config {
     pub tasks_directory: Option<PathBuf>,
     /// Yours: kept, and handed to classes.
     pub custom: Map<String, Value>,
+    /// Where the file is: paths of classes start there.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
 }
 
 /// The broker.
@@ -108,7 +111,9 @@ pub struct Broker {
 pub struct Classes {
     /// The broker: `builtin:websocket`, or `builtin:closed` (no agent connects).
     pub connection: String,
-    /// Places tasks with CPU setting 0: `builtin:fewest-tasks`, `builtin:packing`, `builtin:first-fit`.
+    /// Places tasks with CPU setting 0: `builtin:fewest-tasks`, `builtin:packing`, `builtin:first-fit`, or
+    /// `luau:PATH`: a class of yours in Luau, from the configuration's folder, read again when it changes. When it
+    /// fails, `balancing.scheme` places.
     pub tasking: String,
     /// Instances: `builtin:own-servers`, or `builtin:fixed` (no further instance joins).
     pub resource: String,
@@ -549,8 +554,9 @@ impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, BadConfig> {
         let text = std::fs::read_to_string(path).map_err(|source| BadConfig::Read { path: path.to_owned(), source })?;
-        let config: Self =
+        let mut config: Self =
             serde_json::from_str(&text).map_err(|e| BadConfig::Syntax { path: path.to_owned(), why: e.to_string() })?;
+        config.folder = path.parent().map(Path::to_owned);
         config.settle()?;
         Ok(config)
     }

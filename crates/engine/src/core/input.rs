@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skein_domain::decide::Policy;
+use skein_domain::decide::{Answer, Fault, Policy};
 use skein_domain::{AttemptEnd, Digest, InstanceId, SessionId, SessionSpec, Solution, SolutionId, UserName};
 use skein_store::Side;
 use skein_wire::{AttemptCommand, AttemptRef, FromAgent, Hello};
@@ -182,6 +182,20 @@ pub enum Input {
         /// What, why, next step.
         why: String,
     },
+    /// The configured algorithm's answer to [`super::Output::AskAlgorithm`], or why there is none.
+    Proposed {
+        /// The question's number.
+        ask: u64,
+        /// The answer.
+        answer: Result<Answer, Fault>,
+    },
+    /// The configured algorithm was read, or read again.
+    AlgorithmSet {
+        /// Its class name.
+        class: Arc<str>,
+        /// Of its text and its configuration.
+        digest: String,
+    },
 }
 
 impl Input {
@@ -208,6 +222,9 @@ impl Input {
             }
             Self::FromCloud { solution, event } => {
                 Some(Self::FromCloud { solution: solution.clone(), event: event.clone() })
+            }
+            Self::AlgorithmSet { class, digest } => {
+                Some(Self::AlgorithmSet { class: class.clone(), digest: digest.clone() })
             }
             Self::OrderFailed { order, why } => Some(Self::OrderFailed { order: *order, why: why.clone() }),
             _ => None,

@@ -17,6 +17,7 @@ mod ends;
 mod input;
 mod machines;
 mod output;
+mod propose;
 mod replies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ use skein_store::Side;
 
 pub use input::{CloudEvent, GatewayEvent, Input, Listed, ReplyId, Settings};
 pub use output::{Answer, OrderTo, Output, Refusal, RefusalKind};
+pub use propose::{ANSWER_MS, ASK_AGAIN_MS, FAILURES_MAX, REST_MS};
 
 /// Client keys remembered in memory; older ones are in the ledger, where the rim looks first.
 const RECENT_KEYS_MAX: usize = 100_000;
@@ -97,6 +99,8 @@ pub struct Core {
     list_at: BTreeMap<SolutionId, Timestamp>,
     /// Machines that no one owned and that were said to be so.
     orphans: BTreeSet<(SolutionId, InstanceId)>,
+    /// How it stands with asking the configured algorithm.
+    asks: propose::Asks,
     /// Taken by a turn that could not be written.
     owed: Vec<Input>,
     /// Applied but not yet written (lazy turns), carried into the next turn.
@@ -131,6 +135,7 @@ impl Core {
             resume: true,
             list_at: BTreeMap::new(),
             orphans: BTreeSet::new(),
+            asks: propose::Asks::default(),
             owed: Vec::new(),
             turn: TurnResult::default(),
             now,
@@ -160,7 +165,8 @@ impl Core {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let lease = self.leases.values().min().copied();
         let list = self.list_at.values().min().copied();
-        [self.next_wake, lease, list, self.demands.next_look()].into_iter().flatten().min()
+        let due = [self.next_wake, lease, list, self.asks.wake, self.demands.next_look()];
+        due.into_iter().flatten().min()
     }
 
     /// One turn over what came in.
@@ -181,8 +187,10 @@ impl Core {
         }
         self.expire_leases();
         self.list_machines();
+        self.expire_ask();
         self.look_at_demand();
         self.place();
+        self.ask_algorithm();
         self.turn.changes = self.snapshot.take_changes();
         std::mem::take(&mut self.turn)
     }
@@ -210,6 +218,8 @@ impl Core {
             Input::FromGateway { solution, order, event } => self.take_from_gateway(&solution, order, event),
             Input::FromCloud { solution, event } => self.take_from_cloud(&solution, event),
             Input::OrderFailed { order, why } => self.order_failed(order, why),
+            Input::Proposed { ask, answer } => self.proposed(ask, answer),
+            Input::AlgorithmSet { class, digest } => self.algorithm_set(class, digest),
         }
     }
 

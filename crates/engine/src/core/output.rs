@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use skein_domain::decide::{Fault, Question};
 use skein_domain::{Attempt, AttemptKey, InstanceId, Place, SessionId, SessionSpec, SolutionId};
 use skein_wire::AttemptRef;
 
@@ -112,6 +113,22 @@ pub enum Output {
     ListMachines {
         /// Which.
         solution: SolutionId,
+    },
+    /// Ask the configured algorithm; its answer comes as [`super::Input::Proposed`].
+    AskAlgorithm {
+        /// The question's number.
+        ask: u64,
+        /// What is asked.
+        question: Arc<Question>,
+    },
+    /// The configured algorithm gave no answer that could be used: say so, and count it.
+    AlgorithmFailed {
+        /// Its class name.
+        class: Arc<str>,
+        /// Which limit struck, or what was wrong.
+        fault: Fault,
+        /// It is not asked for a while.
+        rests: bool,
     },
     /// Tell a shared solution how many instances to keep warm (scale-up or scale-down message).
     Scale {
