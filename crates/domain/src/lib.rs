@@ -8,12 +8,14 @@ pub mod attempt;
 pub mod decide;
 pub mod draft;
 pub mod event;
+pub mod group;
 pub mod id;
 pub mod image;
 pub mod instance;
 pub mod needs;
 pub mod quantity;
 pub mod session;
+pub mod site;
 pub mod solution;
 pub mod task;
 #[cfg(feature = "testing")]

@@ -15,6 +15,7 @@ pub mod capacity;
 pub mod change;
 mod choose;
 pub mod cost;
+pub mod deployment;
 pub mod explain;
 pub mod forecast;
 pub mod guard;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::id::{InstanceId, UserName};
+use crate::site::Sites;
 use crate::task::Balance;
 
 /// Settings of `decide`.
@@ -40,6 +41,8 @@ pub struct Policy {
     pub forget_gone_ms: u64,
     /// Instances that are never ended, whatever their load.
     pub do_not_terminate: BTreeSet<InstanceId>,
+    /// Where servers stand, and which instances are on them.
+    pub sites: Arc<Sites>,
 }
 
 /// The tasking class of [0052] for CPU setting 0.
@@ -72,6 +75,7 @@ impl Default for Policy {
             items_max: None,
             forget_gone_ms: 24 * 3_600_000,
             do_not_terminate: BTreeSet::new(),
+            sites: Arc::default(),
         }
     }
 }
