@@ -208,6 +208,12 @@ impl Model {
         model
     }
 
+    /// Are two members to be near and apart at once, or is one left without a server?
+    pub(super) fn is_contradictory(&self) -> bool {
+        let both = |pair: &Pair| pair.near > 0 && pair.apart >= pair.near;
+        self.pairs.iter().any(both) || self.domains.iter().any(|domain| domain.count() == 0)
+    }
+
     pub(super) fn members(&self) -> usize {
         self.sizes.len()
     }

@@ -4,6 +4,9 @@
 //! domains --choose member--> servers, cheapest first --put--> domains of the others cut --> deeper
 //!                                                     a bound over the best known ends a branch
 //! ```
+//! Members that were left without a server weigh more, and after so many tries the search begins again with those
+//! that weigh most: what is in conflict is met at the top and not again and again at the bottom.
+//!
 //! Every answer is one of three: the best plan (proved, or the best found within the limit of tries), proof
 //! that there is none, or neither within the limit.
 
@@ -28,14 +31,21 @@ pub(super) fn search(model: &Model, tries_max: u64, any: bool) -> (Found, u64) {
         domains: model.domains.clone(),
         trail: Vec::new(),
         best: None,
+        weights: vec![1; model.members()],
         tries: 0,
-        tries_max,
+        tries_max: 0,
         any,
     };
-    let whole = search.deeper();
+    let mut whole = model.is_contradictory();
+    let mut more = FIRST_TRIES;
+    while !whole && search.tries < tries_max && !(any && search.best.is_some()) {
+        search.tries_max = search.tries.saturating_add(more).min(tries_max);
+        whole = search.deeper();
+        more = more.saturating_mul(2);
+    }
     let found = match search.best {
         Some((cost, at)) => {
-            let proved = whole && !any;
+            let proved = whole;
             let (at, cost) = if proved || any { (at, cost) } else { improve(model, at, cost) };
             Found::Plan { at, cost, proved }
         }
@@ -45,12 +55,17 @@ pub(super) fn search(model: &Model, tries_max: u64, any: bool) -> (Found, u64) {
     (found, search.tries)
 }
 
+/// Tries before the search begins again for the first time; twice as many each time after.
+const FIRST_TRIES: u64 = 500;
+
 struct Search<'m> {
     state: State<'m>,
     domains: Vec<Set>,
     /// Words of domains as they were: member, word, value.
     trail: Vec<(usize, usize, u64)>,
     best: Option<(Cost, Vec<usize>)>,
+    /// How often each member was left without a server, and one.
+    weights: Vec<u64>,
     tries: u64,
     tries_max: u64,
     any: bool,
@@ -84,13 +99,15 @@ impl Search<'_> {
         true
     }
 
-    /// The member with the fewest servers left; of these the one with the most demands and pipes, then by name.
+    /// The member with the fewest servers left for its weight; of these the one with the most demands and pipes, then
+    /// by name.
     fn next_member(&self) -> Option<usize> {
         let model = self.state.model;
         let open = (0..model.members()).filter(|member| self.state.at[*member].is_none());
         open.min_by_key(|member| {
             let ties = model.tied[*member].len() + model.pipes[*member].len();
-            (self.domains[*member].count(), std::cmp::Reverse(ties), *member)
+            let servers = u64::from(self.domains[*member].count()) * 1_000_000 / self.weights[*member];
+            (servers, std::cmp::Reverse(ties), *member)
         })
     }
 
@@ -132,6 +149,7 @@ impl Search<'_> {
             let near = pair.near.checked_sub(1).map(|rank| &model.same[usize::from(rank)][host]);
             let apart = pair.apart.checked_sub(1).map(|rank| &model.other[usize::from(rank)][host]);
             if ![near, apart].into_iter().flatten().all(|mask| self.keep_only(*other, mask)) {
+                self.weights[*other] += 1;
                 return false;
             }
         }
@@ -141,6 +159,7 @@ impl Search<'_> {
                 && !self.state.has_room(other, host)
                 && !self.strike(other, host)
             {
+                self.weights[other] += 1;
                 return false;
             }
         }
