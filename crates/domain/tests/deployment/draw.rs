@@ -38,8 +38,14 @@ fn machines(random: &mut Random) -> Vec<Machine> {
     (0..many).map(one).collect()
 }
 
+/// Assignments of most cases, at most: each of them is looked at.
+const ASSIGNMENTS_MAX: u64 = 4096;
+
 fn members(random: &mut Random, machines: &[Machine]) -> BTreeMap<String, MemberDraft> {
-    let many = 2 + random.below(5);
+    let mut many = 2 + random.below(5);
+    while !chance(random, 4) && (machines.len() as u64).pow(u32::try_from(many).unwrap()) > ASSIGNMENTS_MAX {
+        many -= 1;
+    }
     let mut one = |at: u64| {
         let machine = &machines[random.below(machines.len() as u64) as usize];
         let place = match random.below(3) {

@@ -63,7 +63,7 @@ pub struct Settled {
     pub identifier: Option<EngineId>,
 }
 
-fn wrong(key: impl Into<String>, why: impl Into<String>) -> BadConfig {
+pub(super) fn wrong(key: impl Into<String>, why: impl Into<String>) -> BadConfig {
     BadConfig::Value { key: key.into(), why: why.into() }
 }
 
@@ -201,6 +201,7 @@ impl Config {
             items_max: b.items_max,
             forget_gone_ms: ms("retention.gone_hours", self.retention.gone_hours.map(|h| h * 3600.0), DAY_S)?,
             do_not_terminate: protect,
+            sites: super::sites::settle(self)?,
         })
     }
 

@@ -49,7 +49,8 @@ fn by(groups: &Groups, rule: &Rule, at: &[Spot]) -> String {
     }
 }
 
-fn way(a: &Spot, b: &Spot) -> &'static str {
+/// How far it is from one server to another, in words.
+pub fn way(a: &Spot, b: &Spot) -> &'static str {
     let shares = |level| a.shares(b, level);
     match (shares(Level::Server), shares(Level::Rack), shares(Level::Site)) {
         (Some(true), ..) => "in one server",

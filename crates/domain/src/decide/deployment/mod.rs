@@ -24,7 +24,7 @@ mod search;
 mod state;
 
 pub use conflict::{Conflict, Lack};
-pub use held::{HeldRule, held};
+pub use held::{HeldRule, held, way};
 pub use hold::Held;
 pub(super) use hold::Kept;
 pub use live::{Deployed, Deployment, deploy, replan};
