@@ -7,7 +7,7 @@ use skein_api::{PlanView, PlannedItem};
 use crate::connect::Connect;
 use crate::failure::{Ended, FAILED, OK};
 use crate::output::{self, Table};
-use crate::show;
+use crate::{show, show_deployment};
 use crate::submit::Document;
 use crate::watch::Launch;
 
@@ -96,6 +96,10 @@ fn show(plan: &PlanView) {
     ));
     if !plan.assumed.is_empty() {
         output::line(&format!("run time assumed, since none is stated: {}", plan.assumed.join(", ")));
+    }
+    if let Some(deployment) = &plan.deployment {
+        output::line("");
+        show_deployment::lines(deployment).iter().for_each(|line| output::line(line));
     }
     for stuck in &plan.stuck {
         let next = stuck.next_step.as_ref().map(|next| format!("; {next}")).unwrap_or_default();

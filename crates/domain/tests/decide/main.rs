@@ -5,6 +5,7 @@
 mod ahead;
 mod choice;
 mod cpu;
+mod deployed;
 mod links;
 mod project;
 mod time;
