@@ -16,7 +16,8 @@ pub(crate) fn lines(deployment: &DeploymentView) -> Vec<String> {
     }
     let proved = if deployment.proved { "the best there is" } else { "the best found, not proved best" };
     let servers = show::count(deployment.servers as usize, "server");
-    let mut lines = vec![format!("deployment: {servers}, {} Mbit/s x levels crossed ({proved})", deployment.crossed_mbps)];
+    let mut lines =
+        vec![format!("deployment: {servers}, {} Mbit/s x levels crossed ({proved})", deployment.crossed_mbps)];
     let mut tree: BTreeMap<&str, BTreeMap<Option<&str>, BTreeMap<&str, Vec<String>>>> = BTreeMap::new();
     for member in &deployment.members {
         let racks = tree.entry(&member.site).or_default();

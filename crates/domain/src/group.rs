@@ -511,11 +511,9 @@ impl<'a> Resolving<'a> {
             rule(Demand::Pipe { mbps: pipe.mbps }, units, said);
         }
         let name = &group.name;
-        self.wrong.extend(
-            shared.iter().map(|(a, b, leaf)| {
-                format!("group '{name}': a pipe between '{a}' and '{b}', but '{leaf}' is in both of them")
-            }),
-        );
+        self.wrong.extend(shared.iter().map(|(a, b, leaf)| {
+            format!("group '{name}': a pipe between '{a}' and '{b}', but '{leaf}' is in both of them")
+        }));
         self.check_apart(group);
     }
 
@@ -566,9 +564,8 @@ pub fn without(groups: &mut Vec<GroupDraft>, members: &mut BTreeMap<String, Memb
         members.retain(|name, _| !gone.contains(name));
         for group in groups.iter_mut() {
             group.members.retain(|name| !gone.contains(name));
-            let whole = |pipe: &PipeDraft| {
-                pipe.between.as_ref().is_none_or(|(a, b)| !gone.contains(a) && !gone.contains(b))
-            };
+            let whole =
+                |pipe: &PipeDraft| pipe.between.as_ref().is_none_or(|(a, b)| !gone.contains(a) && !gone.contains(b));
             group.pipes.retain(whole);
         }
         gone = groups.iter().filter(|group| group.members.is_empty()).map(|group| group.name.clone()).collect();

@@ -177,11 +177,7 @@ impl Sites {
         let name = instance.as_str();
         let by_prefix = || self.prefixes.iter().find(|(prefix, _)| name.starts_with(&**prefix)).map(|(_, spot)| spot);
         let declared = self.exact.get(name).or_else(by_prefix);
-        declared.cloned().unwrap_or_else(|| Spot {
-            site: solution.as_str().into(),
-            rack: None,
-            server: name.into(),
-        })
+        declared.cloned().unwrap_or_else(|| Spot { site: solution.as_str().into(), rack: None, server: name.into() })
     }
 }
 

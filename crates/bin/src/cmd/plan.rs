@@ -7,9 +7,9 @@ use skein_api::{PlanView, PlannedItem};
 use crate::connect::Connect;
 use crate::failure::{Ended, FAILED, OK};
 use crate::output::{self, Table};
-use crate::{show, show_deployment};
 use crate::submit::Document;
 use crate::watch::Launch;
+use crate::{show, show_deployment};
 
 /// `skein plan`.
 #[derive(Debug, clap::Args)]

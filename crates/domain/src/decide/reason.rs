@@ -360,7 +360,9 @@ impl Reason {
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
             Self::NoDeployment { .. } => "add servers, or change the groups' rules: 'skein plan' shows what holds",
-            Self::OnServer { because, .. } | Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => return because.next_step(),
+            Self::OnServer { because, .. } | Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => {
+                return because.next_step();
+            }
             _ => return None,
         })
     }

@@ -47,7 +47,10 @@ fn thread(groups: Value, members: Value) -> ThreadSpec {
 }
 
 fn start(scene: &mut Scene, groups: Value) -> SessionId {
-    let thread = thread(groups, json!({}));
+    deployed(scene, thread(groups, json!({})))
+}
+
+fn deployed(scene: &mut Scene, thread: ThreadSpec) -> SessionId {
     let session = SessionId::derive(scene.snapshot.turn + 1, 0);
     let deployed = deploy(&scene.snapshot, &scene.policy, session, &thread, Effort::default()).unwrap().unwrap();
     let deployed = Event::Deployed { session, deployment: Box::new(deployed), why: "it was submitted".into() };
@@ -103,27 +106,17 @@ fn what_is_apart_goes_to_two_servers_and_what_is_together_to_one() {
 fn an_item_waits_for_its_server_even_when_others_are_free_and_says_so() {
     let mut scene = scene();
     scene.solution(shared("cloud", 1, 900_000, 8));
-    let session = start(&mut scene, json!([{"name": "g", "members": ["x", "y", "z"], "affinity": "server"}]));
-    let went = places(&mut scene, session);
-    assert!(went.iter().all(|(_, place)| place.starts_with('a')), "{went:?}");
-    // Four slots on `a`, and only one on `b` besides: fill `a` with another session of the same kind.
-    let more = start(&mut scene, json!([{"name": "g", "members": ["x", "y"], "affinity": "server"}]));
-    let planned = scene.snapshot.sessions[&more].deployment.clone().unwrap();
-    let server = planned.planned().unwrap().at[0].to_string();
-    places(&mut scene, more);
-    let third = start(&mut scene, json!([{"name": "g", "members": ["x", "y"], "affinity": "server"}]));
-    gone(&mut scene, "b1");
-    scene.happen(vec![]);
-    again(&mut scene);
-    scene.pass();
-    let waiting = (0..2).filter_map(|node| match scene.explain(key(third, node, 0)) {
-        Some(Explanation::Waiting { reason, .. }) => Some(reason),
-        _ => None,
-    });
-    let reasons: Vec<Reason> = waiting.collect();
-    let typed = |r: &Reason| matches!(r, Reason::OnServer { because, .. } if matches!(**because, Reason::SlotsTaken { .. }));
-    let none = |r: &Reason| matches!(r, Reason::NoDeployment { .. });
-    assert!(!reasons.is_empty() && reasons.iter().all(|r| typed(r) || none(r)), "{server} {reasons:?}");
+    // Three tasks with the door on `b`, which has two slots.
+    let groups = json!([{"name": "g", "members": ["x", "y", "z", "door"], "affinity": "server"}]);
+    let session = deployed(&mut scene, thread(groups, json!({"door": {"kind": "ingress", "at": "north/r2"}})));
+    assert_eq!(places(&mut scene, session), [(0, "b1".to_owned()), (1, "b1".to_owned())]);
+    let Reason::OnServer { server, because } = reason(&scene, session, 2) else { panic!("held to its server") };
+    assert_eq!((&*server, *because), ("north/r2/b", Reason::SlotsTaken { slots: 2 }));
+    let Some(Explanation::Waiting { candidates, .. }) = scene.explain(key(session, 2, 0)) else { panic!("it waits") };
+    let of = |place: &str| candidates.iter().find(|c| c.place.to_string() == place).unwrap().reason.clone().unwrap();
+    assert!(matches!(of("a1"), Reason::OtherServer { .. }) && of("cloud") == Reason::HeldToServer, "{candidates:?}");
+    // No machine is made for it either: another server would not do.
+    assert!(scene.decide().wanted.is_empty());
 }
 
 #[test]
@@ -166,7 +159,8 @@ fn a_server_that_is_gone_takes_its_members_elsewhere_and_the_others_stay() {
     let mut scene = scene();
     scene.instance("c", "own", facts(2));
     let session = start(&mut scene, json!([{"name": "g", "members": ["x", "y"], "diversity": "server"}]));
-    let at = |scene: &Scene| scene.snapshot.sessions[&session].deployment.clone().unwrap().planned().unwrap().at.clone();
+    let at =
+        |scene: &Scene| scene.snapshot.sessions[&session].deployment.clone().unwrap().planned().unwrap().at.clone();
     let before = at(&scene);
     assert_eq!(before.iter().map(ToString::to_string).collect::<Vec<_>>(), ["north/r1/a", "north/r2/b"]);
     assert_eq!(again(&mut scene), 0, "nothing changed");

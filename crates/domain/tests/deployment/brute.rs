@@ -126,7 +126,8 @@ impl Case {
         let (name, leaves) = (&group.name, self.leaves(&group.name));
         let together = |level: Level| {
             let leaves = leaves.clone();
-            let check = move |w: &Where<'_>| leaves.iter().all(|a| leaves.iter().all(|b| w.surely_together(a, b, level)));
+            let check =
+                move |w: &Where<'_>| leaves.iter().all(|a| leaves.iter().all(|b| w.surely_together(a, b, level)));
             Box::new(check)
         };
         if let Some(level) = group.affinity {
@@ -145,7 +146,8 @@ impl Case {
                 let members = &group.members;
                 members.iter().enumerate().all(|(at, u)| {
                     members[at + 1..].iter().all(|v| {
-                        let pairs = self.leaves(u).into_iter().flat_map(|x| self.leaves(v).into_iter().map(move |y| (x, y)));
+                        let pairs =
+                            self.leaves(u).into_iter().flat_map(|x| self.leaves(v).into_iter().map(move |y| (x, y)));
                         pairs.into_iter().all(|(x, y)| w.surely_apart(x, y, level))
                     })
                 })
@@ -200,7 +202,10 @@ impl Case {
                 };
                 here.declares(level)
                     && self.machines.iter().filter(shares).all(|machine| !machine.others)
-                    && w.names.iter().filter(|name| !inside.contains(**name)).all(|other| w.surely_apart(leaf, other, level))
+                    && w.names
+                        .iter()
+                        .filter(|name| !inside.contains(**name))
+                        .all(|other| w.surely_apart(leaf, other, level))
             })
         })
     }
@@ -211,7 +216,8 @@ impl Case {
         for group in &self.groups {
             for pipe in &group.pipes {
                 let said = pipe.between.as_ref().map(|(a, b)| format!(" ({} - {})", a.min(b), a.max(b)));
-                let text = format!("pipe of {} Mbit/s in group '{}'{}", pipe.mbps, group.name, said.unwrap_or_default());
+                let text =
+                    format!("pipe of {} Mbit/s in group '{}'{}", pipe.mbps, group.name, said.unwrap_or_default());
                 pipes.push((text, self.joined(group, pipe.between.as_ref()), pipe.mbps));
             }
         }
@@ -242,7 +248,13 @@ impl Case {
     fn has_room(&self, w: &Where<'_>, counts: &dyn Fn(&str) -> bool) -> bool {
         self.machines.iter().enumerate().all(|(at, machine)| {
             let (mut cpus, mut memory) = (0, 0);
-            for (name, member) in w.names.iter().zip(&w.at).filter(|(name, on)| **on == at && counts(name)).map(|(n, _)| (n, &self.members[*n])) {
+            for (name, member) in w
+                .names
+                .iter()
+                .zip(&w.at)
+                .filter(|(name, on)| **on == at && counts(name))
+                .map(|(n, _)| (n, &self.members[*n]))
+            {
                 let _ = name;
                 let weight = if member.pinned { machine.overcommit } else { 100 };
                 cpus += u64::from(member.vcpus.unwrap_or(0)) * weight;
@@ -255,7 +267,13 @@ impl Case {
     /// The least (Mbit/s times levels, servers) over all assignments that keep what `keeps` names; sizes are named
     /// `size of 'MEMBER'`.
     pub(crate) fn best(&self, keeps: &dyn Fn(&str) -> bool) -> Option<(u64, u32)> {
-        let names: Vec<&str> = self.groups.iter().flat_map(|group| self.leaves(&group.name)).collect::<BTreeSet<_>>().into_iter().collect();
+        let names: Vec<&str> = self
+            .groups
+            .iter()
+            .flat_map(|group| self.leaves(&group.name))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let checks: Vec<Check<'_>> = self.checks().into_iter().filter(|(text, _)| keeps(text)).collect();
         let pipes = self.pipes();
         let kept: Vec<_> = pipes.iter().filter(|(text, ..)| keeps(text)).collect();

@@ -28,7 +28,9 @@ fn check(seed: u64, case: &Case) -> bool {
         Answer::Plan(found) => {
             let names = question.groups.members.iter().map(|member| &*member.name);
             let at: BTreeMap<&str, String> = names.zip(found.at.iter().map(ToString::to_string)).collect();
-            let cost = case.judge(&at).unwrap_or_else(|broken| panic!("seed {seed}: {broken} is broken by {at:?} in {case:#?}"));
+            let cost = case
+                .judge(&at)
+                .unwrap_or_else(|broken| panic!("seed {seed}: {broken} is broken by {at:?} in {case:#?}"));
             assert_eq!(cost, (found.crossed_mbps, found.servers), "seed {seed}: what it costs");
             assert!(found.proved, "seed {seed}: so small a case is proved");
             assert_eq!(Some(cost), best, "seed {seed}: the best, for {at:?} in {case:#?}");

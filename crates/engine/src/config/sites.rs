@@ -58,7 +58,8 @@ pub(super) fn settle(config: &Config) -> Result<Arc<Sites>, BadConfig> {
         let key = format!("sites.{name}");
         checked(&key, name)?;
         if name == OWN || config.solutions.contains_key(name) {
-            let why = "it has the name of a solution, whose undeclared instances are a site of that name: give it another";
+            let why =
+                "it has the name of a solution, whose undeclared instances are a site of that name: give it another";
             return Err(wrong(key, why));
         }
         let mut racks = BTreeMap::new();
@@ -69,9 +70,13 @@ pub(super) fn settle(config: &Config) -> Result<Arc<Sites>, BadConfig> {
         }
         sites.insert(Arc::from(name.as_str()), Site { uplink_mbps: site.uplink_mbps, racks });
     }
-    let servers: usize = config.sites.values().flat_map(|site| site.racks.values()).map(|rack| rack.servers.len()).sum();
+    let servers: usize =
+        config.sites.values().flat_map(|site| site.racks.values()).map(|rack| rack.servers.len()).sum();
     if servers > SERVERS_MAX {
-        return Err(wrong("sites", format!("{servers} servers; the limit is {SERVERS_MAX}: leave out what runs no members")));
+        return Err(wrong(
+            "sites",
+            format!("{servers} servers; the limit is {SERVERS_MAX}: leave out what runs no members"),
+        ));
     }
     Sites::new(sites).map(Arc::new).map_err(|why| wrong("sites", why))
 }
@@ -94,10 +99,7 @@ fn rack_of(key: &str, rack: &RackConfig) -> Result<Rack, BadConfig> {
         }
         let (instances, vcpus) = (server.instances.iter().map(|name| Arc::from(name.as_str())).collect(), server.vcpus);
         let (memory_mb, nic_mbps) = (server.memory_mb, server.nic_mbps);
-        servers.insert(
-            Arc::from(name.as_str()),
-            Server { instances, vcpus, memory_mb, nic_mbps, overcommit_percent },
-        );
+        servers.insert(Arc::from(name.as_str()), Server { instances, vcpus, memory_mb, nic_mbps, overcommit_percent });
     }
     Ok(Rack { uplink_mbps: rack.uplink_mbps, servers })
 }
@@ -120,7 +122,10 @@ mod tests {
         for (json, part) in [
             (r#"{"sites": {"own": {}}}"#, "sites.own"),
             (r#"{"sites": {"a/b": {}}}"#, "sites.a/b"),
-            (r#"{"sites": {"a": {"racks": {"r": {"servers": {"s": {"overcommit_percent": 50}}}}}}}"#, "overcommit_percent"),
+            (
+                r#"{"sites": {"a": {"racks": {"r": {"servers": {"s": {"overcommit_percent": 50}}}}}}}"#,
+                "overcommit_percent",
+            ),
             (r#"{"sites": {"a": {"racks": {"r": {"servers": {"s": {"instances": ["x", "x"]}}}}}}}"#, "'x' is on"),
             (r#"{"sites": {"a": {"racks": {"r": {"servers": {"s": {"instances": ["no way"]}}}}}}}"#, "no way"),
         ] {

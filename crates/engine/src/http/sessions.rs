@@ -212,7 +212,8 @@ pub(super) async fn show(
         .look(move |core| {
             let session = core.snapshot().sessions.get(&id);
             let holds = session.map(|s| s.holds.iter().map(|(i, h)| (i.to_string(), h.attempts)).collect::<Vec<_>>());
-            let deployed = session.and_then(|s| Some(views::deployment(&s.spec.thread.groups, s.deployment.as_deref()?)));
+            let deployed =
+                session.and_then(|s| Some(views::deployment(&s.spec.thread.groups, s.deployment.as_deref()?)));
             let running = views::running(core.snapshot(), id);
             (running, holds.unwrap_or_default(), views::actions(core.snapshot(), id, now), deployed)
         })

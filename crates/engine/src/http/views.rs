@@ -1,8 +1,8 @@
 //! From rows and snapshots to the API's types.
 
 use skein_api::{
-    AttemptView, CandidateView, Counts, DeployedMember, DeployedPipe, DeploymentView, FileView, HeldRuleView, InstanceView,
-    NodeView, SessionSummary,
+    AttemptView, CandidateView, Counts, DeployedMember, DeployedPipe, DeploymentView, FileView, HeldRuleView,
+    InstanceView, NodeView, SessionSummary,
 };
 use skein_domain::actions::{of_attempt, of_items};
 use skein_domain::decide::deployment::{Deployment, held, way};

@@ -38,7 +38,9 @@ fn by(groups: &Groups, rule: &Rule, at: &[Spot]) -> String {
         Demand::Pipe { .. } => {
             let name = |m: u32| groups.members.get(m as usize).map_or("?", |member| &*member.name);
             let pairs = Groups::pairs(&rule.units);
-            let way = |(a, b): &(u32, u32)| Some(format!("{}-{}: {}", name(*a), name(*b), way(at.get(*a as usize)?, at.get(*b as usize)?)));
+            let way = |(a, b): &(u32, u32)| {
+                Some(format!("{} - {}: {}", name(*a), name(*b), way(at.get(*a as usize)?, at.get(*b as usize)?)))
+            };
             let mut ways: Vec<String> = pairs.iter().take(NAMED_MAX).filter_map(way).collect();
             if pairs.len() > NAMED_MAX {
                 ways.push(format!("and {} more", pairs.len() - NAMED_MAX));

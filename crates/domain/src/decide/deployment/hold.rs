@@ -28,12 +28,7 @@ pub struct Held {
 
 impl Held {
     /// Where the items of a session's node are held; none of a node that is in no group.
-    pub(crate) fn of(
-        session: SessionId,
-        groups: &Groups,
-        deployment: Option<&Deployment>,
-        node: u32,
-    ) -> Option<Self> {
+    pub(crate) fn of(session: SessionId, groups: &Groups, deployment: Option<&Deployment>, node: u32) -> Option<Self> {
         let at = groups.members.iter().position(|member| member.node == Some(node))?;
         let server = deployment.and_then(Deployment::planned).and_then(|planned| planned.at.get(at)).cloned();
         let mut alone: Vec<Arc<str>> = exclusive(groups)

@@ -165,7 +165,9 @@ impl<'a> World<'a> {
     fn question(&self, session: SessionId, thread: &ThreadSpec, when: When) -> Question {
         let kept: Vec<String> = match when {
             When::Now => {
-                let of = |(groups, at): (&'a Groups, Vec<Spot>)| kept_by(groups, &at).into_iter().map(|(_, p)| p).collect::<Vec<_>>();
+                let of = |(groups, at): (&'a Groups, Vec<Spot>)| {
+                    kept_by(groups, &at).into_iter().map(|(_, p)| p).collect::<Vec<_>>()
+                };
                 self.others(session).flat_map(of).collect()
             }
             When::Ever => Vec::new(),

@@ -290,7 +290,8 @@ impl Model {
 
     fn fit_sizes(&mut self) {
         for member in 0..self.members() {
-            let fits: Vec<bool> = (0..self.hosts).map(|host| within_room(self.size(member, host), self.room[host])).collect();
+            let fits: Vec<bool> =
+                (0..self.hosts).map(|host| within_room(self.size(member, host), self.room[host])).collect();
             self.only(member, |host| fits[host]);
         }
     }
@@ -319,9 +320,8 @@ pub(super) fn within_room(asked: (u64, u64), room: (u64, u64)) -> bool {
 }
 
 fn room(host: &Host) -> (u64, u64) {
-    let all = |amount: u64, taken: u64| {
-        amount.saturating_mul(host.overcommit_percent.max(100).into()).saturating_sub(taken)
-    };
+    let all =
+        |amount: u64, taken: u64| amount.saturating_mul(host.overcommit_percent.max(100).into()).saturating_sub(taken);
     (all(host.vcpus.into(), host.taken.vcpu_percent), all(host.memory_mb, host.taken.memory_mb_percent))
 }
 
@@ -409,7 +409,8 @@ fn kinds(hosts: &[Host], model: &Model) -> Vec<[usize; 3]> {
     let server = |at: usize| (model.room[at], hosts[at].overcommit_percent, link(at, 0), column(at));
     let servers = numbers((0..hosts.len()).map(server));
     let of_rack = |number: usize, kinds: &[usize], within: usize| {
-        let mut inside: Vec<usize> = (0..hosts.len()).filter(|at| model.within[*at][within] == number).map(|at| kinds[at]).collect();
+        let mut inside: Vec<usize> =
+            (0..hosts.len()).filter(|at| model.within[*at][within] == number).map(|at| kinds[at]).collect();
         inside.sort_unstable();
         inside
     };

@@ -194,10 +194,8 @@ impl Search<'_> {
     /// Can nothing below be better than the best known?
     fn is_bound(&self) -> bool {
         let Some((best, _)) = &self.best else { return false };
-        let least = Cost {
-            crossed_mbps: self.state.cost.crossed_mbps + self.least_mbps(),
-            servers: self.state.cost.servers,
-        };
+        let least =
+            Cost { crossed_mbps: self.state.cost.crossed_mbps + self.least_mbps(), servers: self.state.cost.servers };
         least >= *best
     }
 
