@@ -247,13 +247,11 @@ impl Groups {
     /// Pairs of members that a pipe joins, the lower first.
     pub fn pairs(units: &[Vec<u32>]) -> BTreeSet<(u32, u32)> {
         let pair = |a: u32, b: u32| (a.min(b), a.max(b));
-        match units {
-            [one, two] => one.iter().flat_map(|a| two.iter().map(move |b| pair(*a, *b))).collect(),
-            _ => {
-                let all: BTreeSet<u32> = units.iter().flatten().copied().collect();
-                all.iter().flat_map(|a| all.range(a + 1..).map(move |b| pair(*a, *b))).collect()
-            }
+        if let [one, two] = units {
+            return one.iter().flat_map(|a| two.iter().map(move |b| pair(*a, *b))).collect();
         }
+        let all: BTreeSet<u32> = units.iter().flatten().copied().collect();
+        all.iter().flat_map(|a| all.range(a + 1..).map(move |b| pair(*a, *b))).collect()
     }
 }
 

@@ -125,7 +125,7 @@ impl fmt::Display for Spot {
 /// All declared sites, and where each instance is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sites {
-    sites: BTreeMap<Arc<str>, Site>,
+    by_name: BTreeMap<Arc<str>, Site>,
     exact: BTreeMap<Arc<str>, Spot>,
     prefixes: Vec<(Arc<str>, Spot)>,
 }
@@ -133,7 +133,7 @@ pub struct Sites {
 impl Sites {
     /// Takes the sites. An error names an instance that two servers claim.
     pub fn new(sites: BTreeMap<Arc<str>, Site>) -> Result<Self, String> {
-        let mut all = Self { sites, ..Self::default() };
+        let mut all = Self { by_name: sites, ..Self::default() };
         let spots: Vec<(Spot, Vec<Arc<str>>)> =
             all.servers().map(|(spot, server)| (spot, server.instances.clone())).collect();
         for (spot, named) in spots {
@@ -158,12 +158,12 @@ impl Sites {
 
     /// The sites by name.
     pub fn by_name(&self) -> &BTreeMap<Arc<str>, Site> {
-        &self.sites
+        &self.by_name
     }
 
     /// Declared servers with their places.
     pub fn servers(&self) -> impl Iterator<Item = (Spot, &Server)> {
-        self.sites.iter().flat_map(|(site, of_site)| {
+        self.by_name.iter().flat_map(|(site, of_site)| {
             of_site.racks.iter().flat_map(move |(rack, of_rack)| {
                 of_rack.servers.iter().map(move |(server, facts)| {
                     (Spot { site: site.clone(), rack: Some(rack.clone()), server: server.clone() }, facts)

@@ -141,15 +141,17 @@ fn a_place_of_its_own_keeps_others_away_and_waits_for_those_that_were_there() {
         scene.policy.sites.spot_of(id, &name("own")) == server
     };
     assert!(plan.assignments.iter().all(|a| !there(&a.place)), "{:?}", plan.assignments);
-    let kept = more.iter().filter_map(|session| {
+    let mut kept = more.iter().filter_map(|session| {
         let candidates = scene.explain(key(*session, 0, 0))?;
         let Explanation::Waiting { candidates, .. } = candidates else { return None };
         Some(candidates.into_iter().any(|c| matches!(c.reason, Some(Reason::KeptForGroup { .. }))))
     });
-    assert!(kept.last().unwrap(), "who waits hears whom the server is kept for");
+    assert!(kept.next_back().unwrap(), "who waits hears whom the server is kept for");
     // Those that were there end: it begins.
     let open: Vec<_> = scene.snapshot.attempts.values().filter(|a| there(&a.place)).map(|a| a.key).collect();
-    open.into_iter().for_each(|attempt| drop(scene.succeed(attempt)));
+    for attempt in open {
+        scene.succeed(attempt);
+    }
     let went = places(&mut scene, session);
     assert!(went.iter().any(|(node, place)| *node == 0 && place.starts_with(&*server.server)), "{went:?}");
 }

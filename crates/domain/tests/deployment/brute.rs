@@ -49,6 +49,9 @@ pub(crate) struct Case {
 /// What a rule says, and its name in a conflict.
 type Check<'c> = (String, Box<dyn Fn(&Where<'c>) -> bool + 'c>);
 
+/// A pipe: its name in a conflict, the pairs that it joins, Mbit/s.
+pub(crate) type Pipe<'c> = (String, Vec<(&'c str, &'c str)>, u64);
+
 /// Members on machines.
 pub(crate) struct Where<'c> {
     pub(crate) case: &'c Case,
@@ -211,7 +214,7 @@ impl Case {
     }
 
     /// Pipes with their names, pairs and bandwidth.
-    pub(crate) fn pipes(&self) -> Vec<(String, Vec<(&str, &str)>, u64)> {
+    pub(crate) fn pipes(&self) -> Vec<Pipe<'_>> {
         let mut pipes = Vec::new();
         for group in &self.groups {
             for pipe in &group.pipes {
@@ -224,7 +227,7 @@ impl Case {
         pipes
     }
 
-    fn carries(&self, w: &Where<'_>, pipes: &[&(String, Vec<(&str, &str)>, u64)]) -> bool {
+    fn carries(&self, w: &Where<'_>, pipes: &[&Pipe<'_>]) -> bool {
         let mut used: BTreeMap<String, u64> = BTreeMap::new();
         for (_, pairs, mbps) in pipes {
             for (a, b) in pairs {
@@ -248,14 +251,8 @@ impl Case {
     fn has_room(&self, w: &Where<'_>, counts: &dyn Fn(&str) -> bool) -> bool {
         self.machines.iter().enumerate().all(|(at, machine)| {
             let (mut cpus, mut memory) = (0, 0);
-            for (name, member) in w
-                .names
-                .iter()
-                .zip(&w.at)
-                .filter(|(name, on)| **on == at && counts(name))
-                .map(|(n, _)| (n, &self.members[*n]))
-            {
-                let _ = name;
+            let here = w.names.iter().zip(&w.at).filter(|(name, on)| **on == at && counts(name));
+            for member in here.map(|(name, _)| &self.members[*name]) {
                 let weight = if member.pinned { machine.overcommit } else { 100 };
                 cpus += u64::from(member.vcpus.unwrap_or(0)) * weight;
                 memory += member.memory_mb.unwrap_or(0) * weight;
@@ -282,7 +279,7 @@ impl Case {
         loop {
             let counts = |name: &str| keeps(&format!("size of '{name}'"));
             if self.has_room(&w, &counts) && checks.iter().all(|(_, holds)| holds(&w)) && self.carries(&w, &kept) {
-                let cost = self.cost(&w, &kept);
+                let cost = Self::cost(&w, &kept);
                 best = Some(best.map_or(cost, |known: (u64, u32)| known.min(cost)));
             }
             let Some(next) = w.at.iter().position(|at| at + 1 < self.machines.len()) else { return best };
@@ -291,7 +288,7 @@ impl Case {
         }
     }
 
-    fn cost(&self, w: &Where<'_>, pipes: &[&(String, Vec<(&str, &str)>, u64)]) -> (u64, u32) {
+    fn cost(w: &Where<'_>, pipes: &[&Pipe<'_>]) -> (u64, u32) {
         let crossed = pipes.iter().flat_map(|(_, pairs, mbps)| pairs.iter().map(move |pair| (pair, mbps)));
         let servers: BTreeSet<usize> = w.at.iter().copied().collect();
         (crossed.map(|((a, b), mbps)| w.levels(a, b) * mbps).sum(), u32::try_from(servers.len()).unwrap())
@@ -310,6 +307,6 @@ impl Case {
         if !self.has_room(&w, &|_| true) || !self.carries(&w, &all) {
             return Err("room or bandwidth".to_owned());
         }
-        Ok(self.cost(&w, &all))
+        Ok(Self::cost(&w, &all))
     }
 }

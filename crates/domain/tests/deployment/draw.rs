@@ -9,29 +9,26 @@ use skein_domain::testing::Random;
 
 use super::brute::{Case, Machine};
 
-fn chance(random: &mut Random, percent: u64) -> bool {
-    random.below(100) < percent
-}
-
 fn level(random: &mut Random) -> Level {
     // Sites are few: a rule about them is met seldom.
-    Level::ALL[usize::try_from([0, 0, 0, 1, 1, 2][random.below(6) as usize]).unwrap()]
+    random.pick(&[Level::Server, Level::Server, Level::Server, Level::Rack, Level::Rack, Level::Site])
 }
 
 fn machines(random: &mut Random) -> Vec<Machine> {
     let many = 2 + random.below(5);
     let one = |at: u64| {
-        let (site, rack) = [("n", Some("r1")), ("n", Some("r2")), ("s", Some("r1")), ("own", None), ("cloud", None)]
-            [[0, 0, 0, 1, 1, 1, 2, 2, 3, 4][random.below(10) as usize]];
+        let (north, east, south) = (("n", Some("r1")), ("n", Some("r2")), ("s", Some("r1")));
+        let unknown = [("own", None), ("cloud", None)];
+        let (site, rack) = random.pick(&[north, north, north, east, east, east, south, south, unknown[0], unknown[1]]);
         Machine {
             site: site.to_owned(),
             rack: rack.map(str::to_owned),
             name: format!("m{at}"),
             cpus: 1 + random.below(5),
             memory: 1 + random.below(8),
-            overcommit: if chance(random, 25) { 200 } else { 100 },
-            nic: chance(random, 40).then(|| 5 + random.below(30)),
-            others: chance(random, 15),
+            overcommit: if random.chance(25) { 200 } else { 100 },
+            nic: random.chance(40).then(|| 5 + random.below(30)),
+            others: random.chance(15),
             cloud: site == "cloud",
         }
     };
@@ -43,11 +40,11 @@ const ASSIGNMENTS_MAX: u64 = 4096;
 
 fn members(random: &mut Random, machines: &[Machine]) -> BTreeMap<String, MemberDraft> {
     let mut many = 2 + random.below(5);
-    while !chance(random, 4) && (machines.len() as u64).pow(u32::try_from(many).unwrap()) > ASSIGNMENTS_MAX {
+    while !random.chance(4) && (machines.len() as u64).pow(u32::try_from(many).unwrap()) > ASSIGNMENTS_MAX {
         many -= 1;
     }
     let mut one = |at: u64| {
-        let machine = &machines[random.below(machines.len() as u64) as usize];
+        let machine = random.pick(machines);
         let place = match random.below(3) {
             0 => machine.site.clone(),
             1 => machine.rack.as_ref().map_or_else(|| machine.site.clone(), |rack| format!("{}/{rack}", machine.site)),
@@ -55,10 +52,10 @@ fn members(random: &mut Random, machines: &[Machine]) -> BTreeMap<String, Member
         };
         let draft = MemberDraft {
             kind: Some(ElementKind::Vm),
-            at: chance(random, 12).then_some(place),
+            at: random.chance(12).then_some(place),
             vcpus: Some(u32::try_from(random.below(3)).unwrap()),
             memory_mb: Some(random.below(4)),
-            pinned: chance(random, 20),
+            pinned: random.chance(20),
         };
         (format!("e{at}"), draft)
     };
@@ -67,25 +64,25 @@ fn members(random: &mut Random, machines: &[Machine]) -> BTreeMap<String, Member
 
 fn rules(random: &mut Random, group: &mut GroupDraft, leaves: usize) {
     let at_most = |random: &mut Random, most: usize| 1 + u32::try_from(random.below(most as u64)).unwrap();
-    group.affinity = chance(random, 20).then(|| level(random));
-    group.diversity = chance(random, 25).then(|| level(random));
-    group.exclusivity = chance(random, 12).then(|| level(random));
-    if chance(random, 12) {
-        group.locality = Some([Locality::SameMachine, Locality::Near, Locality::SamePlace][random.below(3) as usize]);
+    group.affinity = random.chance(20).then(|| level(random));
+    group.diversity = random.chance(25).then(|| level(random));
+    group.exclusivity = random.chance(12).then(|| level(random));
+    if random.chance(12) {
+        group.locality = Some(random.pick(&[Locality::SameMachine, Locality::Near, Locality::SamePlace]));
     }
-    if chance(random, 15) {
+    if random.chance(15) {
         let domains = at_most(random, leaves.min(3));
         let of = level(random);
         group.availability =
-            Some(if chance(random, 50) { Availability::Servers(domains) } else { Availability::Of { domains, of } });
+            Some(if random.chance(50) { Availability::Servers(domains) } else { Availability::Of { domains, of } });
     }
-    if chance(random, 10) {
-        group.security = Some(if chance(random, 70) { Security::Hypervisor } else { Security::Exclusive });
+    if random.chance(10) {
+        group.security = Some(if random.chance(70) { Security::Hypervisor } else { Security::Exclusive });
     }
     for number in 0..random.below(3) {
         let ends = (group.members.first().cloned(), group.members.get(1).cloned());
         let between = match ends {
-            (Some(a), Some(b)) if chance(random, 60) => Some(if chance(random, 50) { (a, b) } else { (b, a) }),
+            (Some(a), Some(b)) if random.chance(60) => Some(if random.chance(50) { (a, b) } else { (b, a) }),
             _ => None,
         };
         // Different bandwidths: a rule is found again by what it says.
@@ -99,24 +96,24 @@ pub(crate) fn case(random: &mut Random) -> Case {
     let members = members(random, &machines);
     let mut uplinks = BTreeMap::new();
     for link in ["n", "s", "n/r1", "n/r2", "s/r1"] {
-        if chance(random, 40) {
+        if random.chance(40) {
             uplinks.insert(link.to_owned(), 10 + random.below(60));
         }
     }
     let names: Vec<String> = members.keys().cloned().collect();
     let mut case = Case { machines, uplinks, members, groups: Vec::new() };
     // Later groups may have earlier ones in them, as long as no leaf is in two members of one group.
-    for number in 0..1 + random.below(3) {
+    for number in 0..=random.below(3) {
         let mut group = GroupDraft { name: format!("g{number}"), ..GroupDraft::default() };
         let mut used = BTreeSet::new();
         for earlier in 0..number {
             let leaves: BTreeSet<String> = case.leaves(&format!("g{earlier}")).into_iter().map(str::to_owned).collect();
-            if chance(random, 50) && used.is_disjoint(&leaves) {
+            if random.chance(50) && used.is_disjoint(&leaves) {
                 used.extend(leaves);
                 group.members.push(format!("g{earlier}"));
             }
         }
-        group.members.extend(names.iter().filter(|name| !used.contains(*name) && chance(random, 55)).cloned());
+        group.members.extend(names.iter().filter(|name| !used.contains(*name) && random.chance(55)).cloned());
         if group.members.is_empty() {
             group.members.push(names[0].clone());
         }
@@ -135,20 +132,13 @@ pub(crate) fn case(random: &mut Random) -> Case {
 /// The same in another order.
 pub(crate) fn mixed(case: &Case, random: &mut Random) -> Case {
     let mut mixed = case.clone();
-    shuffle(&mut mixed.machines, random);
-    shuffle(&mut mixed.groups, random);
+    random.shuffle(&mut mixed.machines);
+    random.shuffle(&mut mixed.groups);
     for group in &mut mixed.groups {
-        shuffle(&mut group.members, random);
-        shuffle(&mut group.pipes, random);
+        random.shuffle(&mut group.members);
+        random.shuffle(&mut group.pipes);
     }
     mixed
-}
-
-fn shuffle<T>(all: &mut [T], random: &mut Random) {
-    for at in (1..all.len()).rev() {
-        let other = usize::try_from(random.below(at as u64 + 1)).unwrap();
-        all.swap(at, other);
-    }
 }
 
 /// What the planner is asked.

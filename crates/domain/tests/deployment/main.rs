@@ -5,13 +5,21 @@ mod brute;
 mod draw;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use brute::Case;
 use skein_domain::decide::deployment::{Answer, Effort, Lack, plan};
 use skein_domain::testing::Random;
 
+/// Longest time for the large case in a debug build on a busy machine: what it may cost is counted in tries.
+const LARGE_MAX: Duration = Duration::from_mins(1);
 /// Cases with all of brute force behind them.
 const CASES: u64 = 400;
+
+#[expect(clippy::disallowed_methods, reason = "a test that says how long it took")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 fn text(lack: &Lack) -> String {
     match lack {
@@ -79,7 +87,7 @@ fn the_order_of_members_groups_and_servers_changes_nothing() {
 fn two_hundred_members_on_a_hundred_servers_find_a_plan_that_holds() {
     let case = draw::large();
     let question = draw::question(&case);
-    let from = std::time::Instant::now();
+    let from = now();
     let Answer::Plan(found) = plan(&question, Effort::default()) else { panic!("there is a plan") };
     let took = from.elapsed();
     let names = question.groups.members.iter().map(|member| &*member.name);
@@ -87,14 +95,14 @@ fn two_hundred_members_on_a_hundred_servers_find_a_plan_that_holds() {
     assert_eq!(case.judge(&at), Ok((found.crossed_mbps, found.servers)));
     println!("{} Mbit/s x levels on {} servers, proved: {}, {took:?}", found.crossed_mbps, found.servers, found.proved);
     // Generous: a debug build on a busy machine. What it takes is a count of tries, not a time.
-    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+    assert!(took < LARGE_MAX, "{took:?}");
 }
 
 #[test]
 fn a_conflict_of_a_large_case_names_the_few_rules_that_are_in_it() {
     let case = draw::large_in_conflict();
     let question = draw::question(&case);
-    let from = std::time::Instant::now();
+    let from = now();
     let Answer::Never(conflict) = plan(&question, Effort::default()) else { panic!("there is none") };
     println!("{conflict}: {:?}", from.elapsed());
     let named: Vec<String> = conflict.lacks.iter().map(text).collect();

@@ -295,14 +295,14 @@ impl<'a> World<'a> {
 
     /// The first server of a plan that can take the items of a member no more.
     fn gone(&self, session: &Session, planned: &Deployed) -> Option<Spot> {
-        let members = session.spec.thread.groups.members.iter().zip(&planned.at);
+        let mut members = session.spec.thread.groups.members.iter().zip(&planned.at);
         let lost = |(member, spot): (&crate::group::Member, &Spot)| {
             let node = session.nodes.get(member.node? as usize).filter(|node| !node.is_over())?;
             let takes = |i: &&Instance| i.state == InstanceState::Ready && suits(i, &node.profile);
             let there = self.by_spot.get(spot).into_iter().flatten().copied();
             (!there.into_iter().any(|i| takes(&i))).then(|| spot.clone())
         };
-        members.filter_map(lost).next()
+        members.find_map(lost)
     }
 }
 

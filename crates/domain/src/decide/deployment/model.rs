@@ -263,7 +263,9 @@ impl Model {
                     self.demand(a, b, 0, rank(*level));
                 }
                 let own = own_places(hosts, *level, &self.same[usize::from(rank(*level)) - 1]);
-                all.iter().for_each(|m| self.only(*m, |host| own[host]));
+                for member in all {
+                    self.only(member, |host| own[host]);
+                }
             }
             Demand::Spread { level, domains } => self.spreads.push(Spread {
                 level: *level,
@@ -303,7 +305,9 @@ impl Model {
         }
         for pipes in &mut self.pipes {
             let mut sum: BTreeMap<usize, u64> = BTreeMap::new();
-            pipes.iter().for_each(|(other, mbps)| *sum.entry(*other).or_default() += mbps);
+            for (other, mbps) in pipes.iter() {
+                *sum.entry(*other).or_default() += mbps;
+            }
             *pipes = sum.into_iter().collect();
         }
     }
