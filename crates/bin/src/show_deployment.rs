@@ -4,13 +4,22 @@ use std::collections::BTreeMap;
 
 use skein_api::{DeployedMember, DeploymentView};
 
-use crate::show;
+use crate::{output, show};
 
 /// Pipes shown one by one.
 const PIPES_SHOWN_MAX: usize = 100;
 
-/// Its lines.
-pub(crate) fn lines(deployment: &DeploymentView) -> Vec<String> {
+/// Prints it.
+pub(crate) fn print(deployment: &DeploymentView) {
+    for line in lines(deployment) {
+        output::line(&line);
+    }
+}
+
+/// Members by server, servers by rack.
+type Racks<'d> = BTreeMap<Option<&'d str>, BTreeMap<&'d str, Vec<String>>>;
+
+fn lines(deployment: &DeploymentView) -> Vec<String> {
     if let Some(because) = &deployment.because {
         return vec![format!("deployment: waits for servers: {because}")];
     }
@@ -18,7 +27,7 @@ pub(crate) fn lines(deployment: &DeploymentView) -> Vec<String> {
     let servers = show::count(deployment.servers as usize, "server");
     let mut lines =
         vec![format!("deployment: {servers}, {} Mbit/s x levels crossed ({proved})", deployment.crossed_mbps)];
-    let mut tree: BTreeMap<&str, BTreeMap<Option<&str>, BTreeMap<&str, Vec<String>>>> = BTreeMap::new();
+    let mut tree: BTreeMap<&str, Racks<'_>> = BTreeMap::new();
     for member in &deployment.members {
         let racks = tree.entry(&member.site).or_default();
         let servers = racks.entry(member.rack.as_deref()).or_default();

@@ -99,7 +99,7 @@ fn show(plan: &PlanView) {
     }
     if let Some(deployment) = &plan.deployment {
         output::line("");
-        show_deployment::lines(deployment).iter().for_each(|line| output::line(line));
+        show_deployment::print(deployment);
     }
     for stuck in &plan.stuck {
         let next = stuck.next_step.as_ref().map(|next| format!("; {next}")).unwrap_or_default();

@@ -321,7 +321,7 @@ fn show(session: &SessionDetail) {
     let holds = holds.collect::<Vec<_>>().join(", ");
     output::line(&format!("\nholds {}", if holds.is_empty() { "no instance" } else { &holds }));
     if let Some(deployment) = &session.deployment {
-        show_deployment::lines(deployment).iter().for_each(|line| output::line(line));
+        show_deployment::print(deployment);
     }
 }
 

@@ -22,7 +22,7 @@ mod replies;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skein_domain::decide::deployment::{Effort, deploy, replan};
+use skein_domain::decide::deployment::{Effort, REPLANNED_MAX, deploy, replan};
 use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
 use skein_domain::id::SESSIONS_PER_TURN_MAX;
@@ -322,11 +322,12 @@ impl Core {
 
     fn place(&mut self) {
         let deployed = replan(&self.snapshot, &self.settings.policy, IN_TURN);
+        let more = deployed.len() >= REPLANNED_MAX;
         if !deployed.is_empty() {
             self.happen(deployed);
         }
         let plan = decide(&self.snapshot, &self.settings.policy, self.now);
-        self.next_wake = plan.next_wake;
+        self.next_wake = if more { Some(self.now) } else { plan.next_wake };
         if plan.is_idle() {
             return;
         }

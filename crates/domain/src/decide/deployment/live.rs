@@ -9,6 +9,7 @@
 //! there stay if that is possible; else the session waits with the conflict as its reason, and what runs goes on.
 //! A plan and its waiting are events ([`Event::Deployed`]): a restart has the same.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -105,7 +106,11 @@ fn said(answer: Answer) -> String {
     }
 }
 
-/// New plans for sessions that use a server that is gone or that wait while the servers changed: one event each.
+/// Most sessions that are planned again at a time: the rest has its turn at the next call.
+pub const REPLANNED_MAX: usize = 16;
+
+/// New plans for sessions that use a server that is gone or that wait while the servers changed: one event each, at
+/// most [`REPLANNED_MAX`].
 pub fn replan(snapshot: &Snapshot, policy: &Policy, effort: Effort) -> Vec<Event> {
     if snapshot.deployed().next().is_none() {
         return Vec::new();
@@ -116,6 +121,9 @@ pub fn replan(snapshot: &Snapshot, policy: &Policy, effort: Effort) -> Vec<Event
         if let Some((deployment, why)) = world.again(session, effort) {
             world.plans.insert(session.id, deployment.planned().map(|planned| planned.at.clone()));
             events.push(Event::Deployed { session: session.id, deployment: Box::new(deployment), why });
+        }
+        if events.len() >= REPLANNED_MAX {
+            break;
         }
     }
     events
@@ -137,6 +145,8 @@ struct World<'a> {
     by_spot: BTreeMap<Spot, Vec<&'a Instance>>,
     /// Plans made meanwhile.
     plans: BTreeMap<SessionId, Option<Vec<Spot>>>,
+    /// The servers as a number, once that is asked for.
+    servers: OnceCell<u64>,
 }
 
 impl<'a> World<'a> {
@@ -148,7 +158,7 @@ impl<'a> World<'a> {
         for instance in snapshot.instances.values().filter(|i| i.state != InstanceState::Gone) {
             by_spot.entry(policy.sites.spot_of(&instance.id, &instance.solution)).or_default().push(instance);
         }
-        Self { snapshot, sites: &policy.sites, by_spot, plans: BTreeMap::new() }
+        Self { snapshot, sites: &policy.sites, by_spot, plans: BTreeMap::new(), servers: OnceCell::new() }
     }
 
     /// Plans of other sessions, with their groups.
@@ -255,6 +265,12 @@ impl<'a> World<'a> {
 
     /// The servers and the plans there are, as a number: whoever waits asks again when it is another one.
     fn seen(&self, session: SessionId) -> u64 {
+        let mut sum = Sum(*self.servers.get_or_init(|| self.sum_of_servers()));
+        self.others(session).for_each(|(_, at)| sum.add(&format!("{at:?}")));
+        sum.0
+    }
+
+    fn sum_of_servers(&self) -> u64 {
         let mut sum = Sum::default();
         for (spot, instances) in &self.by_spot {
             sum.add(&spot.to_string());
@@ -263,7 +279,6 @@ impl<'a> World<'a> {
             }
         }
         sum.add(&format!("{:?}", self.sites));
-        self.others(session).for_each(|(_, at)| sum.add(&format!("{at:?}")));
         sum.0
     }
 

@@ -27,7 +27,7 @@ pub use conflict::{Conflict, Lack};
 pub use held::{HeldRule, held, way};
 pub use hold::Held;
 pub(super) use hold::Kept;
-pub use live::{Deployed, Deployment, deploy, replan};
+pub use live::{Deployed, Deployment, REPLANNED_MAX, deploy, replan};
 pub use model::{Host, Link, Question, SERVERS_MAX, Taken};
 
 use crate::site::Spot;

@@ -222,9 +222,9 @@ impl Search<'_> {
 }
 
 /// Most moves tried to make a plan better that was not proved the best.
-const MOVES_MAX: usize = 50_000;
+const MOVES_MAX: usize = 200_000;
 
-/// Moves single members while that makes the plan cheaper.
+/// Moves single members, and exchanges pairs of them, while that makes the plan cheaper.
 fn improve(model: &Model, at: Vec<usize>, cost: Cost) -> (Vec<usize>, Cost) {
     let mut state = State::new(model);
     at.iter().enumerate().for_each(|(member, host)| state.put(member, *host));
@@ -247,12 +247,47 @@ fn improve(model: &Model, at: Vec<usize>, cost: Cost) -> (Vec<usize>, Cost) {
             }
             state.put(member, best.1);
             better |= best.0 < before;
-            if moves >= MOVES_MAX {
-                better = false;
-                break;
-            }
         }
+        better |= exchange(&mut state, &mut moves);
+        better &= moves < MOVES_MAX;
     }
     let improved: Option<Vec<usize>> = state.at.iter().copied().collect();
     improved.filter(|_| state.cost < cost).map_or((at, cost), |improved| (improved, state.cost))
+}
+
+/// Exchanges the servers of two members wherever that makes the plan cheaper. Did it?
+fn exchange(state: &mut State<'_>, moves: &mut usize) -> bool {
+    let (model, mut better) = (state.model, false);
+    for a in 0..model.members() {
+        for b in a + 1..model.members() {
+            let (Some(at_a), Some(at_b)) = (state.at[a], state.at[b]) else { continue };
+            if at_a == at_b || !model.domains[a].has(at_b) || !model.domains[b].has(at_a) {
+                continue;
+            }
+            *moves += 1;
+            let before = state.cost;
+            state.take(a);
+            state.take(b);
+            let mut done = false;
+            if state.allows(a, at_b) {
+                state.put(a, at_b);
+                if state.allows(b, at_a) {
+                    state.put(b, at_a);
+                    done = state.cost < before && model.spreads.iter().all(|spread| state.may_spread(spread));
+                    if !done {
+                        state.take(b);
+                    }
+                }
+                if !done {
+                    state.take(a);
+                }
+            }
+            if !done {
+                state.put(a, at_a);
+                state.put(b, at_b);
+            }
+            better |= done;
+        }
+    }
+    better
 }
