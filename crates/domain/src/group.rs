@@ -21,6 +21,8 @@ use crate::thread::NodeSpec;
 pub const GROUPS_MAX: usize = 256;
 /// Most members of one thread's groups.
 pub const MEMBERS_MAX: usize = 1000;
+/// Most pairs of members that the rules of one thread compare: members of each rule times all members.
+pub const COMPARED_MAX: usize = 8_000_000;
 /// Most pairs of members that the pipes of one thread join.
 pub const PIPE_PAIRS_MAX: usize = 20_000;
 /// Most bandwidth of one pipe, Mbit/s.
@@ -437,6 +439,13 @@ impl<'a> Resolving<'a> {
         }
         let piped = |rule: &Rule| matches!(rule.demand, Demand::Pipe { .. }).then(|| Groups::pairs(&rule.units).len());
         let pairs: usize = rules.iter().filter_map(piped).sum();
+        let compared = |rule: &Rule| rule.units.iter().flatten().count() * members.len();
+        let compared: usize = rules.iter().map(compared).sum();
+        if compared > COMPARED_MAX {
+            self.wrong.push(format!(
+                "the rules compare {compared} pairs of members; the limit is {COMPARED_MAX}: use smaller groups or fewer rules"
+            ));
+        }
         if pairs > PIPE_PAIRS_MAX {
             self.wrong.push(format!("the pipes join {pairs} pairs; the limit is {PIPE_PAIRS_MAX}: name fewer ends"));
         }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Effort;
-use super::model::{Model, Part, Question};
+use super::model::{Model, Part, Question, Relations};
 use super::search::{Found, search};
 use crate::group::Rule;
 
-/// Searches of one conflict, at most.
-const CHECKS_MAX: usize = 2_000;
+/// Pairs of members compared that cost as much as one try.
+const COMPARED_PER_TRY: u64 = 100;
 
 /// Demands that cannot all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,16 +76,16 @@ impl fmt::Display for Conflict {
 }
 
 /// Finds what is in conflict in a question that has no plan.
-pub(super) fn find(question: &Question, effort: Effort) -> Conflict {
+pub(super) fn find(question: &Question, relations: &Relations, effort: Effort) -> Conflict {
     let (members, rules) = (question.groups.members.len(), question.groups.rules.len());
     let sizes: Vec<Part> = (0..members).map(Part::Size).collect();
     let tasks: Vec<Part> = (0..members).map(Part::Task).collect();
     let rules: Vec<Part> = (0..rules).map(Part::Rule).collect();
     let mut filter = Filter {
         question,
+        relations,
         kept: sizes.iter().chain(&tasks).chain(&rules).copied().collect(),
         tries_left: effort.conflict_tries_max,
-        checks_left: CHECKS_MAX,
         minimal: true,
     };
     // Whole kinds and halves first: what is in conflict is small most of the time.
@@ -113,9 +113,9 @@ fn lack(question: &Question, part: Part) -> Lack {
 
 struct Filter<'q> {
     question: &'q Question,
+    relations: &'q Relations,
     kept: BTreeSet<Part>,
     tries_left: u64,
-    checks_left: usize,
     minimal: bool,
 }
 
@@ -134,15 +134,17 @@ impl Filter<'_> {
 
     /// Is there still no plan without these? Then they stay out.
     fn leaves_none(&mut self, parts: &[Part]) -> bool {
-        if self.tries_left == 0 || self.checks_left == 0 {
+        if self.tries_left == 0 {
             self.minimal = false;
             return false;
         }
         let without: BTreeSet<Part> = self.kept.iter().copied().filter(|part| !parts.contains(part)).collect();
-        let model = Model::new(self.question, &|part| without.contains(&part));
+        let model = Model::new(self.question, self.relations, &|part| without.contains(&part));
         let (found, tries) = search(&model, self.tries_left, true);
-        self.tries_left -= tries.min(self.tries_left);
-        self.checks_left -= 1;
+        // Each search compares all members with each other before its first try.
+        let members = model.members() as u64;
+        let cost = tries + 1 + members * members / COMPARED_PER_TRY;
+        self.tries_left -= cost.min(self.tries_left);
         match found {
             Found::Never => {
                 self.kept = without;

@@ -26,7 +26,7 @@ use crate::group::{Demand, Groups, Rule};
 use crate::id::SessionId;
 use crate::instance::{Instance, InstanceState};
 use crate::session::Session;
-use crate::site::{Level, Sites, Spot};
+use crate::site::{Level, Server, Sites, Spot};
 use crate::task::Profile;
 use crate::thread::ThreadSpec;
 
@@ -142,6 +142,7 @@ enum When {
 struct World<'a> {
     snapshot: &'a Snapshot,
     sites: &'a Sites,
+    declared: BTreeMap<Spot, &'a Server>,
     by_spot: BTreeMap<Spot, Vec<&'a Instance>>,
     /// Plans made meanwhile.
     plans: BTreeMap<SessionId, Option<Vec<Spot>>>,
@@ -151,14 +152,13 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn of(snapshot: &'a Snapshot, policy: &'a Policy) -> Self {
-        let mut by_spot: BTreeMap<Spot, Vec<&Instance>> = BTreeMap::new();
-        for (spot, _) in policy.sites.servers() {
-            by_spot.insert(spot, Vec::new());
-        }
+        let declared: BTreeMap<Spot, &Server> = policy.sites.servers().collect();
+        let mut by_spot: BTreeMap<Spot, Vec<&Instance>> =
+            declared.keys().map(|spot| (spot.clone(), Vec::new())).collect();
         for instance in snapshot.instances.values().filter(|i| i.state != InstanceState::Gone) {
             by_spot.entry(policy.sites.spot_of(&instance.id, &instance.solution)).or_default().push(instance);
         }
-        Self { snapshot, sites: &policy.sites, by_spot, plans: BTreeMap::new(), servers: OnceCell::new() }
+        Self { snapshot, sites: &policy.sites, declared, by_spot, plans: BTreeMap::new(), servers: OnceCell::new() }
     }
 
     /// Plans of other sessions, with their groups.
@@ -207,7 +207,7 @@ impl<'a> World<'a> {
     }
 
     fn host(&self, spot: &Spot, instances: &[&Instance], when: When) -> Host {
-        let declared = self.sites.servers().find(|(at, _)| at == spot).map(|(_, server)| server);
+        let declared = self.declared.get(spot);
         // Several agents of one server each see all of it.
         let vcpus = instances.iter().map(|i| i.facts.cpus).max();
         let memory_mb = instances.iter().map(|i| i.facts.memory_mb.into()).max();

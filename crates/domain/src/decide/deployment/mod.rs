@@ -38,7 +38,7 @@ use search::Found;
 pub struct Effort {
     /// Servers tried for members while searching for the best plan.
     pub tries_max: u64,
-    /// The same, for all searches together that find out which rules are in conflict.
+    /// The same, for all searches together that find out which rules are in conflict; setting one up counts too.
     pub conflict_tries_max: u64,
 }
 
@@ -80,17 +80,20 @@ pub enum Answer {
 pub fn plan(question: &Question, effort: Effort) -> Answer {
     let mut question = question.clone();
     question.hosts.sort();
-    question.hosts.truncate(SERVERS_MAX);
     question.hosts.dedup_by(|a, b| a.spot == b.spot);
-    let model = model::Model::new(&question, &|_| true);
+    let all = question.hosts.len() <= SERVERS_MAX;
+    question.hosts.truncate(SERVERS_MAX);
+    let relations = model::Relations::of(&question.hosts);
+    let model = model::Model::new(&question, &relations, &|_| true);
     match search::search(&model, effort.tries_max, false) {
         (Found::Plan { at, cost, proved }, _) => Answer::Plan(Plan {
             at: at.into_iter().map(|host| question.hosts[host].spot.clone()).collect(),
             crossed_mbps: cost.crossed_mbps,
             servers: cost.servers,
-            proved,
+            proved: proved && all,
         }),
-        (Found::Never, _) => Answer::Never(conflict::find(&question, effort)),
-        (Found::Undecided, tries) => Answer::Undecided { tries },
+        (Found::Never, _) if all => Answer::Never(conflict::find(&question, &relations, effort)),
+        // Of servers beyond the limit nothing is known.
+        (Found::Never | Found::Undecided, tries) => Answer::Undecided { tries },
     }
 }

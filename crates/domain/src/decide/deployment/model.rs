@@ -154,8 +154,8 @@ pub(super) struct Model {
     /// Servers of each member.
     pub domains: Vec<Set>,
     /// By rank less one, by server: those that surely share its place, and those that surely do not.
-    pub same: [Vec<Set>; 3],
-    pub other: [Vec<Set>; 3],
+    pub same: Others,
+    pub other: Others,
     pairs: Vec<Pair>,
     /// By member: others that it has a demand with.
     pub tied: Vec<Vec<usize>>,
@@ -176,10 +176,9 @@ pub(super) struct Model {
 
 impl Model {
     /// `question` has its hosts in order. `part` says what is kept.
-    pub(super) fn new(question: &Question, kept: &dyn Fn(Part) -> bool) -> Self {
+    pub(super) fn new(question: &Question, relations: &Relations, kept: &dyn Fn(Part) -> bool) -> Self {
         let (hosts, members) = (&question.hosts, &question.groups.members);
         let rules = || question.groups.rules.iter().enumerate().filter(|(at, _)| kept(Part::Rule(*at))).map(|(_, r)| r);
-        let (same, other) = relations(hosts);
         let (links_of, links) = links(question);
         let mut model = Self {
             hosts: hosts.len(),
@@ -187,8 +186,8 @@ impl Model {
             overcommit: hosts.iter().map(|host| host.overcommit_percent).collect(),
             room: hosts.iter().map(room).collect(),
             domains: domains(question, kept),
-            same,
-            other,
+            same: relations.same.clone(),
+            other: relations.other.clone(),
             pairs: vec![Pair::default(); members.len() * members.len()],
             tied: vec![Vec::new(); members.len()],
             pipes: vec![Vec::new(); members.len()],
@@ -329,17 +328,39 @@ fn room(host: &Host) -> (u64, u64) {
     (all(host.vcpus.into(), host.taken.vcpu_percent), all(host.memory_mb, host.taken.memory_mb_percent))
 }
 
-fn relations(hosts: &[Host]) -> ([Vec<Set>; 3], [Vec<Set>; 3]) {
-    let of = |level: Level, wanted: bool| -> Vec<Set> {
-        let set = |host: &Host| {
-            let mut set = Set::empty(hosts.len());
-            let so = |other: &Host| host.spot.shares(&other.spot, level) == Some(wanted);
-            hosts.iter().enumerate().filter(|(_, other)| so(other)).for_each(|(at, _)| set.put(at));
-            set
+/// By rank less one, by server: which others share its place.
+pub(super) type Others = Arc<[Vec<Set>; 3]>;
+
+/// Which servers share places, asked once a question.
+#[derive(Debug, Clone)]
+pub(super) struct Relations {
+    /// Surely.
+    same: Others,
+    /// Surely not.
+    other: Others,
+}
+
+impl Relations {
+    pub(super) fn of(hosts: &[Host]) -> Self {
+        let racks = numbers(hosts.iter().map(|host| (host.spot.site.clone(), host.spot.rack.clone())));
+        let sites = numbers(hosts.iter().map(|host| host.spot.site.clone()));
+        let known: Vec<bool> = hosts.iter().map(|host| host.spot.rack.is_some()).collect();
+        let sets = |so: &dyn Fn(usize, usize) -> bool| -> Vec<Set> {
+            let set = |a: usize| {
+                let mut set = Set::empty(hosts.len());
+                (0..hosts.len()).filter(|b| so(a, *b)).for_each(|b| set.put(b));
+                set
+            };
+            (0..hosts.len()).map(set).collect()
         };
-        hosts.iter().map(set).collect()
-    };
-    (Level::ALL.map(|level| of(level, true)), Level::ALL.map(|level| of(level, false)))
+        let same_site = |a: usize, b: usize| sites[a] == sites[b];
+        let in_rack = |a: usize, b: usize| a == b || known[a] && racks[a] == racks[b];
+        let other_rack = |a: usize, b: usize| !same_site(a, b) || known[a] && known[b] && racks[a] != racks[b];
+        Self {
+            same: Arc::new([sets(&|a, b| a == b), sets(&in_rack), sets(&same_site)]),
+            other: Arc::new([sets(&|a, b| a != b), sets(&other_rack), sets(&|a, b| !same_site(a, b))]),
+        }
+    }
 }
 
 fn domains(question: &Question, kept: &dyn Fn(Part) -> bool) -> Vec<Set> {
