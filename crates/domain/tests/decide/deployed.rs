@@ -217,3 +217,55 @@ fn an_element_that_is_no_task_takes_room_and_holds_others_to_its_place() {
     assert_eq!(again(&mut scene), 1);
     assert!(places(&mut scene, session).contains(&(0, "b1".to_owned())));
 }
+
+#[test]
+fn plans_leave_each_other_their_room_and_their_places() {
+    let mut scene = scene();
+    let large = |scene: &mut Scene, rule: Value| {
+        let mut group = json!({"name": "g", "members": ["x"]});
+        group.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        deployed(scene, thread(json!([group]), json!({"x": {"vcpus": 3}})))
+    };
+    let at = |scene: &Scene, session: SessionId| {
+        let deployment = scene.snapshot.sessions[&session].deployment.clone().unwrap();
+        deployment.planned().map(|planned| planned.at[0].to_string())
+    };
+    // Three of four CPUs each: two sessions fill both servers, and the third waits for one of them to end.
+    let (first, second) = (large(&mut scene, json!({})), large(&mut scene, json!({"security": "hypervisor"})));
+    assert_eq!(at(&scene, first).as_deref(), Some("north/r1/a"));
+    assert_eq!(at(&scene, second).as_deref(), Some("north/r2/b"), "alone, and not where the first is");
+    let third = large(&mut scene, json!({}));
+    let said = reason(&scene, third, 0).to_string();
+    assert!(said.contains("the size of 'x' (3 vCPUs"), "{said}");
+    let small = start(&mut scene, json!([{"name": "g", "members": ["y"], "affinity": "server"}]));
+    assert_eq!(at(&scene, small).as_deref(), Some("north/r1/a"), "what is kept for a group is for no one else");
+    scene.happen(vec![Event::SessionStopping { session: first, by: name("tester") }]);
+    assert_eq!(again(&mut scene), 1);
+    assert_eq!(at(&scene, third).as_deref(), Some("north/r1/a"));
+}
+
+#[test]
+fn what_is_loaded_again_holds_the_same_items_to_the_same_servers() {
+    let mut scene = scene();
+    let groups = json!([{"name": "g", "members": ["x", "y"], "diversity": "rack", "exclusivity": "server"}]);
+    let session = start(&mut scene, groups);
+    let mut sessions: Vec<_> = scene.snapshot.sessions.values().cloned().collect();
+    for node in sessions.iter_mut().flat_map(|session| &mut session.nodes) {
+        // As the ledger gives it back: the profile is the task's own.
+        node.profile = Arc::new(skein_domain::task::Profile { held: None, ..(*node.profile).clone() });
+    }
+    let mut loaded = skein_domain::decide::Snapshot::load(skein_domain::decide::snapshot::Stored {
+        turn: scene.snapshot.turn,
+        solutions: scene.snapshot.solutions.values().cloned().collect(),
+        instances: scene.snapshot.instances.values().cloned().collect(),
+        sessions,
+        attempts: Vec::new(),
+    });
+    assert_eq!(loaded, scene.snapshot);
+    for instance in ["a1", "a2", "b1"] {
+        loaded.set_live(&name(instance), scene.snapshot.live(&name(instance)));
+    }
+    let plan = skein_domain::decide::decide(&loaded, &scene.policy, scene.now);
+    assert_eq!(plan, scene.decide());
+    assert!(plan.assignments.iter().any(|a| a.item.session() == session));
+}
