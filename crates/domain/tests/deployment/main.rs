@@ -1,4 +1,7 @@
 //! Deployment plans against every assignment there is, on small cases from seeds; and one large case.
+//!
+//!     CASE=7 cargo test -p skein-domain --test deployment        # one case
+//!     CASES=5000 cargo test -p skein-domain --test deployment    # many
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod brute;
@@ -64,7 +67,8 @@ fn check(seed: u64, case: &Case) -> bool {
 fn plans_are_feasible_and_the_best_and_conflicts_are_real_and_minimal() {
     let only: Option<u64> = std::env::var("CASE").ok().and_then(|seed| seed.parse().ok());
     let (mut plans, mut conflicts) = (0, 0);
-    for seed in only.map_or(0..CASES, |seed| seed..seed + 1) {
+    let many = std::env::var("CASES").ok().and_then(|many| many.parse().ok()).unwrap_or(CASES);
+    for seed in only.map_or(0..many, |seed| seed..seed + 1) {
         let case = draw::case(&mut Random::new(seed));
         if check(seed, &case) { plans += 1 } else { conflicts += 1 }
     }
