@@ -143,6 +143,9 @@ pub struct SessionDetail {
     pub overrides: Vec<String>,
     /// What its ended attempts cost, by the prices known when they were placed, nano-USD.
     pub cost_nano_usd: i64,
+    /// Where its groups are deployed, while it is open; absent when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentView>,
     /// Attempts by place.
     pub places: Vec<PlaceCount>,
     /// Only the first 100,000 attempts are counted by place.
@@ -314,6 +317,9 @@ pub struct PlanView {
     /// Which mode the goals pick, and why; absent without a goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picked: Option<String>,
+    /// Where its groups would be deployed; absent when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentView>,
 }
 
 /// What a session would be in one running mode, or in one solution by itself.
@@ -349,6 +355,70 @@ pub struct ModeView {
     /// Why it does not do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub miss: Option<String>,
+}
+
+/// A deployment plan: members of groups on servers in racks in sites.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentView {
+    /// `planned`, or `waits` until there are servers for it.
+    pub state: String,
+    /// Why it waits: what cannot hold on the servers that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Members by name, each with its server.
+    pub members: Vec<DeployedMember>,
+    /// Rules, each with what holds it.
+    pub rules: Vec<HeldRuleView>,
+    /// Pairs of members with a pipe.
+    pub pipes: Vec<DeployedPipe>,
+    /// Sum over pipes of Mbit/s times levels crossed (1 in a rack, 2 in a site, 3 between sites).
+    pub crossed_mbps: u64,
+    /// Servers used.
+    pub servers: u32,
+    /// No plan is better (less of that sum, then fewer servers). Else it is the best found within the limit of tries.
+    pub proved: bool,
+}
+
+/// A member and its server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployedMember {
+    /// Its name.
+    pub name: String,
+    /// `task`, or what else it is.
+    pub kind: String,
+    /// Its site.
+    pub site: String,
+    /// Its rack; absent where nobody knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// Its server.
+    pub server: String,
+    /// Virtual CPUs that it takes there.
+    pub vcpus: u32,
+    /// MiB that it takes there.
+    pub memory_mb: u64,
+}
+
+/// A rule and what holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldRuleView {
+    /// The rule.
+    pub rule: String,
+    /// What holds it.
+    pub by: String,
+}
+
+/// Bandwidth between two members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployedPipe {
+    /// One member.
+    pub from: String,
+    /// The other.
+    pub to: String,
+    /// Mbit/s.
+    pub mbps: u64,
+    /// `in one server`, `in one rack`, `in one site` or `between sites`.
+    pub way: String,
 }
 
 /// One item of a plan.

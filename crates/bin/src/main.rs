@@ -18,6 +18,7 @@ mod logging;
 mod output;
 mod results;
 mod show;
+mod show_deployment;
 mod signals;
 mod submit;
 mod watch;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::group::{GroupDraft, MemberDraft};
 use crate::id::{SolutionId, TaskName};
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Digest;
@@ -224,6 +225,10 @@ pub struct ThreadDraft {
     pub together: Vec<Vec<String>>,
     /// The nodes.
     pub tasks: BTreeMap<String, TaskDraft>,
+    /// Groups of nodes and other members, with rules on where they go.
+    pub groups: Vec<GroupDraft>,
+    /// What members are, beside what their tasks say.
+    pub members: BTreeMap<String, MemberDraft>,
     /// The user's own additions.
     pub custom: Map<String, Value>,
 }

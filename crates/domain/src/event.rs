@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::decide::Fault;
+use crate::decide::deployment::Deployment;
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::InstanceFacts;
 use crate::quantity::Timestamp;
@@ -202,6 +203,15 @@ pub enum Event {
         /// What was asked for.
         spec: Arc<SessionSpec>,
     },
+    /// The groups of a session's thread are deployed, or wait to be.
+    Deployed {
+        /// Which.
+        session: SessionId,
+        /// Where.
+        deployment: Box<Deployment>,
+        /// Why now.
+        why: String,
+    },
     /// It was asked to stop.
     SessionStopping {
         /// Which.
@@ -382,6 +392,7 @@ impl Event {
             Self::InstanceForgotten { .. } => "instance_forgotten",
             Self::OrphanFound { .. } => "orphan_found",
             Self::SessionStarted { .. } => "session_started",
+            Self::Deployed { .. } => "deployed",
             Self::SessionStopping { .. } => "session_stopping",
             Self::SessionPaused { .. } => "session_paused",
             Self::SessionResumed { .. } => "session_resumed",
@@ -409,6 +420,7 @@ impl Event {
     pub fn session(&self) -> Option<SessionId> {
         Some(match self {
             Self::SessionStarted { session, .. }
+            | Self::Deployed { session, .. }
             | Self::SessionStopping { session, .. }
             | Self::SessionPaused { session, .. }
             | Self::SessionResumed { session, .. }

@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod decide;
 pub mod draft;
 pub mod event;
+pub mod group;
 pub mod id;
 pub mod image;
 pub mod instance;
@@ -15,6 +16,7 @@ pub mod needs;
 pub mod quantity;
 pub mod scaling;
 pub mod session;
+pub mod site;
 pub mod solution;
 pub mod task;
 #[cfg(feature = "testing")]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::EndCause;
+use crate::decide::deployment::{Deployment, Held};
 use crate::id::{AttemptKey, InstanceId, SessionId, UserName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::Profile;
@@ -369,6 +370,8 @@ pub struct Session {
     pub holds: BTreeMap<InstanceId, Hold>,
     /// Where each group's items go.
     pub groups: BTreeMap<Arc<str>, InstanceId>,
+    /// Where its thread's groups are deployed.
+    pub deployment: Option<Arc<Deployment>>,
 }
 
 /// An instance held.
@@ -397,6 +400,18 @@ impl Session {
             }
         }
         followers.into_iter().map(|set| set.into_iter().collect()).collect()
+    }
+    /// Holds the items of its groups' members where its deployment says; the nodes whose place that changed.
+    pub(crate) fn hold_members(&mut self) -> Vec<u32> {
+        let (groups, mut changed) = (&self.spec.thread.groups, Vec::new());
+        for at in groups.members.iter().filter_map(|member| member.node) {
+            let held = Held::of(self.id, groups, self.deployment.as_deref(), at).map(Arc::new);
+            if let Some(node) = self.nodes.get_mut(at as usize).filter(|node| node.profile.held != held) {
+                node.profile = Arc::new(Profile { held, ..(*node.profile).clone() });
+                changed.push(at);
+            }
+        }
+        changed
     }
     /// Sum of all nodes' ends.
     pub fn tally(&self) -> Tally {

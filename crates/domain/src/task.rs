@@ -315,6 +315,8 @@ pub struct Profile {
     pub group: Option<Arc<str>>,
     /// A function that exists in a shared solution only.
     pub function_only: bool,
+    /// Where a deployment plan holds it.
+    pub held: Option<Arc<crate::decide::deployment::Held>>,
 }
 
 impl Profile {
@@ -342,6 +344,7 @@ impl TaskSpec {
             balance: self.balance,
             group: self.group.as_deref().map(Into::into),
             function_only: matches!(self.run, RunSpec::Function { .. }),
+            held: None,
         }
     }
 }

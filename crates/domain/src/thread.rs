@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::Groups;
 use crate::id::TaskName;
 use crate::session::HoldPolicy;
 use crate::task::{InputSource, TaskSpec};
@@ -58,6 +59,9 @@ pub struct ThreadSpec {
     pub together: Vec<Vec<u32>>,
     /// How its sessions hold agents.
     pub hold: HoldPolicy,
+    /// Groups of its nodes, and their rules.
+    #[serde(default, skip_serializing_if = "Groups::is_empty")]
+    pub groups: Groups,
 }
 
 /// Why a set of nodes is no thread.
@@ -165,7 +169,7 @@ pub fn assemble(
         .collect();
     check_inputs(&nodes)?;
     let together = together_sets(&nodes, together)?;
-    Ok(ThreadSpec { name, description, nodes, together, hold })
+    Ok(ThreadSpec { name, description, nodes, together, hold, groups: Groups::default() })
 }
 
 /// Kahn's algorithm, smallest name first.

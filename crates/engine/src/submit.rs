@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use skein_api::StartRequest;
 use skein_domain::decide::running_mode::{ModeSource, ModeWishes};
 use skein_domain::draft::{AfterDraft, BadDraft, TaskDraft, ThreadDraft, apply_override};
+use skein_domain::group;
 use skein_domain::task::InputSource;
 use skein_domain::thread::{LooseNode, assemble};
-use skein_domain::{Digest, RunningMode, SessionSpec, TaskName, TaskSpec, UserName};
+use skein_domain::{Digest, RunningMode, SessionSpec, TaskName, TaskSpec, ThreadSpec, UserName};
 
 use crate::config::Settled;
 
@@ -70,8 +71,10 @@ pub(crate) fn settle(
         return Err(BadDraft(wrong));
     }
     let hold = thread.hold.as_ref().map_or(Ok(settled.hold), skein_domain::draft::HoldDraft::resolve)?;
-    let assembled = assemble(name, thread.description.clone(), loose, &thread.together, hold)
+    let mut assembled = assemble(name, thread.description.clone(), loose, &thread.together, hold)
         .map_err(|e| BadDraft::from(e.to_string()))?;
+    assembled.groups = group::resolve(&thread.groups, &thread.members, &assembled.nodes)?;
+    grouped_on_instances(&assembled)?;
     let digests = digests(assembled.nodes.iter().map(|n| &*n.task));
     let mode_sources = assembled.nodes.iter().map(|n| source_of(&sources, &n.name).to_string()).collect();
     let spec = SessionSpec {
@@ -83,6 +86,23 @@ pub(crate) fn settle(
         earlier: None,
     };
     Ok(Submission { spec, digests })
+}
+
+/// A gateway does not say where it is: what rules hold together or apart needs instances.
+fn grouped_on_instances(thread: &ThreadSpec) -> Result<(), BadDraft> {
+    let members = thread.groups.members.iter().filter_map(|member| thread.nodes.get(member.node? as usize));
+    let on_function = |node: &&skein_domain::NodeSpec| {
+        let profile = node.task.profile();
+        profile.mode == RunningMode::Serverless || profile.function_only
+    };
+    match members.into_iter().find(on_function) {
+        Some(node) => Err(format!(
+            "task '{}' is in a group and runs serverless only, where no one knows its server: take it out of the group, or let it run on instances",
+            node.name
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 fn source_of(sources: &[(TaskName, ModeSource)], name: &TaskName) -> ModeSource {
@@ -102,6 +122,8 @@ fn until(mut thread: ThreadDraft, until: &[String]) -> Result<ThreadDraft, BadDr
             open.extend(links(task).into_iter().map(|(before, _)| before));
         }
     }
+    let gone = thread.tasks.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+    group::without(&mut thread.groups, &mut thread.members, &gone);
     thread.tasks.retain(|name, _| wanted.contains(name));
     for set in &mut thread.together {
         set.retain(|name| wanted.contains(name));

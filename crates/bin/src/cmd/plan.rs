@@ -7,9 +7,9 @@ use skein_api::{ModeView, PlanView, PlannedItem};
 use crate::connect::Connect;
 use crate::failure::{Ended, FAILED, OK};
 use crate::output::{self, Table};
-use crate::show;
 use crate::submit::Document;
 use crate::watch::Launch;
+use crate::{show, show_deployment};
 
 /// `skein plan`.
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,10 @@ fn show(plan: &PlanView) {
     ));
     if !plan.assumed.is_empty() {
         output::line(&format!("run time assumed, since none is stated: {}", plan.assumed.join(", ")));
+    }
+    if let Some(deployment) = &plan.deployment {
+        output::line("");
+        show_deployment::print(deployment);
     }
     show_modes(&plan.modes, plan.picked.as_deref());
     for stuck in &plan.stuck {

@@ -13,6 +13,7 @@ use crate::follow::arrays;
 use crate::output::{self, Table};
 use crate::results;
 use crate::show;
+use crate::show_deployment;
 
 /// `skein session`.
 #[derive(Debug, clap::Args)]
@@ -319,6 +320,9 @@ fn show(session: &SessionDetail) {
     let holds = session.holds.iter().map(|hold| format!("{} ({} running)", hold.instance, hold.attempts));
     let holds = holds.collect::<Vec<_>>().join(", ");
     output::line(&format!("\nholds {}", if holds.is_empty() { "no instance" } else { &holds }));
+    if let Some(deployment) = &session.deployment {
+        show_deployment::print(deployment);
+    }
 }
 
 /// A table of attempts, as `session attempts` and the demo show it.

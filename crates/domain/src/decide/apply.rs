@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cost;
+use super::deployment::Deployment;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd, AttemptState, EndCause, Place, Withdrawal};
 use crate::event::{Event, Then};
@@ -66,6 +67,7 @@ impl Snapshot {
                 self.avoided.insert(solution.clone(), (*until, why.clone()));
             }
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
+            Event::Deployed { session, deployment, .. } => self.deploy(*session, deployment),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
             Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),
             Event::SessionResumed { session, .. } => self.set_session_state(*session, SessionState::Running),
@@ -217,12 +219,34 @@ impl Snapshot {
             followers: Arc::new(Session::followers_of(&spec.thread)),
             holds: BTreeMap::new(),
             groups: BTreeMap::new(),
+            deployment: None,
         };
+        let grouped = !spec.thread.groups.is_empty();
         self.sessions.insert(id, session);
+        if grouped {
+            self.index.deployed.insert(id);
+            self.hold_members(id);
+        }
         self.touched.sessions.insert(id);
         self.touched.new_sessions.insert(id);
         for (node, ranges) in spec.earlier.iter().flat_map(|earlier| &earlier.done) {
             self.take_over(at, NodeKey { session: id, node: *node }, ranges);
+        }
+    }
+
+    fn deploy(&mut self, id: SessionId, deployment: &Deployment) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.deployment = Some(Arc::new(deployment.clone()));
+        self.touched.sessions.insert(id);
+        self.hold_members(id);
+    }
+
+    fn hold_members(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        for at in session.hold_members() {
+            if let Some(node) = session.nodes.get(at as usize) {
+                self.index.set_ready(NodeKey { session: id, node: at }, &session.spec, session.state, node);
+            }
         }
     }
 
@@ -263,6 +287,7 @@ impl Snapshot {
             }
         }
         self.index.paused.remove(&id);
+        self.index.deployed.remove(&id);
         session.holds.clear();
         self.index.unsettled.remove(&id);
         self.touched.sessions_ended.push((session, at));

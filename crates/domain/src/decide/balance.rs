@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::deployment::{Deployment, Held, Kept};
 use super::index::Load;
 use super::place::{fits_gateway, fits_instance, may_wait_on, slots, suits_kind};
 use super::policy::{Algorithm, Policy};
@@ -44,6 +45,8 @@ pub(super) struct Overlay<'a> {
     /// Up to where the instances of a room are all touched or kept (for what wants none alone): looking
     /// starts behind it.
     passed: RefCell<BTreeMap<(KindNo, Part, bool, Room), InstanceId>>,
+    /// Places kept for groups.
+    groups_kept: Kept,
     /// Instances kept free for items that want one alone.
     pub kept: BTreeSet<InstanceId>,
     /// When more would be kept if nothing else happened.
@@ -106,6 +109,7 @@ impl<'a> Overlay<'a> {
             groups: BTreeMap::new(),
             moved: Rooms::default(),
             passed: RefCell::default(),
+            groups_kept: Kept::of(snapshot, policy),
             kept: BTreeSet::new(),
             kept_next: None,
         };
@@ -170,6 +174,7 @@ impl<'a> Overlay<'a> {
         if self.kept.contains(&instance.id) && profile.needs.cpu != CpuSetting::Exclusive {
             return Err(Reason::KeptForExclusive);
         }
+        self.groups_kept.check(self.policy, profile, instance)?;
         self.within_session_limit(session, instance)
     }
 
@@ -188,6 +193,7 @@ impl<'a> Overlay<'a> {
         may_wait_on(instance, self.load(&instance.id), slots, slots.saturating_mul(per_slot), profile)
             && self.policy.cpu_ceiling_percent.is_none_or(|ceiling| used < ceiling)
             && !self.kept.contains(&instance.id)
+            && self.groups_kept.check(self.policy, profile, instance).is_ok()
             && self.within_session_limit(session, instance).is_ok()
     }
 
@@ -280,6 +286,9 @@ impl<'a> Overlay<'a> {
 
     /// Rooms that are there, with the reason of each, commonest first.
     fn why_none(&self, session: SessionId, profile: &Profile, cost_max: Option<NanoUsd>) -> Reason {
+        if let Some(held) = &profile.held {
+            return self.why_not_there(session, profile, held);
+        }
         let mut counts: BTreeMap<Reason, u32> = BTreeMap::new();
         let mut count = |reason, many: usize| {
             *counts.entry(reason).or_default() += u32::try_from(many).unwrap_or(u32::MAX);
@@ -318,6 +327,24 @@ impl<'a> Overlay<'a> {
             Some((because, _)) => Reason::NoInstance { looked_at, because: Box::new(because) },
             None => Reason::NoneConfigured { what: "instance".into() },
         }
+    }
+
+    /// Why the server to which a deployment plan holds an item does not take it.
+    fn why_not_there(&self, session: SessionId, profile: &Profile, held: &Held) -> Reason {
+        let Some(server) = &held.server else {
+            let deployment = self.snapshot.sessions.get(&session).and_then(|s| s.deployment.as_deref());
+            return match deployment {
+                Some(Deployment::Waits { because, .. }) => Reason::NoDeployment { because: because.as_str().into() },
+                _ => Reason::NoDeployment { because: "it is being made".into() },
+            };
+        };
+        let there = |i: &&Instance| self.policy.sites.spot_of(&i.id, &i.solution) == *server;
+        let instances = self.snapshot.instances.values().filter(there);
+        let reasons: BTreeSet<Reason> = instances.filter_map(|i| self.fits(session, profile, i).err()).collect();
+        // What changes by itself says more than what never will.
+        let because = reasons.iter().find(|reason| !reason.is_lasting()).or(reasons.first()).cloned();
+        let because = Box::new(because.unwrap_or(Reason::NoneConfigured { what: "instance".into() }));
+        Reason::OnServer { server: server.to_string().into(), because }
     }
 
     /// The rooms of a kind as this pass sees them: an instance of each, and how many have it.
@@ -486,7 +513,10 @@ impl<'a> Overlay<'a> {
             |a: &crate::attempt::Attempt| self.snapshot.node(a.key.item.node).is_some_and(|node| node.profile.service);
         !self.kept.contains(id)
             && self.snapshot.load_of(id).exclusive == 0
-            && self.snapshot.instances.get(id).is_some_and(|i| place::suits_instance(i, profile).is_ok())
+            && self.snapshot.instances.get(id).is_some_and(|i| {
+                let held = self.groups_kept.check(self.policy, profile, i);
+                held.is_ok() && place::suits_instance(i, profile).is_ok()
+            })
             && !self.snapshot.attempts_on(id).any(is_service)
     }
 }
@@ -572,7 +602,7 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// The first instance of a room that fits. All of a room fit, or none does, but for storage, for
-    /// what is kept, and for the limit of instances for a session.
+    /// what is kept, for what deployment plans say, and for the limit of instances for a session.
     fn in_room<'r>(
         &self,
         no: KindNo,
@@ -604,7 +634,8 @@ impl<'a> Search<'_, 'a> {
             if self.fits(instance) {
                 return Some((id, instance));
             }
-            if needs.storage_mb == 0 && overlay.policy.instances_per_session_max.is_none() {
+            let alike = needs.storage_mb == 0 && overlay.policy.instances_per_session_max.is_none();
+            if alike && overlay.groups_kept.is_same_for_all(self.profile) {
                 return None;
             }
         }

@@ -166,5 +166,6 @@ fn without_nodes(session: &Session) -> Session {
         nodes_open: session.nodes_open,
         holds: session.holds.clone(),
         groups: session.groups.clone(),
+        deployment: session.deployment.clone(),
     }
 }

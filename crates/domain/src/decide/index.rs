@@ -160,6 +160,8 @@ pub struct Index {
     lives: BTreeMap<InstanceId, Life>,
     /// Draining instances.
     pub draining: BTreeSet<InstanceId>,
+    /// Sessions whose thread has groups.
+    pub deployed: BTreeSet<SessionId>,
     /// Paused sessions.
     pub paused: BTreeSet<SessionId>,
     /// Sessions in which something ended since the last settling.
@@ -186,6 +188,7 @@ impl PartialEq for Index {
             && self.machines == other.machines
             && self.free_machines == other.free_machines
             && self.gone == other.gone
+            && self.deployed == other.deployed
             && self.paused == other.paused
             && self.idle == other.idle
     }
@@ -196,6 +199,9 @@ impl Index {
     pub(super) fn build(snapshot: &Snapshot) -> Self {
         let mut index = Self::default();
         for session in snapshot.sessions.values() {
+            if !session.spec.thread.groups.is_empty() {
+                index.deployed.insert(session.id);
+            }
             if session.state == SessionState::Paused {
                 index.paused.insert(session.id);
             }
@@ -278,7 +284,11 @@ impl Index {
         };
         let paced = node.typical_run_ms.is_some();
         let stands = self.queued.get(&key);
-        if stands.map(|stands| stands.since) == since && stands.is_none_or(|stands| stands.paced == paced) {
+        let same = |stands: &Queued| {
+            let of_class = &stands.class.profile;
+            stands.paced == paced && (Arc::ptr_eq(of_class, &node.profile) || *of_class == node.profile)
+        };
+        if stands.map(|stands| stands.since) == since && stands.is_none_or(same) {
             return;
         }
         if let Some(Queued { since, class, paced }) = self.queued.remove(&key) {

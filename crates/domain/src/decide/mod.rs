@@ -16,6 +16,7 @@ pub mod change;
 mod choose;
 pub mod cost;
 pub mod demand;
+pub mod deployment;
 pub mod explain;
 pub mod forecast;
 pub mod goals;

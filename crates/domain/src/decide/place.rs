@@ -121,6 +121,9 @@ pub fn suits_gateway(id: &crate::id::SolutionId, shared: &Shared, profile: &Prof
     if profile.mode == RunningMode::Dedicated {
         return Err(Reason::ModeExcludes { mode: profile.mode });
     }
+    if profile.held.is_some() {
+        return Err(Reason::HeldToServer);
+    }
     let needs = &profile.needs;
     if let Some(asked) = needs.solution.as_ref().filter(|asked| *asked != id) {
         return Err(Reason::OtherSolution { asked: asked.clone() });

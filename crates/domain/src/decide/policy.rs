@@ -9,6 +9,7 @@ use super::capacity::Settings;
 use super::goals::Goals;
 use super::patience::LATE_BUDGET_PPM;
 use crate::id::{InstanceId, UserName};
+use crate::site::Sites;
 use crate::task::Balance;
 
 /// Settings of `decide`.
@@ -49,6 +50,8 @@ pub struct Policy {
     pub forget_gone_ms: u64,
     /// Instances that are never ended, whatever their load.
     pub do_not_terminate: BTreeSet<InstanceId>,
+    /// Where servers stand, and which instances are on them.
+    pub sites: Arc<Sites>,
 }
 
 /// The tasking class of [0052] for CPU setting 0.
@@ -113,6 +116,7 @@ impl Default for Policy {
             items_max: None,
             forget_gone_ms: 24 * 3_600_000,
             do_not_terminate: BTreeSet::new(),
+            sites: Arc::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, SolutionId, TaskName};
+use crate::id::{InstanceId, SessionId, SolutionId, TaskName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, RunningMode};
 
@@ -368,6 +368,41 @@ pub enum Reason {
         /// Why nothing that is there takes it.
         because: Box<Reason>,
     },
+    /// There is no deployment plan for its groups now.
+    NoDeployment {
+        /// What is in conflict.
+        because: Arc<str>,
+    },
+    /// A deployment plan holds it to a server, so no gateway takes it.
+    HeldToServer,
+    /// A deployment plan holds it to another server.
+    OtherServer {
+        /// Which.
+        server: Arc<str>,
+    },
+    /// The server to which a deployment plan holds it does not take it now.
+    OnServer {
+        /// Which.
+        server: Arc<str>,
+        /// Why not.
+        because: Box<Reason>,
+    },
+    /// The place is kept for a group (exclusivity).
+    KeptForGroup {
+        /// Which place.
+        place: Arc<str>,
+        /// Of which group.
+        group: Arc<str>,
+        /// Of which session.
+        session: SessionId,
+    },
+    /// Its group is to be alone there, and others have not ended yet.
+    OthersThere {
+        /// Which place.
+        place: Arc<str>,
+        /// Attempts of others.
+        attempts: u32,
+    },
     /// No instance of several takes it; this is the commonest reason, `why` lists all.
     NoInstance {
         /// How many were looked at.
@@ -423,6 +458,12 @@ impl Reason {
             Self::SessionPaused => "session_paused",
             Self::KeptForExclusive => "kept_for_exclusive",
             Self::Machine { .. } => "machine",
+            Self::NoDeployment { .. } => "no_deployment",
+            Self::HeldToServer => "held_to_server",
+            Self::OtherServer { .. } => "other_server",
+            Self::OnServer { .. } => "on_server",
+            Self::KeptForGroup { .. } => "kept_for_group",
+            Self::OthersThere { .. } => "others_there",
             Self::NoInstance { .. } => "no_instance",
         }
     }
@@ -440,6 +481,8 @@ impl Reason {
                 | Self::OtherSolution { .. }
                 | Self::Differs { .. }
                 | Self::TooSmall { .. }
+                | Self::HeldToServer
+                | Self::OtherServer { .. }
         )
     }
 
@@ -457,9 +500,11 @@ impl Reason {
             Self::SessionPaused => "'skein session resume SESSION'",
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
-            Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } | Self::Instead { because, .. } => {
-                return because.next_step();
-            }
+            Self::NoDeployment { .. } => "add servers, or change the groups' rules: 'skein plan' shows what holds",
+            Self::OnServer { because, .. }
+            | Self::NoInstance { because, .. }
+            | Self::TogetherLacks { because, .. }
+            | Self::Instead { because, .. } => return because.next_step(),
             Self::LeftWaiting { .. } => {
                 "it is asked again whenever something changes; its file says when it places one"
             }
@@ -516,6 +561,18 @@ impl fmt::Display for Reason {
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
             Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),
+            Self::NoDeployment { because } => write!(f, "there is no deployment plan for its groups now: {because}"),
+            Self::HeldToServer => f.write_str("its deployment plan holds it to a server"),
+            Self::OtherServer { server } => write!(f, "its deployment plan holds it to server '{server}'"),
+            Self::OnServer { server, because } => {
+                write!(f, "its deployment plan holds it to server '{server}', which does not take it now ({because})")
+            }
+            Self::KeptForGroup { place, group, session } => {
+                write!(f, "'{place}' is kept for group '{group}' of session {session}")
+            }
+            Self::OthersThere { place, attempts } => {
+                write!(f, "its group is to be alone in '{place}', and {attempts} of others run there still")
+            }
             Self::Machine { solution, machines, because } => match machines {
                 MachinesAre::Coming(1) => write!(f, "a machine of '{solution}' is on its way ({because})"),
                 MachinesAre::Coming(n) => write!(f, "{n} machines of '{solution}' are on their way ({because})"),

@@ -99,6 +99,7 @@ impl Snapshot {
     /// What open attempts say beside their own rows: the state of an item at its first attempt, and how many of
     /// a session's are on an instance it holds.
     fn complete(&mut self) {
+        self.sessions.values_mut().for_each(|session| drop(session.hold_members()));
         for hold in self.sessions.values_mut().flat_map(|session| session.holds.values_mut()) {
             hold.attempts = 0;
         }
@@ -193,6 +194,11 @@ impl Snapshot {
     /// What is taken on an instance.
     pub fn load_of(&self, instance: &InstanceId) -> &super::index::Load {
         self.index.load_of(instance)
+    }
+
+    /// Open sessions whose thread has groups.
+    pub fn deployed(&self) -> impl Iterator<Item = &Session> {
+        self.index.deployed.iter().filter_map(|id| self.sessions.get(id))
     }
 
     /// Items that could be placed now, untouched array indices included.

@@ -6,6 +6,7 @@ mod ahead;
 mod algorithm;
 mod choice;
 mod cpu;
+mod deployed;
 mod links;
 mod project;
 mod time;

@@ -205,6 +205,7 @@ impl Config {
             items_max: b.items_max,
             forget_gone_ms: ms("retention.gone_hours", self.retention.gone_hours.map(|h| h * 3600.0), DAY_S)?,
             do_not_terminate: protect,
+            sites: super::sites::settle(self)?,
         })
     }
 

@@ -3,9 +3,11 @@
 
 mod convert;
 mod scaling;
+mod sites;
 
 pub use convert::{Current, OWN, Settled};
 pub(crate) use scaling::asked as asked_goals;
+pub use sites::{RackConfig, ServerConfig, SiteConfig};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,6 +67,8 @@ pub struct Config {
     pub addresses: BTreeMap<String, String>,
     /// Solutions by name; `own` is there even when it is not named.
     pub solutions: BTreeMap<String, SolutionConfig>,
+    /// Sites, racks and servers by name: where instances are, for threads with groups.
+    pub sites: BTreeMap<String, SiteConfig>,
     /// Values for what tasks leave open.
     pub defaults: Defaults,
     /// Settings of users, by name.

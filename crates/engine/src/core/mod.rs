@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skein_domain::decide::demand::Demands;
+use skein_domain::decide::deployment::{Effort, REPLANNED_MAX, deploy, replan};
 use skein_domain::decide::replay::deconflict;
 use skein_domain::decide::{Policy, Snapshot, decide};
 use skein_domain::event::Event;
@@ -42,6 +43,9 @@ pub use propose::{ANSWER_MS, ASK_AGAIN_MS, FAILURES_MAX, REST_MS};
 const RECENT_KEYS_MAX: usize = 100_000;
 /// After a turn that could not be written, the next is tried after this, ms, if nothing comes in.
 const OWED_MS: u64 = 500;
+
+/// What planning a deployment may cost within a turn: less than at the rim, since everybody waits for it.
+const IN_TURN: Effort = Effort { tries_max: 10_000, conflict_tries_max: 20_000 };
 
 /// What a turn produced: to be committed, then let out.
 #[derive(Debug, Default)]
@@ -289,6 +293,13 @@ impl Core {
             return self.answer(reply, Err(Refusal::busy(why)));
         }
         let session = SessionId::derive(self.turn.turn, self.ordinal);
+        let deployed = match deploy(&self.snapshot, &self.settings.policy, session, &spec.thread, IN_TURN) {
+            Ok(deployed) => deployed,
+            Err(why) => {
+                let why = format!("its groups cannot be deployed: {why}");
+                return self.answer(reply, Err(Refusal { kind: RefusalKind::Conflict, why }));
+            }
+        };
         self.ordinal += 1;
         if let Some(key) = client_key {
             self.turn.side.push(Side::ClientKey { user: spec.user.clone(), key: key.clone(), session });
@@ -298,7 +309,9 @@ impl Core {
             self.recent_keys.insert((spec.user.clone(), key), session);
         }
         self.turn.side.extend(digests.into_iter().map(|digest| Side::FileRef { session, digest }));
-        self.happen(vec![Event::SessionStarted { session, spec }]);
+        let why = "it was submitted".to_owned();
+        let deployed = deployed.map(|d| Event::Deployed { session, deployment: Box::new(d), why });
+        self.happen(std::iter::once(Event::SessionStarted { session, spec }).chain(deployed).collect());
         self.answer(reply, Ok(Answer::Session { session, new: true }));
     }
 
@@ -383,8 +396,13 @@ impl Core {
     }
 
     fn place(&mut self) {
+        let deployed = replan(&self.snapshot, &self.settings.policy, IN_TURN);
+        let more = deployed.len() >= REPLANNED_MAX;
+        if !deployed.is_empty() {
+            self.happen(deployed);
+        }
         let plan = decide(&self.snapshot, &self.settings.policy, self.now);
-        self.next_wake = plan.next_wake;
+        self.next_wake = if more { Some(self.now) } else { plan.next_wake };
         if plan.is_idle() {
             return;
         }

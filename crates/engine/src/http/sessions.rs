@@ -11,6 +11,7 @@ use skein_api::{
     SignalRequest, StartRequest, Started, StuckView, Why,
 };
 use skein_domain::actions::{Action, of_session};
+use skein_domain::decide::deployment::{Effort, deploy};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
 use skein_domain::decide::project::project;
 use skein_domain::event::Event;
@@ -67,7 +68,25 @@ pub(super) async fn as_written(app: &Arc<App>, user: &UserName, request: &StartR
         let why = format!("task '{node}' is to run serverless, but no shared solution can ever take it: {reason}");
         return Err(Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, reason.next_step()));
     }
+    deployable(app, &submission.spec).await?;
     Ok(submission)
+}
+
+/// Groups whose rules cannot hold on any server that there is, or is declared, are refused at once.
+async fn deployable(app: &Arc<App>, spec: &SessionSpec) -> Result<(), Fail> {
+    if spec.thread.groups.is_empty() {
+        return Ok(());
+    }
+    let thread = spec.thread.clone();
+    let (snapshot, policy) = app.writer.look(|core| (core.snapshot().clone(), core.policy().clone())).await?;
+    let asked = tokio::task::spawn_blocking(move || {
+        let session = SessionId::derive(snapshot.turn + 1, 0);
+        deploy(&snapshot, &policy, session, &thread, Effort::default()).map(drop)
+    });
+    asked.await.map_err(Fail::internal)?.map_err(|why| {
+        let why = format!("its groups cannot be deployed: {why}");
+        Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, Some("take out one of these, or add servers to 'sites'"))
+    })
 }
 
 fn known_solutions(spec: &SessionSpec, settled: &crate::config::Settled) -> Result<(), Fail> {
@@ -194,12 +213,15 @@ pub(super) async fn show(
     let places: Vec<PlaceCount> = places.into_iter().map(place).collect();
     let counted: u64 = places.iter().map(|place| place.attempts).sum();
     let now = clock::now();
-    let (running, holds, actions) = app
+    let (running, holds, actions, deployment) = app
         .writer
         .look(move |core| {
             let session = core.snapshot().sessions.get(&id);
             let holds = session.map(|s| s.holds.iter().map(|(i, h)| (i.to_string(), h.attempts)).collect::<Vec<_>>());
-            (views::running(core.snapshot(), id), holds.unwrap_or_default(), views::actions(core.snapshot(), id, now))
+            let deployed =
+                session.and_then(|s| Some(views::deployment(&s.spec.thread.groups, s.deployment.as_deref()?)));
+            let running = views::running(core.snapshot(), id);
+            (running, holds.unwrap_or_default(), views::actions(core.snapshot(), id, now), deployed)
         })
         .await?;
     Ok(Json(SessionDetail {
@@ -211,6 +233,7 @@ pub(super) async fn show(
         holds: holds.into_iter().map(|(instance, attempts)| HoldView { instance, attempts }).collect(),
         overrides: spec.overrides.clone(),
         cost_nano_usd: row.cost().0,
+        deployment,
         places_cut: counted >= u64::from(PLACES_OF_MAX),
         places,
     }))
@@ -585,10 +608,15 @@ pub(super) async fn plan(
         let mut snapshot = snapshot;
         let turn = snapshot.turn + 1;
         let session = SessionId::derive(turn, 0);
-        snapshot.apply_all(turn, now, vec![Event::SessionStarted { session, spec: worker }]);
-        project(&snapshot, &policy, session, now)
+        // What could not be deployed was refused above: here it would be the same.
+        let deployed = deploy(&snapshot, &policy, session, &worker.thread, Effort::default()).unwrap_or_default();
+        let view = deployed.as_ref().map(|deployed| views::deployment(&worker.thread.groups, deployed));
+        let deployed = deployed.map(|d| Event::Deployed { session, deployment: Box::new(d), why: String::new() });
+        let started = Event::SessionStarted { session, spec: worker };
+        snapshot.apply_all(turn, now, std::iter::once(started).chain(deployed).collect());
+        (project(&snapshot, &policy, session, now), view)
     });
-    let projection = projected.await.map_err(Fail::internal)?;
+    let (projection, deployment) = projected.await.map_err(Fail::internal)?;
     let name = |node: NodeKey| spec.thread.nodes[node.node as usize].name.to_string();
     let unknown_time = |n: &&skein_domain::NodeSpec| n.task.expected_run_ms.is_none();
     Ok(Json(PlanView {
@@ -621,5 +649,6 @@ pub(super) async fn plan(
         cut: projection.cut,
         modes,
         picked,
+        deployment,
     }))
 }

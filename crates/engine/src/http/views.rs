@@ -1,12 +1,68 @@
 //! From rows and snapshots to the API's types.
 
-use skein_api::{AttemptView, CandidateView, Counts, FileView, InstanceView, NodeView, SessionSummary};
+use skein_api::{
+    AttemptView, CandidateView, Counts, DeployedMember, DeployedPipe, DeploymentView, FileView, HeldRuleView,
+    InstanceView, NodeView, SessionSummary,
+};
 use skein_domain::actions::{of_attempt, of_items};
+use skein_domain::decide::deployment::{Deployment, held, way};
 use skein_domain::decide::explain::Candidate;
 use skein_domain::decide::{Snapshot, place};
+use skein_domain::group::{Demand, Groups, Member};
+use skein_domain::site::Spot;
 use skein_domain::task::RunSpec;
 use skein_domain::{AttemptState, EndCause, Instance, ItemState, Outcome, Place, SessionSpec, SessionState};
 use skein_store::{AttemptRow, SessionRow};
+
+/// Members of groups on their servers.
+pub(super) fn deployment(groups: &Groups, deployment: &Deployment) -> DeploymentView {
+    let planned = match deployment {
+        Deployment::Planned(planned) => planned,
+        Deployment::Waits { because, .. } => {
+            return DeploymentView {
+                state: "waits".to_owned(),
+                because: Some(because.clone()),
+                members: Vec::new(),
+                rules: Vec::new(),
+                pipes: Vec::new(),
+                crossed_mbps: 0,
+                servers: 0,
+                proved: false,
+            };
+        }
+    };
+    let pipes = groups.rules.iter().filter_map(|rule| match rule.demand {
+        Demand::Pipe { mbps } => Some((Groups::pairs(&rule.units), mbps)),
+        _ => None,
+    });
+    let pipe = |(a, b): (u32, u32), mbps: u64| {
+        let end = |at: u32| Some((groups.members.get(at as usize)?.name.to_string(), planned.at.get(at as usize)?));
+        let ((from, here), (to, there)) = (end(a)?, end(b)?);
+        Some(DeployedPipe { from, to, mbps, way: way(here, there).to_owned() })
+    };
+    DeploymentView {
+        state: "planned".to_owned(),
+        because: None,
+        members: groups.members.iter().zip(&planned.at).map(|(member, spot)| deployed(member, spot)).collect(),
+        rules: held(groups, &planned.at).into_iter().map(|h| HeldRuleView { rule: h.rule, by: h.by }).collect(),
+        pipes: pipes.flat_map(|(pairs, mbps)| pairs.into_iter().filter_map(move |pair| pipe(pair, mbps))).collect(),
+        crossed_mbps: planned.crossed_mbps,
+        servers: planned.servers,
+        proved: planned.proved,
+    }
+}
+
+fn deployed(member: &Member, spot: &Spot) -> DeployedMember {
+    DeployedMember {
+        name: member.name.to_string(),
+        kind: member.kind.map_or("task".to_owned(), |kind| format!("{kind:?}").to_lowercase()),
+        site: spot.site.to_string(),
+        rack: spot.rack.as_ref().map(ToString::to_string),
+        server: spot.server.to_string(),
+        vcpus: member.vcpus,
+        memory_mb: member.memory_mb,
+    }
+}
 
 pub(super) fn state_word(state: SessionState) -> &'static str {
     match state {

@@ -142,10 +142,13 @@ struct SessionBody<'a> {
     nodes_open: u32,
     holds: &'a std::collections::BTreeMap<skein_domain::InstanceId, skein_domain::session::Hold>,
     groups: &'a std::collections::BTreeMap<std::sync::Arc<str>, skein_domain::InstanceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<&'a skein_domain::decide::deployment::Deployment>,
 }
 
 fn write_session(to: &Connection, session: &Session, new: bool, ended_at: Option<Timestamp>) -> Result<(), StoreError> {
-    let body = SessionBody { nodes_open: session.nodes_open, holds: &session.holds, groups: &session.groups };
+    let (holds, groups, deployment) = (&session.holds, &session.groups, session.deployment.as_deref());
+    let body = SessionBody { nodes_open: session.nodes_open, holds, groups, deployment };
     let (id, body, state) = (int(session.id.0), json(&body)?, json(&session.state)?);
     let ended_at = ended_at.map(|at| at.0);
     if !new {

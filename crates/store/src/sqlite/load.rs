@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skein_domain::decide::change::NodeRow;
+use skein_domain::decide::deployment::Deployment;
 use skein_domain::decide::snapshot::Stored;
 use skein_domain::session::{Hold, ItemState};
 use skein_domain::{InstanceId, Node, Session, SessionId, SessionSpec, Timestamp};
@@ -50,6 +51,8 @@ struct SessionBody {
     nodes_open: u32,
     holds: BTreeMap<InstanceId, Hold>,
     groups: BTreeMap<Arc<str>, InstanceId>,
+    #[serde(default)]
+    deployment: Option<Arc<Deployment>>,
 }
 
 fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
@@ -72,6 +75,7 @@ fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
             nodes_open: body.nodes_open,
             holds: body.holds,
             groups: body.groups,
+            deployment: body.deployment,
             spec,
         });
     }
