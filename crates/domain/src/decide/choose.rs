@@ -4,6 +4,7 @@
 //! for it until its allowed wait (less the cold start it would then still have before it) is over,
 //! and goes to the dearer kind ("patience").
 
+use super::backfill::Beside;
 use super::balance::{InGateway, OnInstance, Overlay, Suited};
 use super::reason::{Choice, Reason};
 use crate::attempt::Place;
@@ -53,6 +54,11 @@ impl Ever {
             }
             Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new() },
         }
+    }
+
+    /// Kinds of instance that suit it.
+    pub(super) fn suited(&self) -> &[Suited] {
+        &self.suited
     }
 
     /// The instance that would take one item now.
@@ -106,6 +112,10 @@ pub(super) fn choose(overlay: &Overlay<'_>, ever: &Ever, asking: Asking<'_>) -> 
 fn on_instance(profile: &Profile, found: OnInstance, choice: Choice) -> Chosen {
     let choice = match profile.group.as_ref().filter(|_| found.by_group) {
         Some(group) => Choice::Group { group: group.clone() },
+        None => choice,
+    };
+    let choice = match found.beside {
+        Some(Beside { spare, at, item }) => Choice::Backfilled { item, before: at.filter(|_| !spare) },
         None => choice,
     };
     Chosen { place: Place::Instance(found.id), choice, cost: found.cost }

@@ -28,6 +28,8 @@ pub struct Class {
 pub struct Load {
     /// Open attempts, those that wait there for a slot (its credit) included.
     pub attempts: u32,
+    /// Slots that they take.
+    pub slots: u32,
     /// CPU set aside by CPU settings, percent.
     pub cpu_percent: u32,
     /// Memory set aside, MiB.
@@ -46,6 +48,7 @@ impl Load {
     /// Sets `needs` aside.
     pub fn add(&mut self, needs: &Needs) {
         self.attempts += 1;
+        self.slots = self.slots.saturating_add(needs.slots);
         self.cpu_percent += needs.cpu.reserved_percent();
         self.memory_mb = self.memory_mb.saturating_add(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_add(needs.storage_mb);
@@ -56,8 +59,10 @@ impl Load {
         }
     }
 
-    fn remove(&mut self, needs: &Needs) {
+    /// Takes what [`Load::add`] set aside back.
+    pub(super) fn remove(&mut self, needs: &Needs) {
         self.attempts = self.attempts.saturating_sub(1);
+        self.slots = self.slots.saturating_sub(needs.slots);
         self.cpu_percent = self.cpu_percent.saturating_sub(needs.cpu.reserved_percent());
         self.memory_mb = self.memory_mb.saturating_sub(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_sub(needs.storage_mb);
@@ -117,7 +122,6 @@ fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: 
     }
 }
 
-/// The indices.
 /// Where a machine, or what is gone, stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Life {
@@ -148,7 +152,7 @@ pub struct Index {
     pub items_open: BTreeMap<UserName, u64>,
     /// Instances that could take work, by kind and room.
     pub(super) rooms: Rooms,
-    /// Instances with more attempts than slots: the rest waits there for a slot.
+    /// Instances whose attempts take more than their slots: the rest waits there for a slot.
     pub over: BTreeSet<InstanceId>,
     /// Machines that are not gone, by solution and state.
     pub(super) machines: BTreeMap<SolutionId, BTreeMap<InstanceState, BTreeSet<InstanceId>>>,

@@ -115,6 +115,11 @@ impl Plan {
 
 /// One pass. Same input, same plan.
 pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
+    passed(snapshot, policy, now).plan
+}
+
+/// One pass, with what it reserved beside its plan.
+pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timestamp) -> Pass<'a> {
     let mut pass = Pass {
         overlay: Overlay::new(snapshot, policy, now),
         now,
@@ -124,19 +129,23 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         ever: BTreeMap::new(),
         full: BTreeMap::new(),
         given: BTreeMap::new(),
+        overdue: BTreeSet::new(),
+        has_reserved: false,
     };
+    if let Some(at) = pass.overlay.reserve_overdue() {
+        pass.plan.wake_at(at);
+    }
+    pass.overdue = pass.overlay.reserved.keys().cloned().collect();
+    pass.has_reserved = !pass.overdue.is_empty();
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
-    super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
-    if let Some(at) = pass.overlay.kept_next {
-        pass.plan.wake_at(at);
-    }
-    // What was kept may have been taken, or be wanted no more: look again at who is kept now.
-    if !pass.overlay.kept.is_empty() && !pass.plan.is_idle() {
+    super::withdraw::withdraw(&pass.overlay, &pass.overdue, now, &mut pass.plan);
+    // What was reserved may have been taken, or be better had elsewhere now: look again at what is reserved.
+    if pass.has_reserved && !pass.plan.is_idle() {
         pass.plan.wake_at(now);
     }
-    pass.plan
+    pass
 }
 
 impl Plan {
@@ -180,6 +189,10 @@ pub(super) struct Pass<'a> {
     full: BTreeMap<Arc<Profile>, Reason>,
     /// Attempts given to each user by this pass.
     given: BTreeMap<UserName, u32>,
+    /// Instances reserved before anything was placed, for what has waited for too long.
+    overdue: BTreeSet<InstanceId>,
+    /// Anything was reserved, if only for a while.
+    has_reserved: bool,
 }
 
 /// How many of a node's items this pass has given out.
@@ -261,6 +274,7 @@ impl<'a> Pass<'a> {
                     (Reason::PlanFull, true)
                 }
             };
+            self.reserve(class, node, &reason, of_class);
             if !of_class {
                 self.advance(class, &mut cursors, &mut heads);
             } else if !matches!(reason, Reason::PlanFull) {
@@ -268,6 +282,40 @@ impl<'a> Pass<'a> {
             }
             self.plan.waiting.push(Waiting { node, reason, of_class });
         }
+    }
+
+    /// What is next and finds no room on any instance has room reserved.
+    fn reserve(&mut self, class: &Class, node: NodeKey, reason: &Reason, of_class: bool) {
+        match reason {
+            Reason::NoInstance { .. } => {}
+            Reason::WaitsForCheaper { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {}
+            Reason::TogetherLacks { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {
+                return self.reserve_set(node);
+            }
+            _ => return,
+        }
+        let (Some(ever), Some(item)) = (self.ever.get(&class.profile), self.overlay.first_item(node)) else { return };
+        let items = || if of_class { self.left_of(class) } else { self.left(node) };
+        let suited = ever.suited().to_vec();
+        if let Some(count) = self.overlay.may_reserve(&class.profile, &suited, || items() as usize) {
+            self.overlay.reserve(item, &class.profile, &suited, count, false);
+        }
+        self.has_reserved |= !self.overlay.reserved.is_empty();
+    }
+
+    /// The same of all items of the `together` set that a node is of.
+    fn reserve_set(&mut self, first: NodeKey) {
+        let Some(session) = self.overlay.snapshot.sessions.get(&first.session) else { return };
+        let Some(set) = session.spec.thread.together.iter().find(|set| set.contains(&first.node)) else { return };
+        let mut keys: Vec<NodeKey> = set.iter().map(|node| NodeKey { session: first.session, node: *node }).collect();
+        keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
+        let profile = |key: &NodeKey| session.nodes[key.node as usize].profile.clone();
+        let items = keys.iter().flat_map(|key| std::iter::repeat_n(profile(key), self.left(*key) as usize));
+        let items: Vec<_> = items.take(super::backfill::SET_MAX + 1).collect();
+        if let Some(item) = self.overlay.first_item(first) {
+            self.overlay.reserve_together(item, &items);
+        }
+        self.has_reserved |= !self.overlay.reserved.is_empty();
     }
 
     /// The class's next node that could be placed by now becomes a head.
@@ -507,10 +555,10 @@ impl<'a> Pass<'a> {
 
     /// The set is placed without trying back, so what has the fewest places, and then what asks for
     /// most, goes first.
-    fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32)>) {
+    fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32, u32)>) {
         let profile = &session.nodes[key.node as usize].profile;
         let needs = &profile.needs;
-        let asks = Reverse((needs.cpu.reserved_percent(), needs.memory_mb, needs.storage_mb));
+        let asks = Reverse((needs.cpu.reserved_percent(), needs.slots, needs.memory_mb, needs.storage_mb));
         let instances = self.overlay.snapshot.usable().filter_map(|id| self.overlay.snapshot.instances.get(id));
         (instances.filter(|instance| self.overlay.fits(session.id, profile, instance).is_ok()).count(), asks)
     }

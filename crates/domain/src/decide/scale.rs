@@ -5,7 +5,7 @@
 //! room; how fast and where by cost is not decided here yet.
 
 use super::index::Class;
-use super::place::{slots, suits_kind};
+use super::place::{slots, slots_of, suits_within};
 use super::plan::{NewMachine, Pass, Plan};
 use super::reason::{MachinesAre, Reason};
 use super::snapshot::Snapshot;
@@ -107,10 +107,11 @@ fn want(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Machines) {
 fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines) -> u32 {
     let overlay = &pass.overlay;
     let slots = slots(overlay.snapshot, solution, &machines.facts, overlay.policy).max(1);
+    let for_us = slots_of(overlay.snapshot, solution, &machines.facts);
     let (mut shared, mut alone) = (0_u32, 0_u32);
     for waiting in pass.plan.waiting.iter().filter(|w| is_for_room(&w.reason)) {
         let Some(node) = overlay.snapshot.node(waiting.node) else { continue };
-        if suits_kind(solution, &machines.facts, &node.profile).is_err() {
+        if suits_within(overlay.snapshot, solution, &machines.facts, &node.profile).is_err() {
             continue;
         }
         let Some(session) = overlay.snapshot.sessions.get(&waiting.node.session) else { continue };
@@ -119,15 +120,20 @@ fn asked_for(pass: &Pass<'_>, solution: &SolutionId, machines: &Machines) -> u32
         } else {
             pass.left(waiting.node)
         };
-        let sum = if node.profile.needs.cpu == CpuSetting::Exclusive { &mut alone } else { &mut shared };
-        *sum = sum.saturating_add(items);
+        // As many slots as it takes from what fits beside it: of 10 slots, three items of 3 take all.
+        let at_a_time = slots.min(for_us / node.profile.needs.slots.max(1)).max(1);
+        if node.profile.needs.cpu == CpuSetting::Exclusive {
+            alone = alone.saturating_add(items);
+        } else {
+            shared = shared.saturating_add(items.saturating_mul(slots).div_ceil(at_a_time));
+        }
     }
     alone.saturating_add(shared.div_ceil(slots))
 }
 
 fn is_for_room(reason: &Reason) -> bool {
     match reason {
-        Reason::NoInstance { because, .. } => !matches!(**because, Reason::KeptForExclusive),
+        Reason::NoInstance { because, .. } => !matches!(**because, Reason::Reserved { .. }),
         Reason::NoneConfigured { what } => &**what == "instance",
         Reason::WaitsForCheaper { because, .. } | Reason::TogetherLacks { because, .. } => is_for_room(because),
         _ => false,
@@ -184,7 +190,7 @@ fn tell(pass: &mut Pass<'_>) {
         let Some(node) = snapshot.node(entry.node) else { continue };
         let suits = |(id, solution): (_, &crate::solution::Solution)| {
             let machines = solution.dedicated()?.machines.as_ref()?;
-            suits_kind(id, &machines.facts, &node.profile).ok().map(|()| (id.clone(), machines.max))
+            suits_within(snapshot, id, &machines.facts, &node.profile).ok().map(|()| (id.clone(), machines.max))
         };
         let Some((solution, max)) = snapshot.solutions.iter().find_map(suits) else { continue };
         let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))

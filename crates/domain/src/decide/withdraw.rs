@@ -4,16 +4,20 @@
 //! Only what has not started is recalled, and only what says it may is moved. The item goes on when its
 //! place has answered, or its lease is over.
 
+use std::collections::BTreeSet;
+
 use super::balance::Overlay;
 use super::choose::Ever;
 use super::plan::{Plan, Withdrawn};
+use super::reason::Choice;
 use crate::attempt::{Attempt, AttemptState, Place, Withdrawal};
+use crate::id::InstanceId;
 use crate::quantity::Timestamp;
 
 /// Most attempts asked back because another place has room, in one pass.
 const REBALANCED_MAX: usize = 64;
 
-pub(super) fn withdraw(overlay: &Overlay<'_>, now: Timestamp, plan: &mut Plan) {
+pub(super) fn withdraw(overlay: &Overlay<'_>, overdue: &BTreeSet<InstanceId>, now: Timestamp, plan: &mut Plan) {
     let snapshot = overlay.snapshot;
     for id in &snapshot.index.draining {
         for attempt in snapshot.attempts_on(id) {
@@ -26,9 +30,11 @@ pub(super) fn withdraw(overlay: &Overlay<'_>, now: Timestamp, plan: &mut Plan) {
             ask(plan, attempt, how, why);
         }
     }
-    for id in &overlay.kept {
-        for attempt in snapshot.attempts_on(id).filter(|a| a.state != AttemptState::Started) {
-            ask(plan, attempt, Withdrawal::Recall, "its instance is kept for an item that wants it alone");
+    for id in overdue {
+        // What has a slot starts any moment now.
+        let ahead = |a: &&Attempt| a.state != AttemptState::Started && matches!(a.choice, Choice::Ahead { .. });
+        for attempt in snapshot.attempts_on(id).filter(ahead) {
+            ask(plan, attempt, Withdrawal::Recall, "its instance is reserved for an item that needs much at once");
         }
     }
     for session in &snapshot.index.paused {

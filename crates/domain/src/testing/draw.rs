@@ -17,7 +17,8 @@ use crate::thread::{LooseNode, ThreadSpec, When, assemble};
 /// Most items of a `together` set: a calm world has room for that many exclusive ones at once.
 pub(super) const TOGETHER_ITEMS_MAX: u32 = 6;
 
-const SCHEMES: [Balance; 3] = [Balance::FewestTasks, Balance::Packing, Balance::FirstFit];
+const SCHEMES: [Balance; 5] =
+    [Balance::FewestTasks, Balance::Packing, Balance::FirstFit, Balance::LowestLoad, Balance::ByNumber];
 
 pub(super) fn thread(random: &mut Random) -> ThreadSpec {
     let nodes = 1 + random.small(6);

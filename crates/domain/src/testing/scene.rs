@@ -40,6 +40,7 @@ pub fn task(text: &str) -> TaskSpec {
             cpu: CpuSetting::Algorithm,
             memory_mb: 64,
             storage_mb: 0,
+            slots: 1,
             os: None,
             arch: None,
             instance_type: None,

@@ -1,0 +1,432 @@
+//! EASY backfilling: what needs much at once gets its turn, and what fits before it goes first.
+//!
+//! ```text
+//! an item needs an instance alone, several slots, or more than is free, and is next
+//!   --> reserved: an instance, and when its room is there (the shadow time)
+//!         what comes behind it is placed there only if it
+//!           surely ends by the shadow time, or fits into what is spare beside the reserved room
+//! the room is there --> the item takes it, and nothing is reserved any more
+//! ```
+//! Nothing of this is written down: each pass makes its reservations anew, from the same limits, so the same
+//! instance is found again as long as it is the first. Times are upper bounds: an attempt ends at its time limit
+//! (the task's longest run time, or its solution's limit where the task names none), since its agent stops it
+//! then. What is only expected is no bound: whoever overstays it would hold up the item that is first.
+//!
+//! An item that is next in the order of service reserves when it finds no room. One that has waited for longer
+//! than `exclusive_wait_ms` reserves before anything else is placed: whatever is in front of it may be a stream
+//! that never ends. A `together` set reserves on as many instances as it needs, for one moment.
+//!
+//! Failure paths: a service has no limit, so what it leaves no room for is never reserved there; an attempt that
+//! overstays its limit (its grace, a lost agent) delays the item by that, and nothing is backfilled there by time
+//! meanwhile; an instance that goes takes its reservation along, and the next pass makes another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::balance::{Overlay, Suited};
+use super::index::{Class, Load};
+use super::place::{fits_beside, slots_of};
+use super::reason::Reason;
+use super::rooms::{ByRoom, Part, Room};
+use crate::id::{InstanceId, ItemKey, NodeKey, SessionId};
+use crate::instance::Instance;
+use crate::needs::{CpuSetting, Needs};
+use crate::quantity::Timestamp;
+use crate::task::Profile;
+
+/// Most instances with a reservation at a time; and no more than an eighth of what there is, but for the first.
+const RESERVED_MAX: usize = 64;
+/// Instances looked at for one reservation, the least loaded first.
+const LOOKED_AT_MAX: usize = 64;
+/// The same for what needs little more than others.
+const LOOKED_AT_FEW: usize = 16;
+/// Largest `together` set that has reservations, items.
+pub(super) const SET_MAX: usize = 256;
+
+/// Room on one instance that is kept for an item.
+#[derive(Debug, Clone)]
+pub(super) struct Reserved {
+    /// For whom: the first of a `together` set.
+    pub item: ItemKey,
+    /// When it has its room, at the latest; none when something there has no limit.
+    pub at: Option<Timestamp>,
+    /// What of it goes here.
+    profiles: Vec<Arc<Profile>>,
+    /// It is a set that starts together: nobody else of its profile takes its room.
+    together: bool,
+    /// What is taken at that time, its own room included.
+    then: Load,
+}
+
+impl Reserved {
+    fn is_for(&self, session: SessionId, profile: &Profile) -> bool {
+        (!self.together || self.item.session() == session) && self.profiles.iter().any(|own| **own == *profile)
+    }
+}
+
+/// Placed beside a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Beside {
+    /// It takes what is spare, and does not end before the reserved room is had.
+    pub spare: bool,
+    /// When that is.
+    pub at: Option<Timestamp>,
+    /// Whose reservation.
+    pub item: ItemKey,
+}
+
+/// What is on an instance and when it ends.
+struct Course<'a> {
+    instance: &'a Instance,
+    slots: u32,
+    load: Load,
+    /// By when they end; what has no limit is last. Services are not here: they do not end.
+    ends: Vec<(bool, Option<Timestamp>, Arc<Profile>)>,
+}
+
+impl Course<'_> {
+    /// What is taken there at `at`; at none, when all that ends has ended.
+    fn load_at(&self, at: Option<Timestamp>) -> Load {
+        let mut load = self.load.clone();
+        let over = |end: &Option<Timestamp>| at.is_none_or(|at| end.is_some_and(|end| end <= at));
+        self.ends.iter().filter(|(_, end, _)| over(end)).for_each(|(_, _, profile)| load.remove(&profile.needs));
+        load
+    }
+}
+
+/// Does it take a large part of an instance, so that small ones can always be in front of it?
+fn needs_several(needs: &Needs) -> bool {
+    needs.cpu == CpuSetting::Exclusive || needs.slots > 1 || !needs.resources.is_empty()
+}
+
+impl<'a> Overlay<'a> {
+    /// May it go where something is reserved? None where nothing is, or it is what that is for.
+    pub(super) fn beside(
+        &self,
+        session: SessionId,
+        profile: &Profile,
+        instance: &Instance,
+    ) -> Result<Option<Beside>, Reason> {
+        let Some(reserved) = self.reserved.get(&instance.id) else { return Ok(None) };
+        if reserved.is_for(session, profile) {
+            return Ok(None);
+        }
+        let Reserved { item, at, .. } = *reserved;
+        if self.ends_by(profile, instance, at) {
+            return Ok(Some(Beside { spare: false, at, item }));
+        }
+        let slots = slots_of(self.snapshot, &instance.solution, &instance.facts);
+        match fits_beside(&instance.facts, &reserved.then, slots, &profile.needs, self.policy) {
+            Ok(()) => Ok(Some(Beside { spare: true, at, item })),
+            Err(_) => Err(Reason::Reserved { item, at }),
+        }
+    }
+
+    /// Does it surely end by then, if it starts now?
+    fn ends_by(&self, profile: &Profile, instance: &Instance, at: Option<Timestamp>) -> bool {
+        self.bound_ms(profile, instance).zip(at).is_some_and(|(most, at)| self.now.after_ms(most) <= at)
+    }
+
+    /// After how long it is stopped at the latest, ms.
+    fn bound_ms(&self, profile: &Profile, instance: &Instance) -> Option<u64> {
+        let of_place = || self.snapshot.solutions.get(&instance.solution)?.dedicated().map(|d| d.timeout_ms);
+        profile.longest_run_ms.or_else(of_place).filter(|_| !profile.service)
+    }
+
+    /// Counts what is placed on an instance against what is reserved there.
+    pub(super) fn take_reserved(&mut self, session: SessionId, profile: &Arc<Profile>, instance: &Instance) {
+        let Some(reserved) = self.reserved.get(&instance.id) else { return };
+        let (own, ends) = (reserved.is_for(session, profile), self.ends_by(profile, instance, reserved.at));
+        let Some(reserved) = self.reserved.get_mut(&instance.id) else { return };
+        if own {
+            // It is in `load` from now on, and what else is reserved here stays.
+            if let Some(at) = reserved.profiles.iter().position(|other| other == profile) {
+                reserved.profiles.swap_remove(at);
+            }
+            if reserved.profiles.is_empty() {
+                self.reserved.remove(&instance.id);
+            }
+        } else if !ends {
+            reserved.then.add(&profile.needs);
+        }
+    }
+
+    /// The instance that is reserved for it, when it fits there now.
+    pub(super) fn own_reserved(
+        &self,
+        session: SessionId,
+        profile: &Profile,
+        within: impl Fn(&InstanceId) -> bool,
+    ) -> Option<&'a Instance> {
+        let own = self.reserved.iter().filter(|(id, reserved)| reserved.is_for(session, profile) && within(id));
+        let mut instances = own.filter_map(|(id, _)| self.snapshot.instances.get(id));
+        instances.find(|instance| self.fits(session, profile, instance).is_ok())
+    }
+
+    /// An instance that is reserved for another, and takes it nevertheless: rather one where it ends in time
+    /// than one where it takes what is spare.
+    pub(super) fn beside_reserved(
+        &self,
+        session: SessionId,
+        profile: &Profile,
+        within: impl Fn(&InstanceId) -> bool,
+    ) -> Option<(&'a Instance, Beside)> {
+        let reserved = self.reserved.keys().filter(|id| within(id));
+        let fitting = reserved.filter_map(|id| {
+            let instance = self.snapshot.instances.get(id)?;
+            self.fits(session, profile, instance).ok()?;
+            let beside = self.beside(session, profile, instance).ok()??;
+            Some((instance, beside))
+        });
+        fitting.min_by_key(|(instance, beside)| (beside.spare, &instance.id))
+    }
+
+    /// How many more instances may have a reservation.
+    fn reserved_left(&self) -> usize {
+        let most = self.snapshot.index.rooms.usable().len().div_ceil(8).min(RESERVED_MAX);
+        most.saturating_sub(self.reserved.len())
+    }
+
+    /// Does it ask for more than a slot's share of the memory, or for storage, and is a slot free on an instance
+    /// that suits? Then what asks for less passes it by.
+    fn is_bypassed(&self, needs: &Needs, suited: &[Suited]) -> bool {
+        suited.iter().any(|kind| {
+            let more = u64::from(needs.memory_mb) * u64::from(kind.slots) > u64::from(kind.memory_mb);
+            let open = |(rooms, base): (&ByRoom, bool)| {
+                rooms.iter().take(LOOKED_AT_FEW).any(|(room, ids)| {
+                    let mut here = ids.iter().take(LOOKED_AT_MAX);
+                    room.has_slots(1, kind.slots) && here.any(|id| !(base && self.has_moved(id)))
+                })
+            };
+            (more || needs.storage_mb > 0) && self.rooms_of(kind).into_iter().any(open)
+        })
+    }
+
+    /// The least loaded instances of each kind that suits, at most `most` in all (one of each kind, at least),
+    /// without those that have a reservation.
+    fn least_loaded(&self, suited: &[Suited], most: usize) -> Vec<&'a Instance> {
+        let each = (most / suited.len().max(1)).max(1);
+        let mut found = Vec::new();
+        for kind in suited.iter().take(most) {
+            let mut of_kind: Vec<(&Room, &InstanceId)> = Vec::new();
+            for (rooms, base) in self.rooms_of(kind) {
+                let members = rooms.iter().flat_map(|(room, ids)| ids.iter().map(move |id| (room, id)));
+                let free =
+                    |(_, id): &(_, &InstanceId)| !(base && self.has_moved(id) || self.reserved.contains_key(*id));
+                of_kind.extend(members.filter(free).take(each));
+            }
+            of_kind.sort_unstable();
+            of_kind.truncate(each);
+            found.extend(of_kind.into_iter().filter_map(|(_, id)| self.snapshot.instances.get(id)));
+        }
+        found
+    }
+
+    /// The rooms of a kind, and whether they are those of before this pass.
+    fn rooms_of(&self, kind: &Suited) -> Vec<(&ByRoom, bool)> {
+        let (before, moved) = self.of_kind(kind);
+        let before = before.into_iter().flat_map(|k| [k.part(Part::Free), k.part(Part::Held)]).flatten();
+        let moved = moved.into_iter().flat_map(|k| [k.part(Part::Free), k.part(Part::Held)]).flatten();
+        before.map(|rooms| (rooms, true)).chain(moved.map(|rooms| (rooms, false))).collect()
+    }
+
+    fn course(&self, instance: &'a Instance) -> Course<'a> {
+        let snapshot = self.snapshot;
+        let mut ends = Vec::new();
+        for attempt in snapshot.attempts_on(&instance.id) {
+            let Some(node) = snapshot.node(attempt.key.item.node).filter(|node| !node.profile.service) else {
+                continue;
+            };
+            let from = attempt.started_at.unwrap_or(attempt.assigned_at);
+            let end = attempt.limit_ms.map(|most| from.after_ms(most));
+            ends.push((end.is_none(), end, node.profile.clone()));
+        }
+        for profile in self.given_on(&instance.id).iter().filter(|profile| !profile.service) {
+            let end = self.bound_ms(profile, instance).map(|most| self.now.after_ms(most));
+            ends.push((end.is_none(), end, profile.clone()));
+        }
+        ends.sort_by_key(|(unknown, end, _)| (*unknown, *end));
+        let slots = slots_of(snapshot, &instance.solution, &instance.facts);
+        Course { instance, slots, load: self.load(&instance.id).clone(), ends }
+    }
+
+    /// When it would fit on the instance as what is there ends, and what is taken then, without it. The first is
+    /// a moment in the past when it would fit now.
+    fn shadow(&self, course: &Course<'_>, needs: &Needs) -> Option<(bool, Option<Timestamp>, Load)> {
+        let fits = |load: &Load| fits_beside(&course.instance.facts, load, course.slots, needs, self.policy).is_ok();
+        let mut load = course.load.clone();
+        if fits(&load) {
+            return Some((false, Some(Timestamp(0)), load));
+        }
+        for (unknown, end, profile) in &course.ends {
+            load.remove(&profile.needs);
+            if fits(&load) {
+                // What ends at the same moment is gone too.
+                return Some((*unknown, *end, if *unknown { load } else { course.load_at(*end) }));
+            }
+        }
+        None
+    }
+
+    /// How many reservations an item that is next and its kin, `items` of them, may have; none for what would only
+    /// be waited for by others of its size.
+    pub(super) fn may_reserve(&self, profile: &Profile, suited: &[Suited], items: impl Fn() -> usize) -> Option<usize> {
+        let left = self.reserved_left();
+        let count = match &profile.needs {
+            _ if left == 0 => 0,
+            needs if needs_several(needs) => items().min(left),
+            // What needs little more than others leaves half of them to what needs much.
+            needs if needs.cpu != CpuSetting::Algorithm || self.is_bypassed(needs, suited) => {
+                usize::from(self.reserved.is_empty() || left > self.reserved.len())
+            }
+            _ => 0,
+        };
+        (count > 0).then_some(count)
+    }
+
+    /// Reserves for the next `count` items of a node's class that find no room. `before_all` is for what has
+    /// waited for too long: also where it would fit now, so that nothing else takes that.
+    pub(super) fn reserve(
+        &mut self,
+        item: ItemKey,
+        profile: &Arc<Profile>,
+        suited: &[Suited],
+        count: usize,
+        before_all: bool,
+    ) {
+        let looked_at = if needs_several(&profile.needs) { LOOKED_AT_MAX } else { LOOKED_AT_FEW };
+        let mut found = Vec::new();
+        for instance in self.least_loaded(suited, looked_at) {
+            let suits = super::place::suits_instance(instance, profile).is_ok();
+            if !suits || self.within_session_limit(item.session(), instance).is_err() {
+                continue;
+            }
+            let course = self.course(instance);
+            let Some((unknown, at, then)) = self.shadow(&course, &profile.needs) else { continue };
+            // Where it would fit but for what is measured, waiting for ends is no help.
+            if at > Some(Timestamp(0)) || unknown || before_all {
+                found.push((unknown, at, &instance.id, then));
+            }
+        }
+        found.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
+        for (_, at, id, mut then) in found.into_iter().take(count) {
+            then.add(&profile.needs);
+            let at = at.map(|at| if at == Timestamp(0) { self.now } else { at });
+            let profiles = vec![profile.clone()];
+            self.reserved.insert(id.clone(), Reserved { item, at, profiles, together: false, then });
+        }
+    }
+
+    /// Reserves for a set that starts together: the first moment at which all of it has room, by giving each its
+    /// place in the order of `profiles`, without trying back.
+    pub(super) fn reserve_together(&mut self, item: ItemKey, items: &[Arc<Profile>]) {
+        let left = self.reserved_left();
+        if items.is_empty() || items.len() > SET_MAX || left == 0 && !self.reserved.is_empty() {
+            return;
+        }
+        let mut courses: BTreeMap<&InstanceId, Course<'a>> = BTreeMap::new();
+        let mut suited: BTreeMap<&Arc<Profile>, BTreeSet<&InstanceId>> = BTreeMap::new();
+        for profile in items {
+            if suited.contains_key(profile) {
+                continue;
+            }
+            let kinds = self.suited(profile).unwrap_or_default();
+            let suits = |i: &&Instance| super::place::suits_instance(i, profile).is_ok();
+            let instances: Vec<_> = self.least_loaded(&kinds, LOOKED_AT_MAX).into_iter().filter(suits).collect();
+            for instance in &instances {
+                courses.entry(&instance.id).or_insert_with(|| self.course(instance));
+            }
+            suited.insert(profile, instances.into_iter().map(|i| &i.id).collect());
+        }
+        let ends = courses.values().flat_map(|course| &course.ends).filter_map(|(_, end, _)| *end);
+        let times: Vec<Option<Timestamp>> = ends.collect::<BTreeSet<_>>().into_iter().map(Some).chain([None]).collect();
+        let all_at = |at| self.all_at(&courses, &suited, items, at);
+        // The first time at which all fit: later more has ended.
+        let first = times.partition_point(|at| all_at(*at).is_none());
+        let Some((at, places)) = times.get(first).and_then(|at| Some((*at, all_at(*at)?))) else { return };
+        // The first in the queue has what it needs; others what an eighth of the instances leaves.
+        if places.len() > left && !self.reserved.is_empty() {
+            return;
+        }
+        let places: Vec<_> = places.into_iter().map(|(id, place)| (id.clone(), place)).collect();
+        for (id, (then, profiles)) in places {
+            self.reserved.insert(id, Reserved { item, at, profiles, together: true, then });
+        }
+    }
+
+    /// Where each item of a set goes at that time, if all do: by instance, what is taken then and what of it is
+    /// there.
+    fn all_at<'c>(
+        &self,
+        courses: &BTreeMap<&'c InstanceId, Course<'a>>,
+        suited: &BTreeMap<&Arc<Profile>, BTreeSet<&'c InstanceId>>,
+        items: &[Arc<Profile>],
+        at: Option<Timestamp>,
+    ) -> Option<BTreeMap<&'c InstanceId, (Load, Vec<Arc<Profile>>)>> {
+        let mut loads: BTreeMap<&InstanceId, Load> = courses.iter().map(|(id, c)| (*id, c.load_at(at))).collect();
+        let mut places: BTreeMap<&'c InstanceId, Vec<Arc<Profile>>> = BTreeMap::new();
+        for profile in items {
+            let fits = |id: &&&InstanceId| {
+                let (Some(course), Some(load)) = (courses.get(**id), loads.get(**id)) else { return false };
+                fits_beside(&course.instance.facts, load, course.slots, &profile.needs, self.policy).is_ok()
+            };
+            let id = *suited.get(profile)?.iter().find(fits)?;
+            loads.get_mut(id)?.add(&profile.needs);
+            places.entry(id).or_default().push(profile.clone());
+        }
+        let with_load = |(id, profiles)| Some((id, (loads.remove(id)?, profiles)));
+        places.into_iter().map(with_load).collect()
+    }
+
+    /// Reserves for what needs much and has waited for longer than the policy says, the first in the order of
+    /// rank and age first. The moment at which the next has is when more would be reserved.
+    pub(super) fn reserve_overdue(&mut self) -> Option<Timestamp> {
+        let (snapshot, now) = (self.snapshot, self.now);
+        let due = |since: Timestamp| since.after_ms(self.policy.exclusive_wait_ms);
+        let (mut overdue, mut next) = (Vec::new(), None);
+        for (class, nodes) in &snapshot.index.ready {
+            if !needs_several(&class.profile.needs) {
+                continue;
+            }
+            let first_later = nodes.iter().map(|(since, _)| due(*since)).find(|due| *due > now);
+            next = [next, first_later].into_iter().flatten().min();
+            if let Some((since, node)) = nodes.first().filter(|(since, _)| due(*since) <= now) {
+                overdue.push((std::cmp::Reverse(class.profile.rank), *since, *node, class));
+            }
+        }
+        overdue.sort_unstable();
+        for (_, _, node, class) in overdue {
+            if self.reserved_left() == 0 {
+                break;
+            }
+            let Ok(suited) = self.suited(&class.profile) else { continue };
+            if let Some(item) = self.first_item(node) {
+                let count = self.overdue_items(class).min(self.reserved_left());
+                self.reserve(item, &class.profile, &suited, count, true);
+            }
+        }
+        next
+    }
+
+    /// Items of a class that have waited for too long, as far as reservations reach.
+    fn overdue_items(&self, class: &Class) -> usize {
+        let nodes = self.snapshot.index.ready.get(class).into_iter().flatten();
+        let due = nodes.take_while(|(since, _)| since.after_ms(self.policy.exclusive_wait_ms) <= self.now);
+        let mut items: usize = 0;
+        for (_, key) in due {
+            items += self.snapshot.node(*key).map_or(0, |n| n.untouched() as usize + n.retry.len());
+            if items >= RESERVED_MAX {
+                break;
+            }
+        }
+        items
+    }
+
+    /// The first item of a node that waits.
+    pub(super) fn first_item(&self, key: NodeKey) -> Option<ItemKey> {
+        let node = self.snapshot.node(key)?;
+        let untouched = (node.untouched() > 0).then_some(node.next);
+        let index = node.retry.first().map(|(_, index)| *index).or(untouched)?;
+        Some(key.item(index))
+    }
+}
