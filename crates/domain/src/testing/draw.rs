@@ -99,6 +99,7 @@ fn needs(random: &mut Random, task: &mut TaskSpec, function: bool) {
         task.longest_run_ms = None;
     }
     needs.storage_mb = random.pick(&[0, 0, 50_000]);
+    needs.slots = random.pick(&[1, 1, 1, 2, 3]);
     needs.solution = random.some(10, |_| name("own"));
     needs.role = random.some(8, |_| "db".into());
     needs.instance_type = random.some(8, |_| "m".into());
@@ -174,6 +175,7 @@ pub(super) fn policy(random: &mut Random) -> Policy {
         tasks_per_instance_max: random.some(15, |r| 1 + r.small(3)),
         cpu_ceiling_percent: random.some(15, |r| 50 + r.small(50)),
         instances_per_session_max: random.some(15, |r| 1 + r.small(3)),
+        exclusive_wait_ms: random.pick(&[0, 2000, 5000]),
         ..Policy::default()
     }
 }

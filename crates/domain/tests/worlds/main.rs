@@ -22,6 +22,8 @@ fn check(world: &World, record: &Record, books: &mut books::Books) {
     books.turn(record);
     books::holds_and_nodes(&world.scene.snapshot);
     placement::plan(record);
+    placement::one_exclusive_owner(&record.before);
+    placement::one_exclusive_owner(&world.scene.snapshot);
     placement::together(record);
     placement::explanations(record);
     same::same_again(world, record);
