@@ -13,26 +13,28 @@
 //! then. What is only expected is no bound: whoever overstays it would hold up the item that is first.
 //!
 //! An item that is next in the order of service reserves when it finds no room. One that has waited for longer
-//! than `exclusive_wait_ms` reserves before anything else is placed: whatever is in front of it may be a stream
-//! that never ends. A `together` set reserves on as many instances as it needs, for one moment.
+//! than `exclusive_wait_ms` reserves before what may be a stream that never ends: an array that is being given
+//! out, or what came later and ranks higher. A `together` set reserves on as many instances as it needs, for one moment.
 //!
 //! Failure paths: a service has no limit, so what it leaves no room for is never reserved there; an attempt that
 //! overstays its limit (its grace, a lost agent) delays the item by that, and nothing is backfilled there by time
 //! meanwhile; an instance that goes takes its reservation along, and the next pass makes another.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::balance::{Overlay, Suited};
 use super::index::{Class, Load};
 use super::place::{fits_beside, slots_of};
+use super::plan::Pass;
 use super::reason::Reason;
 use super::rooms::{ByRoom, Part, Room};
 use crate::id::{InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::Instance;
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::Timestamp;
-use crate::task::Profile;
+use crate::task::{Profile, ServiceLevel};
 
 /// Most instances with a reservation at a time; and no more than an eighth of what there is, but for the first.
 const RESERVED_MAX: usize = 64;
@@ -41,7 +43,7 @@ const LOOKED_AT_MAX: usize = 64;
 /// The same for what needs little more than others.
 const LOOKED_AT_FEW: usize = 16;
 /// Largest `together` set that has reservations, items.
-pub(super) const SET_MAX: usize = 256;
+const SET_MAX: usize = 256;
 
 /// Room on one instance that is kept for an item.
 #[derive(Debug, Clone)]
@@ -63,6 +65,10 @@ impl Reserved {
         (!self.together || self.item.session() == session) && self.profiles.iter().any(|own| **own == *profile)
     }
 }
+
+/// What has waited for too long: its rank, since when, its first node; its class, or none for a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Overdue<'a>(Reverse<(ServiceLevel, u8)>, Timestamp, NodeKey, Option<&'a Class>);
 
 /// Placed beside a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,6 +187,11 @@ impl<'a> Overlay<'a> {
         fitting.min_by_key(|(instance, beside)| (beside.spare, &instance.id))
     }
 
+    /// How many have a reservation for items of that profile.
+    fn reserved_for(&self, profile: &Arc<Profile>) -> usize {
+        self.reserved.values().filter(|own| !own.together && own.profiles.contains(profile)).count()
+    }
+
     /// How many more instances may have a reservation.
     fn reserved_left(&self) -> usize {
         let most = self.snapshot.index.rooms.usable().len().div_ceil(8).min(RESERVED_MAX);
@@ -294,6 +305,9 @@ impl<'a> Overlay<'a> {
         count: usize,
         before_all: bool,
     ) {
+        if self.custom(profile).is_some() {
+            return; // Nobody but that algorithm places it.
+        }
         let looked_at = if needs_several(&profile.needs) { LOOKED_AT_MAX } else { LOOKED_AT_FEW };
         let mut found = Vec::new();
         for instance in self.least_loaded(suited, looked_at) {
@@ -319,9 +333,13 @@ impl<'a> Overlay<'a> {
 
     /// Reserves for a set that starts together: the first moment at which all of it has room, by giving each its
     /// place in the order of `profiles`, without trying back.
-    pub(super) fn reserve_together(&mut self, item: ItemKey, items: &[Arc<Profile>]) {
+    fn reserve_together(&mut self, item: ItemKey, items: &[Arc<Profile>], before_all: bool) {
         let left = self.reserved_left();
-        if items.is_empty() || items.len() > SET_MAX || left == 0 && !self.reserved.is_empty() {
+        // What would never be placed has nothing reserved.
+        let most = SET_MAX.min(self.policy.plan_orders_max as usize);
+        let proposed = items.iter().any(|profile| self.custom(profile).is_some());
+        let is_known = proposed || self.reserved.values().any(|reserved| reserved.item == item);
+        if items.is_empty() || items.len() > most || is_known || left == 0 && !self.reserved.is_empty() {
             return;
         }
         let mut courses: BTreeMap<&InstanceId, Course<'a>> = BTreeMap::new();
@@ -341,9 +359,21 @@ impl<'a> Overlay<'a> {
         let ends = courses.values().flat_map(|course| &course.ends).filter_map(|(_, end, _)| *end);
         let times: Vec<Option<Timestamp>> = ends.collect::<BTreeSet<_>>().into_iter().map(Some).chain([None]).collect();
         let all_at = |at| self.all_at(&courses, &suited, items, at);
+        let now = Some(Timestamp(0));
+        let fit_now = all_at(now);
+        if fit_now.is_some() && !before_all {
+            return; // What is measured, or a limit of its session, is in the way.
+        }
         // The first time at which all fit: later more has ended.
         let first = times.partition_point(|at| all_at(*at).is_none());
-        let Some((at, places)) = times.get(first).and_then(|at| Some((*at, all_at(*at)?))) else { return };
+        let later = || times.get(first).and_then(|at| Some((*at, all_at(*at)?)));
+        let found = fit_now.map(|places| (Some(self.now), places)).or_else(later);
+        let Some((at, places)) = found else { return };
+        let new = |id: &&&InstanceId| courses.get(**id).is_some_and(|c| !self.holds(item.session(), c.instance));
+        let held = self.holds_count(item.session()) + places.keys().filter(new).count();
+        if self.policy.instances_per_session_max.is_some_and(|most| held > most as usize) {
+            return;
+        }
         // The first in the queue has what it needs; others what an eighth of the instances leaves.
         if places.len() > left && !self.reserved.is_empty() {
             return;
@@ -378,36 +408,6 @@ impl<'a> Overlay<'a> {
         places.into_iter().map(with_load).collect()
     }
 
-    /// Reserves for what needs much and has waited for longer than the policy says, the first in the order of
-    /// rank and age first. The moment at which the next has is when more would be reserved.
-    pub(super) fn reserve_overdue(&mut self) -> Option<Timestamp> {
-        let (snapshot, now) = (self.snapshot, self.now);
-        let due = |since: Timestamp| since.after_ms(self.policy.exclusive_wait_ms);
-        let (mut overdue, mut next) = (Vec::new(), None);
-        for (class, nodes) in &snapshot.index.ready {
-            if !needs_several(&class.profile.needs) {
-                continue;
-            }
-            let first_later = nodes.iter().map(|(since, _)| due(*since)).find(|due| *due > now);
-            next = [next, first_later].into_iter().flatten().min();
-            if let Some((since, node)) = nodes.first().filter(|(since, _)| due(*since) <= now) {
-                overdue.push((std::cmp::Reverse(class.profile.rank), *since, *node, class));
-            }
-        }
-        overdue.sort_unstable();
-        for (_, _, node, class) in overdue {
-            if self.reserved_left() == 0 {
-                break;
-            }
-            let Ok(suited) = self.suited(&class.profile) else { continue };
-            if let Some(item) = self.first_item(node) {
-                let count = self.overdue_items(class).min(self.reserved_left());
-                self.reserve(item, &class.profile, &suited, count, true);
-            }
-        }
-        next
-    }
-
     /// Items of a class that have waited for too long, as far as reservations reach.
     fn overdue_items(&self, class: &Class) -> usize {
         let nodes = self.snapshot.index.ready.get(class).into_iter().flatten();
@@ -428,5 +428,103 @@ impl<'a> Overlay<'a> {
         let untouched = (node.untouched() > 0).then_some(node.next);
         let index = node.retry.first().map(|(_, index)| *index).or(untouched)?;
         Some(key.item(index))
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// What is next and finds no room on any instance has room reserved.
+    pub(super) fn reserve(&mut self, class: &Class, node: NodeKey, reason: &Reason, of_class: bool) {
+        match reason {
+            Reason::NoInstance { .. } => {}
+            Reason::WaitsForCheaper { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {}
+            Reason::TogetherLacks { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {
+                return self.reserve_set(node, false);
+            }
+            _ => return,
+        }
+        let (Some(ever), Some(item)) = (self.ever.get(&class.profile), self.overlay.first_item(node)) else { return };
+        let items = || if of_class { self.left_of(class) } else { self.left(node) };
+        let count = self.overlay.may_reserve(&class.profile, ever.suited(), || items() as usize);
+        if let Some(count) = count {
+            let suited = ever.suited().to_vec();
+            self.overlay.reserve(item, &class.profile, &suited, count, false);
+        }
+        self.has_reserved |= !self.overlay.reserved.is_empty();
+    }
+
+    /// The same of all items of the `together` set that a node is of.
+    fn reserve_set(&mut self, of: NodeKey, before_all: bool) {
+        let Some(session) = self.overlay.snapshot.sessions.get(&of.session) else { return };
+        let Some(set) = session.spec.thread.together.iter().find(|set| set.contains(&of.node)) else { return };
+        let ready = set.iter().all(|node| session.nodes[*node as usize].links_open == 0);
+        let mut keys: Vec<NodeKey> = set.iter().map(|node| NodeKey { session: of.session, node: *node }).collect();
+        let first = keys.iter().find_map(|key| self.overlay.first_item(*key));
+        let Some(item) = first.filter(|_| ready) else { return };
+        keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
+        let profile = |key: &NodeKey| session.nodes[key.node as usize].profile.clone();
+        let items = keys.iter().flat_map(|key| std::iter::repeat_n(profile(key), self.left(*key) as usize));
+        let items: Vec<_> = items.take(SET_MAX + 1).collect();
+        self.overlay.reserve_together(item, &items, before_all);
+        self.has_reserved |= !self.overlay.reserved.is_empty();
+    }
+
+    /// What needs much, and sets, that have waited for longer than the policy says, in the order of rank and age.
+    /// Wakes when the next has.
+    pub(super) fn find_overdue(&mut self) {
+        let (snapshot, now) = (self.overlay.snapshot, self.now);
+        let index = &snapshot.index;
+        let wait_ms = self.overlay.policy.exclusive_wait_ms;
+        for (class, nodes) in index.ready.iter().filter(|(class, _)| needs_several(&class.profile.needs)) {
+            let mut alone = nodes.iter().filter(|node| !index.sets.contains(node));
+            let mut next = alone.next();
+            if let Some((since, node)) = next.filter(|(since, _)| since.after_ms(wait_ms) <= now) {
+                self.overdue.push(Overdue(Reverse(class.profile.rank), *since, *node, Some(class)));
+                next = alone.find(|(since, _)| since.after_ms(wait_ms) > now);
+            }
+            if let Some((since, _)) = next {
+                self.plan.wake_at(since.after_ms(wait_ms));
+            }
+        }
+        for (since, node) in &index.sets {
+            if since.after_ms(wait_ms) > now {
+                self.plan.wake_at(since.after_ms(wait_ms));
+                break;
+            }
+            let Some(of) = snapshot.node(*node) else { continue };
+            self.overdue.push(Overdue(Reverse(of.profile.rank), *since, *node, None));
+        }
+        self.overdue.sort_unstable();
+    }
+
+    /// Reserves for what is overdue before this node is served, unless the node is in front of the first of that by
+    /// age and rank, and none of its items was given out yet: of such there is an end, and each waits for its turn
+    /// itself. An array that is being given out, or what ranks higher and came later, may go on for ever.
+    pub(super) fn reserve_overdue_before(&mut self, class: &Class, since: Timestamp, node: NodeKey) {
+        if self.overdue.is_empty() {
+            return;
+        }
+        // What is asked now has its turn, and reserves for itself.
+        self.overdue.retain(|overdue| overdue.2 != node);
+        let Some(Overdue(rank, first, ..)) = self.overdue.first() else { return };
+        let is_whole = self.overlay.snapshot.node(node).is_some_and(|node| node.next == 0 || node.untouched() == 0);
+        if is_whole && Reverse(class.profile.rank) <= *rank && since <= *first {
+            return;
+        }
+        for Overdue(_, _, node, class) in std::mem::take(&mut self.overdue) {
+            if self.overlay.reserved_left() == 0 {
+                break;
+            }
+            let Some(class) = class else {
+                self.reserve_set(node, true);
+                continue;
+            };
+            let (Ok(suited), Some(item)) = (self.overlay.suited(&class.profile), self.overlay.first_item(node)) else {
+                continue;
+            };
+            let items = self.overlay.overdue_items(class).saturating_sub(self.overlay.reserved_for(&class.profile));
+            self.overlay.reserve(item, &class.profile, &suited, items.min(self.overlay.reserved_left()), true);
+        }
+        self.cleared = self.overlay.reserved.keys().cloned().collect();
+        self.has_reserved |= !self.cleared.is_empty();
     }
 }

@@ -141,7 +141,7 @@ impl<'a> Overlay<'a> {
             || self.held.get(&instance.id).is_some_and(|sessions| sessions.contains(&session))
     }
 
-    fn holds_count(&self, session: SessionId) -> usize {
+    pub(super) fn holds_count(&self, session: SessionId) -> usize {
         let before = self.snapshot.sessions.get(&session).map_or(0, |s| s.holds.len());
         before + self.held_count.get(&session).copied().unwrap_or(0)
     }
@@ -225,7 +225,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// The custom algorithm that places items of this profile: nobody else does.
-    fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
+    pub(super) fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
         match (&self.policy.algorithm, profile.needs.cpu, profile.balance) {
             (Algorithm::Custom { class }, CpuSetting::Algorithm, None) => Some(class),
             _ => None,

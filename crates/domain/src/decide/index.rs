@@ -111,6 +111,7 @@ struct Queued {
     since: Timestamp,
     class: Class,
     paced: bool,
+    set: bool,
 }
 
 fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: &Class, entry: (Timestamp, NodeKey)) {
@@ -138,6 +139,8 @@ pub struct Index {
     pub ready: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
     /// Of these, the ones whose run time is known: they may be sent ahead.
     pub paced: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
+    /// Of these, the ones of a set that starts together.
+    pub(super) sets: BTreeSet<(Timestamp, NodeKey)>,
     /// Where each stands in `ready`.
     queued: BTreeMap<NodeKey, Queued>,
     /// What is taken where.
@@ -178,6 +181,7 @@ impl PartialEq for Index {
     /// `rooms` depends on connections; `unsettled` and `doomed` are empty between turns: none is kept.
     fn eq(&self, other: &Self) -> bool {
         self.ready == other.ready
+            && self.sets == other.sets
             && self.queued == other.queued
             && self.loads == other.loads
             && self.on_instance == other.on_instance
@@ -285,8 +289,11 @@ impl Index {
         if stands.map(|stands| stands.since) == since && stands.is_none_or(|stands| stands.paced == paced) {
             return;
         }
-        if let Some(Queued { since, class, paced }) = self.queued.remove(&key) {
+        if let Some(Queued { since, class, paced, set }) = self.queued.remove(&key) {
             dequeue(&mut self.ready, &class, (since, key));
+            if set {
+                self.sets.remove(&(since, key));
+            }
             if paced {
                 dequeue(&mut self.paced, &class, (since, key));
             }
@@ -297,7 +304,11 @@ impl Index {
             if paced {
                 self.paced.entry(class.clone()).or_default().insert((since, key));
             }
-            self.queued.insert(key, Queued { since, class, paced });
+            let set = spec.thread.together.iter().any(|set| set.contains(&key.node));
+            if set {
+                self.sets.insert((since, key));
+            }
+            self.queued.insert(key, Queued { since, class, paced, set });
         }
     }
 

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::backfill::Overdue;
 use super::balance::Overlay;
 use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
@@ -129,18 +130,15 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
         ever: BTreeMap::new(),
         full: BTreeMap::new(),
         given: BTreeMap::new(),
-        overdue: BTreeSet::new(),
+        overdue: Vec::new(),
+        cleared: BTreeSet::new(),
         has_reserved: false,
     };
-    if let Some(at) = pass.overlay.reserve_overdue() {
-        pass.plan.wake_at(at);
-    }
-    pass.overdue = pass.overlay.reserved.keys().cloned().collect();
-    pass.has_reserved = !pass.overdue.is_empty();
+    pass.find_overdue();
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
-    super::withdraw::withdraw(&pass.overlay, &pass.overdue, now, &mut pass.plan);
+    super::withdraw::withdraw(&pass.overlay, &pass.cleared, now, &mut pass.plan);
     // What was reserved may have been taken, or be better had elsewhere now: look again at what is reserved.
     if pass.has_reserved && !pass.plan.is_idle() {
         pass.plan.wake_at(now);
@@ -183,16 +181,18 @@ pub(super) struct Pass<'a> {
     /// First nodes of `together` sets looked at in this pass.
     together_tried: BTreeSet<NodeKey>,
     /// Which kinds of place could ever take a profile, asked once.
-    ever: BTreeMap<Arc<Profile>, Ever>,
+    pub(super) ever: BTreeMap<Arc<Profile>, Ever>,
     /// Profiles that only instances take and that found none: within a pass room only gets less, so that holds
     /// for every other class of the profile too.
     full: BTreeMap<Arc<Profile>, Reason>,
     /// Attempts given to each user by this pass.
     given: BTreeMap<UserName, u32>,
-    /// Instances reserved before anything was placed, for what has waited for too long.
-    overdue: BTreeSet<InstanceId>,
+    /// What has waited for too long and has nothing reserved yet.
+    pub(super) overdue: Vec<Overdue<'a>>,
+    /// Instances with a reservation when such had theirs: nothing is sent ahead there from then on.
+    pub(super) cleared: BTreeSet<InstanceId>,
     /// Anything was reserved, if only for a while.
-    has_reserved: bool,
+    pub(super) has_reserved: bool,
 }
 
 /// How many of a node's items this pass has given out.
@@ -257,6 +257,7 @@ impl<'a> Pass<'a> {
                 heads.insert((rank, present, since, node, class));
                 continue;
             }
+            self.reserve_overdue_before(class, since, node);
             let (reason, of_class) = match self.place_node(class, node, several) {
                 Ok(Placed::All) => {
                     self.advance(class, &mut cursors, &mut heads);
@@ -282,40 +283,6 @@ impl<'a> Pass<'a> {
             }
             self.plan.waiting.push(Waiting { node, reason, of_class });
         }
-    }
-
-    /// What is next and finds no room on any instance has room reserved.
-    fn reserve(&mut self, class: &Class, node: NodeKey, reason: &Reason, of_class: bool) {
-        match reason {
-            Reason::NoInstance { .. } => {}
-            Reason::WaitsForCheaper { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {}
-            Reason::TogetherLacks { because, .. } if matches!(**because, Reason::NoInstance { .. }) => {
-                return self.reserve_set(node);
-            }
-            _ => return,
-        }
-        let (Some(ever), Some(item)) = (self.ever.get(&class.profile), self.overlay.first_item(node)) else { return };
-        let items = || if of_class { self.left_of(class) } else { self.left(node) };
-        let suited = ever.suited().to_vec();
-        if let Some(count) = self.overlay.may_reserve(&class.profile, &suited, || items() as usize) {
-            self.overlay.reserve(item, &class.profile, &suited, count, false);
-        }
-        self.has_reserved |= !self.overlay.reserved.is_empty();
-    }
-
-    /// The same of all items of the `together` set that a node is of.
-    fn reserve_set(&mut self, first: NodeKey) {
-        let Some(session) = self.overlay.snapshot.sessions.get(&first.session) else { return };
-        let Some(set) = session.spec.thread.together.iter().find(|set| set.contains(&first.node)) else { return };
-        let mut keys: Vec<NodeKey> = set.iter().map(|node| NodeKey { session: first.session, node: *node }).collect();
-        keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
-        let profile = |key: &NodeKey| session.nodes[key.node as usize].profile.clone();
-        let items = keys.iter().flat_map(|key| std::iter::repeat_n(profile(key), self.left(*key) as usize));
-        let items: Vec<_> = items.take(super::backfill::SET_MAX + 1).collect();
-        if let Some(item) = self.overlay.first_item(first) {
-            self.overlay.reserve_together(item, &items);
-        }
-        self.has_reserved |= !self.overlay.reserved.is_empty();
     }
 
     /// The class's next node that could be placed by now becomes a head.
@@ -555,7 +522,7 @@ impl<'a> Pass<'a> {
 
     /// The set is placed without trying back, so what has the fewest places, and then what asks for
     /// most, goes first.
-    fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32, u32)>) {
+    pub(super) fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32, u32)>) {
         let profile = &session.nodes[key.node as usize].profile;
         let needs = &profile.needs;
         let asks = Reverse((needs.cpu.reserved_percent(), needs.slots, needs.memory_mb, needs.storage_mb));

@@ -17,7 +17,7 @@ use crate::quantity::Timestamp;
 /// Most attempts asked back because another place has room, in one pass.
 const REBALANCED_MAX: usize = 64;
 
-pub(super) fn withdraw(overlay: &Overlay<'_>, overdue: &BTreeSet<InstanceId>, now: Timestamp, plan: &mut Plan) {
+pub(super) fn withdraw(overlay: &Overlay<'_>, cleared: &BTreeSet<InstanceId>, now: Timestamp, plan: &mut Plan) {
     let snapshot = overlay.snapshot;
     for id in &snapshot.index.draining {
         for attempt in snapshot.attempts_on(id) {
@@ -30,7 +30,7 @@ pub(super) fn withdraw(overlay: &Overlay<'_>, overdue: &BTreeSet<InstanceId>, no
             ask(plan, attempt, how, why);
         }
     }
-    for id in overdue {
+    for id in cleared {
         // What has a slot starts any moment now.
         let ahead = |a: &&Attempt| a.state != AttemptState::Started && matches!(a.choice, Choice::Ahead { .. });
         for attempt in snapshot.attempts_on(id).filter(ahead) {
