@@ -94,7 +94,9 @@ fn plain(works: &[Work], shape: Shape, backfill: bool) -> Vec<u64> {
             let fits = |n: &usize| free(&held[*n]) >= asked && !delays(*n);
             let blocked = !backfill && !left.is_empty();
             let is_reserved = |n: usize| reserved.is_some_and(|(instance, ..)| instance == n);
-            let found = (0..shape.instances).filter(fits).min_by_key(|n| (is_reserved(*n), held[*n].len(), *n));
+            let found = (0..shape.instances)
+                .filter(fits)
+                .min_by_key(|n| (is_reserved(*n), held[*n].len(), shape.slots - free(&held[*n]), *n));
             if let Some(n) = found.filter(|_| !blocked) {
                 if let Some((instance, shadow, spare)) = &mut reserved
                     && *instance == n
