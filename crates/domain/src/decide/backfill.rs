@@ -336,7 +336,7 @@ impl<'a> Overlay<'a> {
     fn reserve_together(&mut self, item: ItemKey, items: &[Arc<Profile>], before_all: bool) {
         let left = self.reserved_left();
         // What would never be placed has nothing reserved.
-        let most = SET_MAX.min(self.policy.plan_orders_max as usize);
+        let most = self.set_max();
         let proposed = items.iter().any(|profile| self.custom(profile).is_some());
         let is_known = proposed || self.reserved.values().any(|reserved| reserved.item == item);
         if items.is_empty() || items.len() > most || is_known || left == 0 && !self.reserved.is_empty() {
@@ -382,6 +382,19 @@ impl<'a> Overlay<'a> {
         for (id, (then, profiles)) in places {
             self.reserved.insert(id, Reserved { item, at, profiles, together: true, then });
         }
+    }
+
+    /// Largest set that has reservations: what does not fit in one plan is never placed.
+    fn set_max(&self) -> usize {
+        SET_MAX.min(self.policy.plan_orders_max as usize)
+    }
+
+    /// Items of the set that a node is of which are to be placed, now or later.
+    fn items_of_set(&self, of: NodeKey) -> usize {
+        let Some(session) = self.snapshot.sessions.get(&of.session) else { return 0 };
+        let set = session.spec.thread.together.iter().find(|set| set.contains(&of.node));
+        let nodes = set.into_iter().flatten().filter_map(|node| session.nodes.get(*node as usize));
+        nodes.map(|node| node.untouched() as usize + node.retry.len()).sum()
     }
 
     /// Where each item of a set goes at that time, if all do: by instance, what is taken then and what of it is
@@ -486,6 +499,9 @@ impl<'a> Pass<'a> {
             }
         }
         for (since, node) in &index.sets {
+            if self.overlay.items_of_set(*node) > self.overlay.set_max() {
+                continue;
+            }
             if since.after_ms(wait_ms) > now {
                 self.plan.wake_at(since.after_ms(wait_ms));
                 break;
