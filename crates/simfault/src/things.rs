@@ -23,6 +23,7 @@ pub(crate) fn start_order(order: &OrderTo) -> StartOrder {
         outputs: Vec::new(),
         cpu: node.task.needs.cpu.into(),
         memory_mb: node.task.needs.memory_mb,
+        slots: node.task.needs.slots,
         limit_ms: order.attempt.limit_ms,
         grace_ms: node.task.grace_ms,
         stdin: node.task.stdin,
