@@ -205,6 +205,8 @@ pub(crate) fn name_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+const SCHEMES: [&str; 5] = ["fewest-tasks", "packing", "first-fit", "lowest-load", "by-number"];
+
 /// `--set`, `--mode` and the like, shared by everything that starts or plans a session.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Launch {
@@ -217,6 +219,9 @@ pub(crate) struct Launch {
     /// Running mode of every task
     #[arg(long, value_name = "MODE", value_parser = ["auto", "dedicated", "serverless", "hybrid"])]
     pub(crate) mode: Option<String>,
+    /// Balancing of every task
+    #[arg(long, value_name = "SCHEME", value_parser = SCHEMES)]
+    pub(crate) balance: Option<String>,
 }
 
 fn override_text(text: &str) -> Result<String, String> {
@@ -232,6 +237,7 @@ impl Launch {
     pub(crate) fn request(&self) -> StartRequest {
         StartRequest {
             running_mode: self.mode.clone(),
+            balance: self.balance.clone(),
             set: self.set.clone(),
             until: self.until.clone(),
             ..StartRequest::default()

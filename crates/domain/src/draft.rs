@@ -218,6 +218,8 @@ pub struct ThreadDraft {
     pub description: String,
     /// Running mode of tasks that name none.
     pub running_mode: Option<RunningMode>,
+    /// Balancing of tasks that name none.
+    pub balance: Option<Balance>,
     /// Labels of the session, matched by context rules.
     pub labels: BTreeMap<String, String>,
     /// How sessions hold agents: `{idle_s = 10}` or `"session_end"`.

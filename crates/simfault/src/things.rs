@@ -102,6 +102,7 @@ pub(crate) fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
     }});
     let heavy = serde_json::json!({"name": "heavy", "tasks": {
         "alone": {"command": ["x"], "array": many(4), "cpu": 100, "retry": limits, "running_mode": "dedicated"},
+        "wide": {"command": ["x"], "array": many(4), "slots": 2, "retry": limits, "running_mode": "dedicated"},
         "share": {"command": ["x"], "array": many(15), "cpu": 40, "retry": limits, "running_mode": "dedicated"},
     }});
     let hybrid = serde_json::json!({"name": "hybrid", "tasks": {

@@ -510,6 +510,13 @@ impl<'a> Pass<'a> {
             self.overdue.push(Overdue(Reverse(of.profile.rank), *since, *node, None));
         }
         self.overdue.sort_unstable();
+        self.overdue_nodes = self.overdue.iter().map(|overdue| overdue.2).collect();
+    }
+
+    /// Instances that are reserved for what has waited for too long.
+    pub(super) fn reserved_for_long(&self) -> BTreeSet<InstanceId> {
+        let long = self.overlay.reserved.iter().filter(|(_, own)| self.overdue_nodes.contains(&own.item.node));
+        long.map(|(id, _)| id.clone()).collect()
     }
 
     /// Reserves for what is overdue before this node is served, unless the node is in front of the first of that by

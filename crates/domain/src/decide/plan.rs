@@ -131,6 +131,7 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
         full: BTreeMap::new(),
         given: BTreeMap::new(),
         overdue: Vec::new(),
+        overdue_nodes: BTreeSet::new(),
         cleared: BTreeSet::new(),
         has_reserved: false,
     };
@@ -138,7 +139,8 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
-    super::withdraw::withdraw(&pass.overlay, &pass.cleared, now, &mut pass.plan);
+    let waited = pass.reserved_for_long();
+    super::withdraw::withdraw(&pass.overlay, (&pass.cleared, &waited), now, &mut pass.plan);
     // What was reserved may have been taken, or be better had elsewhere now: look again at what is reserved.
     if pass.has_reserved && !pass.plan.is_idle() {
         pass.plan.wake_at(now);
@@ -189,6 +191,8 @@ pub(super) struct Pass<'a> {
     given: BTreeMap<UserName, u32>,
     /// What has waited for too long and has nothing reserved yet.
     pub(super) overdue: Vec<Overdue<'a>>,
+    /// First nodes of all that has waited for too long.
+    pub(super) overdue_nodes: BTreeSet<NodeKey>,
     /// Instances with a reservation when such had theirs: nothing is sent ahead there from then on.
     pub(super) cleared: BTreeSet<InstanceId>,
     /// Anything was reserved, if only for a while.

@@ -94,7 +94,7 @@ fn name<T: FromStr<Err = skein_domain::id::BadId>>(key: &str, text: &str) -> Res
 }
 
 const MODES: &str = "auto, dedicated, serverless or hybrid";
-const SCHEMES: &str = "fewest-tasks, packing or first-fit";
+pub(crate) const SCHEMES: &str = "fewest-tasks, packing, first-fit, lowest-load or by-number";
 
 impl Config {
     /// Checks every value.
