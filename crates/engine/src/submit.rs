@@ -184,3 +184,29 @@ pub(crate) fn digests<'a>(tasks: impl Iterator<Item = &'a TaskSpec>) -> Vec<Dige
     };
     tasks.flat_map(of).collect::<BTreeSet<_>>().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_launch_names_the_balancing_before_the_task_and_the_task_before_the_thread() {
+        use Balance::{ByNumber, FirstFit, LowestLoad, Packing};
+        let settled = crate::config::Config::default().settle().unwrap();
+        let document = json!({"name": "t", "balance": "packing", "tasks": {
+            "a": {"command": ["x"], "balance": "first-fit"}, "b": {"command": ["x"]}}});
+        let schemes = |launch: Option<&str>, set: &[&str]| {
+            let set = set.iter().map(|text| (*text).to_owned()).collect();
+            let request = StartRequest { balance: launch.map(str::to_owned), set, ..StartRequest::default() };
+            let user = "tester".parse().unwrap();
+            let settled = settle(document.clone(), &request, None, &user, &settled, |_| Ok(None));
+            settled.map(|s| s.spec.thread.nodes.iter().map(|node| node.task.balance).collect::<Vec<_>>())
+        };
+        assert_eq!(schemes(None, &[]).unwrap(), [Some(FirstFit), Some(Packing)]);
+        assert_eq!(schemes(Some("by-number"), &[]).unwrap(), [Some(ByNumber), Some(ByNumber)]);
+        let one = schemes(Some("by-number"), &["b.balance=lowest-load"]).unwrap();
+        assert_eq!(one, [Some(ByNumber), Some(LowestLoad)]);
+        let bad = schemes(Some("worst"), &[]).unwrap_err().to_string();
+        assert!(bad.contains("'worst'") && bad.contains("lowest-load"), "{bad}");
+    }
+}

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! an item needs an instance alone, several slots, or more than is free, and is next
-//!   --> reserved: an instance, and when its room is there (the shadow time)
+//!   --> reserved: an instance, and when its room is there (the reserved time)
 //!         what comes behind it is placed there only if it
-//!           surely ends by the shadow time, or fits into what is spare beside the reserved room
+//!           surely ends by the reserved time, or fits into what is spare beside the reserved room
 //! the room is there --> the item takes it, and nothing is reserved any more
 //! ```
 //! Nothing of this is written down: each pass makes its reservations anew, from the same limits, so the same
@@ -50,7 +50,7 @@ const SET_MAX: usize = 256;
 pub(super) struct Reserved {
     /// For whom: the first of a `together` set.
     pub item: ItemKey,
-    /// When it has its room, at the latest; none when something there has no limit.
+    /// When it has its room, at the latest: the reserved time; none when something there has no limit.
     pub at: Option<Timestamp>,
     /// What of it goes here.
     profiles: Vec<Arc<Profile>>,
@@ -58,9 +58,22 @@ pub(super) struct Reserved {
     together: bool,
     /// What is taken at that time, its own room included.
     then: Load,
+    /// Slots that are free at that time beside it.
+    spare: u32,
 }
 
 impl Reserved {
+    fn new(item: ItemKey, at: Option<Timestamp>, profiles: Vec<Arc<Profile>>, then: Load, slots: u32) -> Self {
+        let spare = if then.exclusive > 0 { 0 } else { slots.saturating_sub(then.slots) };
+        Self { item, at, profiles, together: false, then, spare }
+    }
+
+    /// Surely nothing for it: it ends too late, and takes more slots than are spare.
+    fn surely_not(&self, profile: &Profile, now: Timestamp) -> bool {
+        let late = profile.longest_run_ms.is_some_and(|most| self.at.is_none_or(|at| now.after_ms(most) > at));
+        late && profile.needs.slots > self.spare
+    }
+
     fn is_for(&self, session: SessionId, profile: &Profile) -> bool {
         (!self.together || self.item.session() == session) && self.profiles.iter().any(|own| **own == *profile)
     }
@@ -154,6 +167,7 @@ impl<'a> Overlay<'a> {
             }
         } else if !ends {
             reserved.then.add(&profile.needs);
+            reserved.spare = reserved.spare.saturating_sub(profile.needs.slots);
         }
     }
 
@@ -164,6 +178,10 @@ impl<'a> Overlay<'a> {
         profile: &Profile,
         within: impl Fn(&InstanceId) -> bool,
     ) -> Option<&'a Instance> {
+        // Others have theirs only after their class was asked.
+        if !needs_several(&profile.needs) && !self.reserved.values().any(|reserved| reserved.together) {
+            return None;
+        }
         let own = self.reserved.iter().filter(|(id, reserved)| reserved.is_for(session, profile) && within(id));
         let mut instances = own.filter_map(|(id, _)| self.snapshot.instances.get(id));
         instances.find(|instance| self.fits(session, profile, instance).is_ok())
@@ -177,11 +195,11 @@ impl<'a> Overlay<'a> {
         profile: &Profile,
         within: impl Fn(&InstanceId) -> bool,
     ) -> Option<(&'a Instance, Beside)> {
-        let reserved = self.reserved.keys().filter(|id| within(id));
-        let fitting = reserved.filter_map(|id| {
+        let open = self.reserved.iter().filter(|(id, own)| !own.surely_not(profile, self.now) && within(id));
+        let fitting = open.filter_map(|(id, _)| {
             let instance = self.snapshot.instances.get(id)?;
-            self.fits(session, profile, instance).ok()?;
             let beside = self.beside(session, profile, instance).ok()??;
+            self.fits(session, profile, instance).ok()?;
             Some((instance, beside))
         });
         fitting.min_by_key(|(instance, beside)| (beside.spare, &instance.id))
@@ -263,7 +281,7 @@ impl<'a> Overlay<'a> {
 
     /// When it would fit on the instance as what is there ends, and what is taken then, without it. The first is
     /// a moment in the past when it would fit now.
-    fn shadow(&self, course: &Course<'_>, needs: &Needs) -> Option<(bool, Option<Timestamp>, Load)> {
+    fn when_it_fits(&self, course: &Course<'_>, needs: &Needs) -> Option<(bool, Option<Timestamp>, Load)> {
         let fits = |load: &Load| fits_beside(&course.instance.facts, load, course.slots, needs, self.policy).is_ok();
         let mut load = course.load.clone();
         if fits(&load) {
@@ -316,18 +334,18 @@ impl<'a> Overlay<'a> {
                 continue;
             }
             let course = self.course(instance);
-            let Some((unknown, at, then)) = self.shadow(&course, &profile.needs) else { continue };
+            let Some((unknown, at, then)) = self.when_it_fits(&course, &profile.needs) else { continue };
             // Where it would fit but for what is measured, waiting for ends is no help.
             if at > Some(Timestamp(0)) || unknown || before_all {
-                found.push((unknown, at, &instance.id, then));
+                found.push((unknown, at, &instance.id, then, course.slots));
             }
         }
         found.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
-        for (_, at, id, mut then) in found.into_iter().take(count) {
+        for (_, at, id, mut then, slots) in found.into_iter().take(count) {
             then.add(&profile.needs);
             let at = at.map(|at| if at == Timestamp(0) { self.now } else { at });
             let profiles = vec![profile.clone()];
-            self.reserved.insert(id.clone(), Reserved { item, at, profiles, together: false, then });
+            self.reserved.insert(id.clone(), Reserved::new(item, at, profiles, then, slots));
         }
     }
 
@@ -378,9 +396,10 @@ impl<'a> Overlay<'a> {
         if places.len() > left && !self.reserved.is_empty() {
             return;
         }
-        let places: Vec<_> = places.into_iter().map(|(id, place)| (id.clone(), place)).collect();
         for (id, (then, profiles)) in places {
-            self.reserved.insert(id, Reserved { item, at, profiles, together: true, then });
+            let slots = courses.get(id).map_or(0, |course| course.slots);
+            let reserved = Reserved::new(item, at, profiles, then, slots);
+            self.reserved.insert(id.clone(), Reserved { together: true, ..reserved });
         }
     }
 
