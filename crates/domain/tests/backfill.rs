@@ -55,7 +55,9 @@ fn load(seed: u64, shape: Shape, percent: u64, slack: u64) -> Vec<Work> {
         .collect();
     let area: u64 = all.iter().map(|w| u64::from(taken(w, shape)) * w.ms).sum();
     let span = area * 100 / percent / (shape.instances as u64 * u64::from(shape.slots));
-    all.iter_mut().for_each(|work| work.at_ms = random.below(span));
+    for work in &mut all {
+        work.at_ms = random.below(span);
+    }
     all.sort_by_key(|work| work.at_ms);
     all
 }
@@ -78,7 +80,9 @@ fn plain(works: &[Work], shape: Shape, backfill: bool) -> Vec<u64> {
     let free = |held: &Held| shape.slots - held.iter().map(|(_, _, slots)| slots).sum::<u32>();
     let (mut queue, mut next, mut waits, mut now) = (Vec::<usize>::new(), 0, vec![0; works.len()], 0);
     loop {
-        held.iter_mut().for_each(|held| held.retain(|(_, end, _)| *end > now));
+        for held in &mut held {
+            held.retain(|(_, end, _)| *end > now);
+        }
         while next < works.len() && works[next].at_ms <= now {
             queue.push(next);
             next += 1;

@@ -113,6 +113,9 @@ impl Course<'_> {
     }
 }
 
+/// Where a set goes: by instance, what is taken then and what of it is there.
+type Places<'c> = BTreeMap<&'c InstanceId, (Load, Vec<Arc<Profile>>)>;
+
 /// Does it take a large part of an instance, so that small ones can always be in front of it?
 fn needs_several(needs: &Needs) -> bool {
     needs.cpu == CpuSetting::Exclusive || needs.slots > 1 || !needs.resources.is_empty()
@@ -424,7 +427,7 @@ impl<'a> Overlay<'a> {
         suited: &BTreeMap<&Arc<Profile>, BTreeSet<&'c InstanceId>>,
         items: &[Arc<Profile>],
         at: Option<Timestamp>,
-    ) -> Option<BTreeMap<&'c InstanceId, (Load, Vec<Arc<Profile>>)>> {
+    ) -> Option<Places<'c>> {
         let mut loads: BTreeMap<&InstanceId, Load> = courses.iter().map(|(id, c)| (*id, c.load_at(at))).collect();
         let mut places: BTreeMap<&'c InstanceId, Vec<Arc<Profile>>> = BTreeMap::new();
         for profile in items {
@@ -463,7 +466,7 @@ impl<'a> Overlay<'a> {
     }
 }
 
-impl<'a> Pass<'a> {
+impl Pass<'_> {
     /// What is next and finds no room on any instance has room reserved.
     pub(super) fn reserve(&mut self, class: &Class, node: NodeKey, reason: &Reason, of_class: bool) {
         match reason {

@@ -499,7 +499,7 @@ impl<'a> Search<'_, 'a> {
             Balance::FewestTasks | Balance::ByNumber => self.ascending(rooms, most).find_map(in_room),
             Balance::Packing => rooms.iter().rev().find_map(in_room),
             Balance::FirstFit => rooms.iter().filter_map(in_room).min_by(|(a, _), (b, _)| a.4.cmp(b.4)),
-            Balance::LowestLoad => self.lowest_load(rooms, in_room),
+            Balance::LowestLoad => lowest_load(rooms, in_room),
         }
     }
 
@@ -521,23 +521,6 @@ impl<'a> Search<'_, 'a> {
                 left = rooms.range(Room::first_with(room.attempts + 1)..);
             }
         })
-    }
-
-    /// The room with the least CPU in use that has an instance for it; rooms are in order of attempts.
-    fn lowest_load<'r>(
-        &self,
-        rooms: &'r ByRoom,
-        in_room: impl Fn((&'r Room, &'r BTreeSet<InstanceId>)) -> Option<(Rank<'r>, &'a Instance)>,
-    ) -> Option<(Rank<'r>, &'a Instance)> {
-        let mut best: Option<(Rank<'r>, &'a Instance)> = None;
-        for (room, ids) in rooms {
-            if best.as_ref().is_none_or(|(rank, _)| room.cpu_percent < rank.3.cpu_percent)
-                && let Some(found) = in_room((room, ids))
-            {
-                best = Some(found);
-            }
-        }
-        best
     }
 
     fn rank<'r>(&self, kind: &Suited, part: Part, room: &'r Room, id: &'r InstanceId) -> Rank<'r> {
@@ -598,4 +581,20 @@ impl<'a> Search<'_, 'a> {
             Ask::Wait { per_slot } => self.overlay.may_wait(self.session, self.profile, instance, per_slot),
         }
     }
+}
+
+/// The room with the least CPU in use that has an instance; rooms are in order of attempts.
+fn lowest_load<'r, 'a>(
+    rooms: &'r ByRoom,
+    in_room: impl Fn((&'r Room, &'r BTreeSet<InstanceId>)) -> Option<(Rank<'r>, &'a Instance)>,
+) -> Option<(Rank<'r>, &'a Instance)> {
+    let mut best: Option<(Rank<'r>, &'a Instance)> = None;
+    for (room, ids) in rooms {
+        if best.as_ref().is_none_or(|(rank, _)| room.cpu_percent < rank.3.cpu_percent)
+            && let Some(found) = in_room((room, ids))
+        {
+            best = Some(found);
+        }
+    }
+    best
 }
