@@ -160,7 +160,9 @@ fn what_may_move_makes_room_for_what_wants_an_instance_alone_and_what_may_not_st
         let long = TaskSpec { movable, longest_run_ms: None, ..on_own(1) };
         let sessions = [scene.start_task(long.clone()), scene.start_task(long)];
         scene.pass();
-        sessions.iter().for_each(|session| start(&mut scene, key(*session, 0, 0).attempt(1)));
+        for session in sessions {
+            start(&mut scene, key(session, 0, 0).attempt(1));
+        }
         let alone = key(scene.start_task(with_cpu(CpuSetting::Exclusive, 1)), 0, 0);
         let plan = scene.pass();
         assert!(plan.is_idle(), "not at once");
