@@ -532,12 +532,12 @@ impl Pass<'_> {
             self.overdue.push(Overdue(Reverse(of.profile.rank), *since, *node, None));
         }
         self.overdue.sort_unstable();
-        self.overdue_nodes = self.overdue.iter().map(|overdue| overdue.2).collect();
+        self.waited_long = self.overdue.iter().map(|overdue| overdue.2).collect();
     }
 
     /// Instances that are reserved for what has waited for too long.
     pub(super) fn reserved_for_long(&self) -> BTreeSet<InstanceId> {
-        let long = self.overlay.reserved.iter().filter(|(_, own)| self.overdue_nodes.contains(&own.item.node));
+        let long = self.overlay.reserved.iter().filter(|(_, own)| self.waited_long.contains(&own.item.node));
         long.map(|(id, _)| id.clone()).collect()
     }
 

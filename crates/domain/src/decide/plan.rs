@@ -131,7 +131,7 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
         full: BTreeMap::new(),
         given: BTreeMap::new(),
         overdue: Vec::new(),
-        overdue_nodes: BTreeSet::new(),
+        waited_long: BTreeSet::new(),
         cleared: BTreeSet::new(),
         has_reserved: false,
     };
@@ -192,7 +192,7 @@ pub(super) struct Pass<'a> {
     /// What has waited for too long and has nothing reserved yet.
     pub(super) overdue: Vec<Overdue<'a>>,
     /// First nodes of all that has waited for too long.
-    pub(super) overdue_nodes: BTreeSet<NodeKey>,
+    pub(super) waited_long: BTreeSet<NodeKey>,
     /// Instances with a reservation when such had theirs: nothing is sent ahead there from then on.
     pub(super) cleared: BTreeSet<InstanceId>,
     /// Anything was reserved, if only for a while.
