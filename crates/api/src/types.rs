@@ -33,6 +33,9 @@ pub struct StartRequest {
     /// Running mode for every task of this start: `auto`, `dedicated`, `serverless` or `hybrid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_mode: Option<String>,
+    /// Balancing of every task of this start: `fewest-tasks`, `packing`, `first-fit`, `lowest-load` or `by-number`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
     /// Overrides, `TASK.PARAMETER=VALUE`; they stay with the session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,

@@ -205,6 +205,8 @@ pub(crate) fn name_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+const SCHEMES: [&str; 5] = ["fewest-tasks", "packing", "first-fit", "lowest-load", "by-number"];
+
 /// `--set`, `--mode` and the like, shared by everything that starts or plans a session.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Launch {
@@ -229,6 +231,9 @@ pub(crate) struct Launch {
     /// Most machines that may be made for it
     #[arg(long, value_name = "N")]
     pub(crate) machines_max: Option<u32>,
+    /// Balancing of every task
+    #[arg(long, value_name = "SCHEME", value_parser = SCHEMES)]
+    pub(crate) balance: Option<String>,
 }
 
 fn override_text(text: &str) -> Result<String, String> {
@@ -251,6 +256,7 @@ impl Launch {
         StartRequest {
             goals: (goals != GoalsRequest::default()).then_some(goals),
             running_mode: self.mode.clone(),
+            balance: self.balance.clone(),
             set: self.set.clone(),
             until: self.until.clone(),
             ..StartRequest::default()

@@ -54,6 +54,8 @@ pub struct TaskDraft {
     pub memory_mb: Option<u32>,
     /// Scratch storage, MiB.
     pub storage_mb: Option<u32>,
+    /// Slots of one instance, 1 when left out.
+    pub slots: Option<u32>,
     /// Operating system.
     pub os: Option<String>,
     /// Architecture.
@@ -217,6 +219,8 @@ pub struct ThreadDraft {
     pub description: String,
     /// Running mode of tasks that name none.
     pub running_mode: Option<RunningMode>,
+    /// Balancing of tasks that name none.
+    pub balance: Option<Balance>,
     /// Labels of the session, matched by context rules.
     pub labels: BTreeMap<String, String>,
     /// How sessions hold agents: `{idle_s = 10}` or `"session_end"`.
@@ -324,6 +328,7 @@ impl TaskDraft {
             ("cpu", self.cpu.is_some()),
             ("memory_mb", self.memory_mb.is_some()),
             ("storage_mb", self.storage_mb.is_some()),
+            ("slots", self.slots.is_some()),
             ("grace_s", self.grace_s.is_some()),
             ("allowed_wait_s", self.allowed_wait_s.is_some()),
             ("urgency", self.urgency.is_some()),
@@ -439,6 +444,7 @@ impl TaskDraft {
             cpu,
             memory_mb: self.memory_mb.unwrap_or(defaults.memory_mb),
             storage_mb: self.storage_mb.unwrap_or(defaults.storage_mb),
+            slots: self.slots.unwrap_or(1),
             os: arc(&self.os),
             arch: arc(&self.arch),
             instance_type: arc(&self.instance_type),
@@ -464,6 +470,9 @@ impl TaskDraft {
     fn check(spec: &TaskSpec, wrong: &mut Vec<String>) {
         if spec.urgency > 100 {
             wrong.push(format!("urgency = {}: give 0 to 100", spec.urgency));
+        }
+        if spec.needs.slots == 0 {
+            wrong.push("slots = 0: give 1 or more, as many slots of one instance as it takes at a time".to_owned());
         }
         if spec.array == 0 || spec.array > ARRAY_MAX {
             wrong.push(format!("array = {}: give 1 to {ARRAY_MAX}", spec.array));
@@ -574,6 +583,7 @@ mod tests {
             (json!({"name": "a", "command": ["x"], "function": "f"}), "only one of"),
             (json!({"name": "a", "command": [""]}), "'command' is empty"),
             (json!({"name": "a", "command": ["x"], "array": 2_000_000}), "array"),
+            (json!({"name": "a", "command": ["x"], "slots": 0}), "slots = 0"),
             (json!({"name": "a", "command": ["x"], "inputs": [{"path": "p"}]}), "'digest'"),
             (json!({"name": "a", "command": ["x"], "longest_run_s": 0}), "longest_run_s = 0"),
             (json!({"name": "a", "command": ["x"], "env": {"A": 5}}), "{secret = \"NAME\"}"),

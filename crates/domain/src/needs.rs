@@ -50,6 +50,15 @@ impl CpuSetting {
     }
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(slots: &u32) -> bool {
+    *slots == 1
+}
+
 /// Needs that decide where a task fits. Equal needs are one class for the planner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Needs {
@@ -59,6 +68,9 @@ pub struct Needs {
     pub memory_mb: u32,
     /// Scratch storage, MiB.
     pub storage_mb: u32,
+    /// Slots of one instance that it takes at a time, at least 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: u32,
     /// Operating system (`linux`, `windows`, ...), any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<Arc<str>>,

@@ -47,6 +47,13 @@ pub enum Balance {
     Packing,
     /// The first by name.
     FirstFit,
+    /// The one with the least CPU in use, as measured or set aside, whichever is more: [0071]'s "VM resource
+    /// loading".
+    LowestLoad,
+    /// The one with the fewest attempts for what it takes at once, so that one of 128 slots gets its share beside
+    /// one of 4: [0071]'s "number of tasks", read beside [0069]'s "lowest number of tasks", which counts them
+    /// alone. Where all instances are of one size, the two are the same.
+    ByNumber,
 }
 
 impl fmt::Display for Balance {
@@ -55,6 +62,8 @@ impl fmt::Display for Balance {
             Self::FewestTasks => "fewest-tasks",
             Self::Packing => "packing",
             Self::FirstFit => "first-fit",
+            Self::LowestLoad => "lowest-load",
+            Self::ByNumber => "by-number",
         })
     }
 }

@@ -47,6 +47,7 @@ impl OrderMaker<'_> {
             outputs: task.outputs.iter().map(|o| with_index(o, item.index)).collect(),
             cpu: task.needs.cpu.into(),
             memory_mb: task.needs.memory_mb,
+            slots: task.needs.slots,
             limit_ms: order.attempt.limit_ms,
             grace_ms: task.grace_ms,
             stdin: task.stdin,

@@ -10,7 +10,7 @@ use skein_domain::draft::{AfterDraft, BadDraft, TaskDraft, ThreadDraft, apply_ov
 use skein_domain::group;
 use skein_domain::task::InputSource;
 use skein_domain::thread::{LooseNode, assemble};
-use skein_domain::{Digest, RunningMode, SessionSpec, TaskName, TaskSpec, ThreadSpec, UserName};
+use skein_domain::{Balance, Digest, RunningMode, SessionSpec, TaskName, TaskSpec, ThreadSpec, UserName};
 
 use crate::config::Settled;
 
@@ -41,8 +41,8 @@ pub(crate) fn settle(
     for text in &request.set {
         apply_override(&mut document, text)?;
     }
-    let set_mode = |node: &str| overridden(&request.set, node);
     let launch = request.running_mode.as_deref().map(parse_mode).transpose()?;
+    let balance = request.balance.as_deref().map(parse_balance).transpose()?;
     let thread = if document.get("tasks").is_some() { read(document)? } else { as_thread(document)? };
     let thread = if request.until.is_empty() { thread } else { until(thread, &request.until)? };
     let name = thread.name.clone().unwrap_or_else(|| "thread".to_owned());
@@ -51,7 +51,7 @@ pub(crate) fn settle(
     let (mut loose, mut sources) = (Vec::new(), Vec::new());
     for (node, draft) in &thread.tasks {
         let wishes = ModeWishes {
-            launch: if set_mode(node) { draft.running_mode } else { None }.or(launch),
+            launch: draft.running_mode.filter(|_| overridden(&request.set, node, "running_mode")).or(launch),
             context: settled.config.context_mode(&thread.labels),
             user: settled.config.user_mode(user.as_str()),
             task: draft.running_mode,
@@ -59,8 +59,12 @@ pub(crate) fn settle(
             default: settled.mode,
         };
         let (mode, source) = wishes.resolve();
+        // The same order for balancing, whoever names one: the launch, the task, the thread.
+        let set_here = draft.balance.filter(|_| overridden(&request.set, node, "balance"));
+        let scheme = set_here.or(balance).or(draft.balance).or(thread.balance);
         match draft.resolve(Some(node), mode, &settled.defaults) {
             Ok(spec) => {
+                let spec = TaskSpec { balance: scheme, ..spec };
                 sources.push((spec.name.clone(), source));
                 loose.push(LooseNode { name: spec.name.clone(), after: links(draft), task: Arc::new(spec) });
             }
@@ -168,16 +172,21 @@ fn inherit(document: &mut Value, lookup: &impl Fn(&str) -> Result<Option<Value>,
     Ok(())
 }
 
-fn overridden(set: &[String], node: &str) -> bool {
+fn overridden(set: &[String], node: &str, parameter: &str) -> bool {
     let named = |text: &String| {
         text.split_once('=').and_then(|(target, _)| target.split_once('.')).map(|(t, p)| (t.to_owned(), p.to_owned()))
     };
-    set.iter().filter_map(named).any(|(task, param)| param == "running_mode" && (task == "*" || task == node))
+    set.iter().filter_map(named).any(|(task, param)| param == parameter && (task == "*" || task == node))
 }
 
 fn parse_mode(text: &str) -> Result<RunningMode, BadDraft> {
     serde_json::from_value(Value::String(text.to_owned()))
         .map_err(|_| format!("running mode '{text}': give auto, dedicated, serverless or hybrid").into())
+}
+
+fn parse_balance(text: &str) -> Result<Balance, BadDraft> {
+    serde_json::from_value(Value::String(text.to_owned()))
+        .map_err(|_| format!("balance '{text}': give {}", crate::config::SCHEMES).into())
 }
 
 fn links(draft: &TaskDraft) -> Vec<(String, skein_domain::When)> {
@@ -196,4 +205,30 @@ pub(crate) fn digests<'a>(tasks: impl Iterator<Item = &'a TaskSpec>) -> Vec<Dige
         })
     };
     tasks.flat_map(of).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_launch_names_the_balancing_before_the_task_and_the_task_before_the_thread() {
+        use Balance::{ByNumber, FirstFit, LowestLoad, Packing};
+        let settled = crate::config::Config::default().settle().unwrap();
+        let document = json!({"name": "t", "balance": "packing", "tasks": {
+            "a": {"command": ["x"], "balance": "first-fit"}, "b": {"command": ["x"]}}});
+        let schemes = |launch: Option<&str>, set: &[&str]| {
+            let set = set.iter().map(|text| (*text).to_owned()).collect();
+            let request = StartRequest { balance: launch.map(str::to_owned), set, ..StartRequest::default() };
+            let user = "tester".parse().unwrap();
+            let settled = settle(document.clone(), &request, None, &user, &settled, |_| Ok(None));
+            settled.map(|s| s.spec.thread.nodes.iter().map(|node| node.task.balance).collect::<Vec<_>>())
+        };
+        assert_eq!(schemes(None, &[]).unwrap(), [Some(FirstFit), Some(Packing)]);
+        assert_eq!(schemes(Some("by-number"), &[]).unwrap(), [Some(ByNumber), Some(ByNumber)]);
+        let one = schemes(Some("by-number"), &["b.balance=lowest-load"]).unwrap();
+        assert_eq!(one, [Some(ByNumber), Some(LowestLoad)]);
+        let bad = schemes(Some("worst"), &[]).unwrap_err().to_string();
+        assert!(bad.contains("'worst'") && bad.contains("lowest-load"), "{bad}");
+    }
 }

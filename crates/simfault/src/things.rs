@@ -24,6 +24,7 @@ pub(crate) fn start_order(order: &OrderTo) -> StartOrder {
         outputs: Vec::new(),
         cpu: node.task.needs.cpu.into(),
         memory_mb: node.task.needs.memory_mb,
+        slots: node.task.needs.slots,
         limit_ms: order.attempt.limit_ms,
         grace_ms: node.task.grace_ms,
         stdin: node.task.stdin,
@@ -116,6 +117,7 @@ pub(crate) fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
     }});
     let heavy = serde_json::json!({"name": "heavy", "tasks": {
         "alone": {"command": ["x"], "array": many(4), "cpu": 100, "retry": limits, "running_mode": "dedicated"},
+        "wide": {"command": ["x"], "array": many(4), "slots": 2, "retry": limits, "running_mode": "dedicated"},
         "share": {"command": ["x"], "array": many(15), "cpu": 40, "retry": limits, "running_mode": "dedicated"},
     }});
     let hybrid = serde_json::json!({"name": "hybrid", "tasks": {

@@ -596,7 +596,9 @@ impl World {
         let alone = |world: &Self, key| world.task(key).is_some_and(|t| t.needs.cpu == CpuSetting::Exclusive);
         let company = self.machines[n].processes.values().map(|p| p.attempt).collect::<Vec<_>>();
         let crowded = company.iter().any(|other| alone(self, *other)) || !company.is_empty() && alone(self, attempt);
-        self.counts.crowded += u64::from(crowded || company.len() >= self.machines[n].slots);
+        let all = company.iter().chain([&attempt]).filter_map(|key| self.task(*key));
+        let slots: u32 = all.map(|task| task.needs.slots).sum();
+        self.counts.crowded += u64::from(crowded || slots as usize > self.machines[n].slots);
         let long = self.dice.chance(100);
         let run_ms = if long { self.dice.below(20_000) } else { 1 + self.dice.below(60) };
         let code = i32::from(self.faults && self.dice.chance(20));

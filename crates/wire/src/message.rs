@@ -139,6 +139,15 @@ pub enum OrderBody {
     Fetch,
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(slots: &u32) -> bool {
+    *slots == 1
+}
+
 /// Everything needed to run one attempt, the same on an agent and in a function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartOrder {
@@ -167,6 +176,9 @@ pub struct StartOrder {
     pub cpu: u8,
     /// Memory limit, MiB.
     pub memory_mb: u32,
+    /// Slots of the agent that it takes, at least 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: u32,
     /// Time limit, ms; none for a service.
     pub limit_ms: Option<u64>,
     /// From SIGTERM to SIGKILL, ms.

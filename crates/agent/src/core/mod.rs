@@ -15,6 +15,8 @@
 //! * stale or doubled order: `OrderRefused`, or the same answer again; nothing starts twice;
 //! * ordered while the lease is over: refused (seed 577 of the fault simulation: kept, it started with the
 //!   next welcome although the engine had given it to another);
+//! * an attempt that takes several slots: it starts in one, and as many others stay free while it runs; it waits
+//!   for them at the head of the queue, so that what comes behind it does not take them;
 //! * recalled: given back unless it has started, and never started afterwards by the same order;
 //! * cut off, or no heartbeat answered: every attempt is stopped so that it is dead a named margin
 //!   before the lease ends, and ends as lost; nothing starts until the lease is renewed;
@@ -110,7 +112,7 @@ impl Held {
 enum Slot {
     Down,
     Free { notes: Vec<String> },
-    Busy { attempt: AttemptKey, notes: Vec<String> },
+    Busy { attempt: AttemptKey, slots: usize, notes: Vec<String> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

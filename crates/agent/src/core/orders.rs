@@ -7,6 +7,7 @@ use skein_domain::{AttemptEnd, EndCause, ItemKey};
 use skein_wire::message::AttemptRef;
 use skein_wire::{FromAgent, OrderBody, StartOrder};
 
+use super::run::slots_of;
 use super::{Core, GENERATIONS_MAX, HELD_MAX, Held, Output, Phase, StopWhy};
 
 impl Core {
@@ -128,6 +129,9 @@ impl Core {
         }
         if order.attempt != of.attempt || order.generation != of.generation {
             return Err(format!("the order inside names {} generation {}", order.attempt, order.generation));
+        }
+        if slots_of(order) > self.config.slots {
+            return Err(format!("it takes {} slots, and this agent has {}", order.slots, self.config.slots));
         }
         if let RunSpec::Function { reference } = &order.run {
             return Err(format!("function '{reference}' exists in a shared solution only: run it there"));

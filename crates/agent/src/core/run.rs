@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use skein_domain::{AttemptEnd, AttemptKey, EndCause, ItemKey, OutputFile};
-use skein_wire::FromAgent;
 use skein_wire::message::AttemptRef;
+use skein_wire::{FromAgent, StartOrder};
 
 use super::{
     CollectFailure, Core, ENDED_RESEND_MS, Held, LOG_WAIT_MS, LOG_WATCH_MS, Output, Phase, Slot, Stop, StopWhy,
@@ -20,7 +20,7 @@ impl Core {
 
     pub(super) fn slot_down(&mut self, now: u64, slot: usize) {
         let Some(state) = self.slots.get_mut(slot) else { return };
-        let Slot::Busy { attempt, notes } = std::mem::replace(state, Slot::Down) else { return };
+        let Slot::Busy { attempt, notes, .. } = std::mem::replace(state, Slot::Down) else { return };
         let Some(held) = self.held.get_mut(&attempt) else { return };
         let of = AttemptRef { attempt, generation: held.generation };
         let Phase::Running { pid, stop, .. } = &mut held.phase else { return };
@@ -40,6 +40,11 @@ impl Core {
             let Some(held) = self.held.get(&attempt) else { continue };
             let (Phase::Ready, Some(order)) = (&held.phase, &held.order) else { continue };
             let order = Arc::clone(order);
+            let taken = slots_of(&order);
+            if self.free_slots() < taken {
+                self.ready.push_front(attempt);
+                break;
+            }
             // An older attempt at the same item is still being stopped.
             let occupied = |(k, h): (&AttemptKey, &Held)| *k != attempt && matches!(h.phase, Phase::Running { .. });
             if self.of_item(attempt.item).any(occupied) {
@@ -49,7 +54,7 @@ impl Core {
             self.launches += 1;
             let launch = self.launches;
             let Slot::Free { notes } = std::mem::replace(&mut self.slots[slot], Slot::Down) else { continue };
-            self.slots[slot] = Slot::Busy { attempt, notes };
+            self.slots[slot] = Slot::Busy { attempt, slots: taken, notes };
             let deadline = order.limit_ms.map(|limit| now + limit);
             if let Some(held) = self.held.get_mut(&attempt) {
                 held.phase = Phase::Running { slot, launch, pid: None, started: false, deadline, stop: None };
@@ -60,6 +65,16 @@ impl Core {
         for attempt in blocked.into_iter().rev() {
             self.ready.push_front(attempt);
         }
+    }
+
+    /// Slots that are free, less those that what runs takes beside the one that it runs in.
+    fn free_slots(&self) -> usize {
+        let free = self.slots.iter().filter(|slot| matches!(slot, Slot::Free { .. })).count();
+        let beside = self.slots.iter().map(|slot| match slot {
+            Slot::Busy { slots, .. } => slots - 1,
+            _ => 0,
+        });
+        free.saturating_sub(beside.sum())
     }
 
     /// The attempts at one item that it holds.
@@ -242,6 +257,11 @@ impl Core {
             self.log_flushed(now, of, Some(note));
         }
     }
+}
+
+/// Slots that an attempt takes.
+pub(super) fn slots_of(order: &StartOrder) -> usize {
+    usize::try_from(order.slots).unwrap_or(usize::MAX).max(1)
 }
 
 fn cause_of_stop(why: StopWhy) -> EndCause {

@@ -99,6 +99,7 @@ fn order(item: u32, generation: u64) -> StartOrder {
         outputs: vec![],
         cpu: 0,
         memory_mb: 64,
+        slots: 1,
         limit_ms: None,
         stdin: false,
         grace_ms: 500,
@@ -548,4 +549,29 @@ fn whatever_happens_the_rules_hold() {
         rules.check(&out);
         assert!(rules.running.values().all(|(.., killed)| *killed), "seed {seed}: {:?}", rules.running);
     }
+}
+
+#[test]
+fn an_attempt_of_two_slots_starts_when_both_are_free_and_nothing_passes_it() {
+    let mut bench = Bench::new();
+    let first = bench.run(order(0, 1));
+    let none = |out: &[Output]| !out.iter().any(|o| matches!(o, Output::Spawn { .. }));
+    assert!(none(&bench.start(StartOrder { slots: 2, ..order(1, 2) })), "one slot is taken");
+    assert!(none(&bench.start(order(2, 3))), "the free slot is kept for what came first");
+    let two = spawned(&bench.exit(first.0, first.1, 0));
+    assert!(none(&bench.start(order(3, 4))), "both slots are taken");
+    // The spawner of the slot that nothing runs in may come and go.
+    let other = 1 - two.0;
+    assert!(none(&bench.step(Input::SlotDown { slot: other })));
+    assert!(none(&bench.step(Input::SlotReady { slot: other, notes: vec![] })));
+    let out = bench.exit(two.0, two.1, 0);
+    assert_eq!(out.iter().filter(|o| matches!(o, Output::Spawn { .. })).count(), 2, "{out:?}");
+}
+
+#[test]
+fn what_takes_more_slots_than_there_are_is_refused_with_both_numbers() {
+    let mut bench = Bench::new();
+    let end = end(&bench.start(StartOrder { slots: 3, ..order(0, 1) }));
+    let EndCause::NotStarted { why } = end.cause else { panic!("{end:?}") };
+    assert!(why.contains("3 slots") && why.contains("has 2"), "{why}");
 }

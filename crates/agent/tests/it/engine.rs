@@ -234,6 +234,7 @@ pub fn order(item: u32, generation: u64, argv: &[&str]) -> StartOrder {
         outputs: vec![],
         cpu: 0,
         memory_mb: 256,
+        slots: 1,
         limit_ms: Some(30_000),
         grace_ms: 300,
         stdin: false,

@@ -424,7 +424,7 @@ impl Snapshot {
                 let instance = self.instances.get(id)?;
                 let dedicated = self.solutions.get(&instance.solution)?.dedicated()?;
                 let slots = dedicated.slots_max.map_or(instance.facts.slots, |most| most.min(instance.facts.slots));
-                Some(cost::on_instance(dedicated.price_of(&instance.facts), slots, needs.cpu, end.run_ms))
+                Some(cost::on_instance(dedicated.price_of(&instance.facts), slots, needs, end.run_ms))
             }
         }
     }

@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::backfill::{Beside, Reserved};
 use super::deployment::{Deployment, Held, Kept};
 use super::index::Load;
-use super::place::{fits_gateway, fits_instance, may_wait_on, slots, suits_kind};
+use super::place::{fits_gateway, fits_instance, may_wait_on, slots, slots_of, suits_within};
 use super::policy::{Algorithm, Policy};
 use super::reason::Reason;
 use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms, cpu_taken_most};
 use super::snapshot::Snapshot;
 use super::{cost, place};
-use crate::id::{InstanceId, NodeKey, SessionId, SolutionId};
+use crate::id::{InstanceId, SessionId, SolutionId};
 use crate::instance::{Instance, InstanceFacts};
 use crate::needs::CpuSetting;
 use crate::quantity::{NanoUsd, Timestamp};
@@ -27,14 +28,12 @@ use crate::task::{Balance, Profile};
 /// every instance.
 const LOOKED_AT_MAX: usize = 64;
 
-/// Most instances kept free at a time for items that want one alone.
-const KEPT_MAX: usize = 64;
-
 /// The snapshot plus what this pass gave out.
 #[derive(Clone)]
 pub(super) struct Overlay<'a> {
     pub snapshot: &'a Snapshot,
     pub policy: &'a Policy,
+    pub now: Timestamp,
     loads: BTreeMap<InstanceId, Load>,
     gateways: BTreeMap<SolutionId, u32>,
     held: BTreeMap<InstanceId, BTreeSet<SessionId>>,
@@ -42,15 +41,14 @@ pub(super) struct Overlay<'a> {
     groups: BTreeMap<(SessionId, Arc<str>), InstanceId>,
     /// Instances this pass touched, where they stand now.
     moved: Rooms,
-    /// Up to where the instances of a room are all touched or kept (for what wants none alone): looking
-    /// starts behind it.
-    passed: RefCell<BTreeMap<(KindNo, Part, bool, Room), InstanceId>>,
+    /// Up to where the instances of a room are all touched or reserved: looking starts behind it.
+    passed: RefCell<BTreeMap<(KindNo, Part, Room), InstanceId>>,
     /// Places kept for groups.
     groups_kept: Kept,
-    /// Instances kept free for items that want one alone.
-    pub kept: BTreeSet<InstanceId>,
-    /// When more would be kept if nothing else happened.
-    pub kept_next: Option<Timestamp>,
+    /// What this pass placed on instances.
+    given: BTreeMap<InstanceId, Vec<Arc<Profile>>>,
+    /// Room kept for items that need much at once.
+    pub reserved: BTreeMap<InstanceId, Reserved>,
 }
 
 /// An instance that fits, with what it would cost there.
@@ -59,6 +57,8 @@ pub(super) struct OnInstance {
     pub cost: NanoUsd,
     pub balance: Balance,
     pub by_group: bool,
+    /// It is reserved for another there, which it does not delay.
+    pub beside: Option<Beside>,
 }
 
 /// A shared solution that fits, with what it would cost there.
@@ -67,15 +67,17 @@ pub(super) struct InGateway {
     pub cost: NanoUsd,
 }
 
-/// A kind whose instances suit a profile, with what it costs there and how many attempts each takes.
+/// A kind whose instances suit a profile, with what it costs there and how much each takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suited {
     no: KindNo,
     pub cost: NanoUsd,
     /// Machines that the engine has made: paid whether they are used or not.
     pub paid: bool,
-    slots: u32,
-    memory_mb: u32,
+    pub slots: u32,
+    /// Most attempts at a time, of one slot each.
+    attempts: u32,
+    pub memory_mb: u32,
 }
 
 /// Held by others, order of the scheme, not held by this session, room, name: the least is the best.
@@ -99,9 +101,10 @@ struct Search<'o, 'a> {
 
 impl<'a> Overlay<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, policy: &'a Policy, now: Timestamp) -> Self {
-        let mut overlay = Self {
+        Self {
             snapshot,
             policy,
+            now,
             loads: BTreeMap::new(),
             gateways: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -110,11 +113,24 @@ impl<'a> Overlay<'a> {
             moved: Rooms::default(),
             passed: RefCell::default(),
             groups_kept: Kept::of(snapshot, policy),
-            kept: BTreeSet::new(),
-            kept_next: None,
-        };
-        overlay.keep_for_exclusive(now);
-        overlay
+            given: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    /// What this pass placed there.
+    pub(super) fn given_on(&self, id: &InstanceId) -> &[Arc<Profile>] {
+        self.given.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Has this pass touched it?
+    pub(super) fn has_moved(&self, id: &InstanceId) -> bool {
+        self.moved.has(id)
+    }
+
+    /// The instances of a kind as they were before this pass, and those that it touched.
+    pub(super) fn of_kind(&self, kind: &Suited) -> (Option<&'a OfKind>, Option<&OfKind>) {
+        (self.snapshot.index.rooms.of_kind(kind.no), self.moved.of_kind(kind.no))
     }
 
     pub(super) fn load(&self, id: &InstanceId) -> &Load {
@@ -131,12 +147,16 @@ impl<'a> Overlay<'a> {
             || self.held.get(&instance.id).is_some_and(|sessions| sessions.contains(&session))
     }
 
-    fn holds_count(&self, session: SessionId) -> usize {
+    pub(super) fn holds_count(&self, session: SessionId) -> usize {
         let before = self.snapshot.sessions.get(&session).map_or(0, |s| s.holds.len());
         before + self.held_count.get(&session).copied().unwrap_or(0)
     }
 
-    pub(super) fn take_instance(&mut self, session: SessionId, profile: &Profile, id: &InstanceId) {
+    pub(super) fn take_instance(&mut self, session: SessionId, profile: &Arc<Profile>, id: &InstanceId) {
+        if let Some(instance) = self.snapshot.instances.get(id) {
+            self.take_reserved(session, profile, instance);
+        }
+        self.given.entry(id.clone()).or_default().push(profile.clone());
         let mut load = self.load(id).clone();
         load.add(&profile.needs);
         self.loads.insert(id.clone(), load);
@@ -169,16 +189,14 @@ impl<'a> Overlay<'a> {
     /// Does the item fit on this instance now?
     pub(super) fn fits(&self, session: SessionId, profile: &Profile, instance: &Instance) -> Result<(), Reason> {
         let (live, load) = (self.snapshot.live(&instance.id), self.load(&instance.id));
-        let slots = slots(self.snapshot, &instance.solution, &instance.facts, self.policy);
+        let slots = slots_of(self.snapshot, &instance.solution, &instance.facts);
         fits_instance(instance, live, load, slots, profile, self.policy)?;
-        if self.kept.contains(&instance.id) && profile.needs.cpu != CpuSetting::Exclusive {
-            return Err(Reason::KeptForExclusive);
-        }
+        self.beside(session, profile, instance)?;
         self.groups_kept.check(self.policy, profile, instance)?;
         self.within_session_limit(session, instance)
     }
 
-    fn within_session_limit(&self, session: SessionId, instance: &Instance) -> Result<(), Reason> {
+    pub(super) fn within_session_limit(&self, session: SessionId, instance: &Instance) -> Result<(), Reason> {
         match self.policy.instances_per_session_max {
             Some(most) if !self.holds(session, instance) && self.holds_count(session) >= most as usize => {
                 Err(Reason::NotFree { what: "more instances for one session".into(), asked: 1, free: 0 })
@@ -192,7 +210,7 @@ impl<'a> Overlay<'a> {
         let used = self.snapshot.live(&instance.id).cpu_percent;
         may_wait_on(instance, self.load(&instance.id), slots, slots.saturating_mul(per_slot), profile)
             && self.policy.cpu_ceiling_percent.is_none_or(|ceiling| used < ceiling)
-            && !self.kept.contains(&instance.id)
+            && !self.reserved.contains_key(&instance.id)
             && self.groups_kept.check(self.policy, profile, instance).is_ok()
             && self.within_session_limit(session, instance).is_ok()
     }
@@ -203,7 +221,14 @@ impl<'a> Overlay<'a> {
             return NanoUsd::ZERO;
         };
         let slots = slots(self.snapshot, solution, facts, self.policy);
-        cost::on_instance(dedicated.price_of(facts), slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
+        let price = dedicated.price_of(facts);
+        cost::on_instance(price, slots, &profile.needs, cost::expected_ms(profile, self.policy))
+    }
+
+    /// Could it ever be there, once what is there has ended?
+    pub(super) fn may_ever(&self, instance: &Instance, profile: &Profile) -> bool {
+        let held = self.groups_kept.check(self.policy, profile, instance);
+        held.is_ok() && place::suits_instance(instance, profile).is_ok()
     }
 
     fn are_machines(&self, solution: &SolutionId) -> bool {
@@ -220,7 +245,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// The custom algorithm that places items of this profile: nobody else does.
-    fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
+    pub(super) fn custom(&self, profile: &Profile) -> Option<&Arc<str>> {
         self.policy.custom(profile)
     }
 
@@ -238,20 +263,31 @@ impl<'a> Overlay<'a> {
             return Err(Reason::NoProposal { class: name.clone() });
         }
         let balance = self.scheme(profile);
-        let found = |instance: &Instance, by_group| OnInstance {
+        let found = |instance: &Instance, by_group, beside| OnInstance {
             id: instance.id.clone(),
             cost: self.cost_on(profile, &instance.solution, &instance.facts),
             balance,
             by_group,
+            beside,
         };
         let group = self.group_instance(session, profile);
         if let Some(instance) = group.filter(|instance| self.fits(session, profile, instance).is_ok()) {
-            return Ok(found(instance, true));
+            return Ok(found(instance, true, None));
+        }
+        let cheap = |kind: &&Suited| cost_max.is_none_or(|most| kind.cost <= most);
+        let within = |id: &InstanceId| {
+            let no = self.snapshot.index.rooms.kind_no(id);
+            suited.iter().filter(cheap).any(|kind| Some(kind.no) == no)
+        };
+        if let Some(instance) = self.own_reserved(session, profile, within) {
+            return Ok(found(instance, false, None));
         }
         let search = Search { overlay: self, profile, session, balance, ask: Ask::Run };
-        let within = suited.iter().filter(|kind| cost_max.is_none_or(|most| kind.cost <= most));
-        match search.best(within) {
-            Some(instance) => Ok(found(instance, false)),
+        if let Some(instance) = search.best(suited.iter().filter(cheap)) {
+            return Ok(found(instance, false, None));
+        }
+        match self.beside_reserved(session, profile, within) {
+            Some((instance, beside)) => Ok(found(instance, false, Some(beside))),
             None => Err(self.why_none(session, profile, cost_max)),
         }
     }
@@ -274,7 +310,7 @@ impl<'a> Overlay<'a> {
             None => search.best(suited.iter())?,
         };
         let cost = self.cost_on(profile, &instance.solution, &instance.facts);
-        Some(OnInstance { id: instance.id.clone(), cost, balance, by_group: false })
+        Some(OnInstance { id: instance.id.clone(), cost, balance, by_group: false, beside: None })
     }
 
     fn group_instance(&self, session: SessionId, profile: &Profile) -> Option<&'a Instance> {
@@ -299,7 +335,7 @@ impl<'a> Overlay<'a> {
                 continue;
             }
             let usable = of_kind.usable;
-            if let Err(reason) = suits_kind(&kind.solution, &kind.facts, profile) {
+            if let Err(reason) = suits_within(self.snapshot, &kind.solution, &kind.facts, profile) {
                 count(reason, of_kind.members.len());
                 continue;
             }
@@ -364,7 +400,7 @@ impl<'a> Overlay<'a> {
         let (mut suited, mut why) = (Vec::new(), None);
         for (kind, no, of_kind) in self.snapshot.index.rooms.kinds() {
             let instance = |id: &InstanceId| self.snapshot.instances.get(id);
-            let found = suits_kind(&kind.solution, &kind.facts, profile).and_then(|()| {
+            let found = suits_within(self.snapshot, &kind.solution, &kind.facts, profile).and_then(|()| {
                 let mut members = of_kind.members.iter().filter_map(instance);
                 if profile.needs.storage_mb == 0 {
                     return Ok(());
@@ -380,7 +416,8 @@ impl<'a> Overlay<'a> {
                     no,
                     cost: self.cost_on(profile, &kind.solution, &kind.facts),
                     paid: self.are_machines(&kind.solution),
-                    slots: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
+                    slots: slots_of(self.snapshot, &kind.solution, &kind.facts),
+                    attempts: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
                     memory_mb: kind.facts.memory_mb,
                 }),
                 Err(reason) => why = why.or(Some(reason)),
@@ -456,69 +493,6 @@ impl<'a> Overlay<'a> {
         let within = fitting.into_iter().filter(|found| found.cost.0 <= most);
         within.min_by_key(|found| (spread(found), found.cost)).ok_or_else(none)
     }
-
-    /// Spreading leaves no instance empty, so an item that wants one alone would wait for ever: once it
-    /// has waited for as long as the policy says, the least loaded instance that suits it takes nothing
-    /// else. Nothing is written down: the same instance stays the least loaded because it takes nothing
-    /// new, and a better one that turns up may replace it. At most an eighth of the instances is kept,
-    /// and no more than [`KEPT_MAX`].
-    fn keep_for_exclusive(&mut self, now: Timestamp) {
-        let mut left = self.snapshot.index.rooms.usable().len().div_ceil(8).min(KEPT_MAX);
-        for (class, nodes) in &self.snapshot.index.ready {
-            let profile = &class.profile;
-            if profile.needs.cpu != CpuSetting::Exclusive {
-                continue;
-            }
-            let Ok(suited) = self.suited(profile) else { continue };
-            let from = |node: &(Timestamp, NodeKey)| node.0.after_ms(self.policy.exclusive_wait_ms);
-            let due = |node: &(Timestamp, NodeKey)| from(node) <= now;
-            let next = nodes.iter().find(|node| !due(node)).map(from);
-            self.kept_next = [self.kept_next, next].into_iter().flatten().min();
-            let items = |node: &(Timestamp, NodeKey)| {
-                self.snapshot.node(node.1).map_or(0, |n| n.untouched() as usize + n.retry.len())
-            };
-            let mut wanted: usize = 0;
-            for node in nodes.iter().take_while(|node| due(node)) {
-                wanted = wanted.saturating_add(items(node));
-                if wanted >= left {
-                    break;
-                }
-            }
-            for _ in 0..wanted.min(left) {
-                let Some(id) = self.least_loaded(&suited, profile) else { break };
-                self.kept.insert(id);
-                left -= 1;
-            }
-        }
-    }
-
-    /// The least loaded instance that suits the profile, is not kept yet, and has no service on it.
-    fn least_loaded(&self, suited: &[Suited], profile: &Profile) -> Option<InstanceId> {
-        let kinds = suited.iter().filter_map(|kind| self.snapshot.index.rooms.of_kind(kind.no));
-        let each = kinds.filter_map(|of_kind| {
-            let rooms = [Part::Free, Part::Held].into_iter().filter_map(|part| of_kind.part(part));
-            let firsts = rooms.filter_map(|rooms| {
-                rooms.iter().find_map(|(room, ids)| {
-                    let id = ids.iter().find(|id| self.could_be_kept(id, profile))?;
-                    Some((room, id))
-                })
-            });
-            firsts.min()
-        });
-        each.min().map(|(_, id)| id.clone())
-    }
-
-    fn could_be_kept(&self, id: &InstanceId, profile: &Profile) -> bool {
-        let is_service =
-            |a: &crate::attempt::Attempt| self.snapshot.node(a.key.item.node).is_some_and(|node| node.profile.service);
-        !self.kept.contains(id)
-            && self.snapshot.load_of(id).exclusive == 0
-            && self.snapshot.instances.get(id).is_some_and(|i| {
-                let held = self.groups_kept.check(self.policy, profile, i);
-                held.is_ok() && place::suits_instance(i, profile).is_ok()
-            })
-            && !self.snapshot.attempts_on(id).any(is_service)
-    }
 }
 
 impl<'a> Search<'_, 'a> {
@@ -554,8 +528,8 @@ impl<'a> Search<'_, 'a> {
     /// The first instance in the scheme's order; `base` skips those that this pass touched.
     fn first<'r>(&self, kind: &Suited, part: Part, rooms: &'r ByRoom, base: bool) -> Option<(Rank<'r>, &'a Instance)> {
         let most = match self.ask {
-            Ask::Run => kind.slots,
-            Ask::Wait { per_slot } => kind.slots.saturating_mul(per_slot.saturating_add(1)),
+            Ask::Run => kind.attempts,
+            Ask::Wait { per_slot } => kind.attempts.saturating_mul(per_slot.saturating_add(1)),
         };
         let in_room = |(room, ids): (&'r Room, &'r BTreeSet<InstanceId>)| {
             let runs = self.ask == Ask::Run;
@@ -563,12 +537,13 @@ impl<'a> Search<'_, 'a> {
                 return None;
             }
             let (id, instance) = self.in_room(kind.no, part, room, ids, base)?;
-            Some((self.rank(part, room, id), instance))
+            Some((self.rank(kind, part, room, id), instance))
         };
         match self.balance {
-            Balance::FewestTasks => self.ascending(rooms, most).find_map(in_room),
+            Balance::FewestTasks | Balance::ByNumber => self.ascending(rooms, most).find_map(in_room),
             Balance::Packing => rooms.iter().rev().find_map(in_room),
             Balance::FirstFit => rooms.iter().filter_map(in_room).min_by(|(a, _), (b, _)| a.4.cmp(b.4)),
+            Balance::LowestLoad => lowest_load(rooms, in_room),
         }
     }
 
@@ -592,17 +567,19 @@ impl<'a> Search<'_, 'a> {
         })
     }
 
-    fn rank<'r>(&self, part: Part, room: &'r Room, id: &'r InstanceId) -> Rank<'r> {
+    fn rank<'r>(&self, kind: &Suited, part: Part, room: &'r Room, id: &'r InstanceId) -> Rank<'r> {
         let order = match self.balance {
             Balance::FewestTasks => i64::from(room.attempts),
             Balance::Packing => -i64::from(room.attempts),
             Balance::FirstFit => 0,
+            Balance::LowestLoad => i64::from(room.cpu_percent),
+            Balance::ByNumber => i64::from(room.attempts) * 1_000_000 / i64::from(kind.attempts.max(1)),
         };
         (part == Part::Held, order, part == Part::Free, room, id)
     }
 
     /// The first instance of a room that fits. All of a room fit, or none does, but for storage, for
-    /// what is kept, for what deployment plans say, and for the limit of instances for a session.
+    /// what is reserved, for what deployment plans say, and for the limit of instances for a session.
     fn in_room<'r>(
         &self,
         no: KindNo,
@@ -612,14 +589,12 @@ impl<'a> Search<'_, 'a> {
         base: bool,
     ) -> Option<(&'r InstanceId, &'a Instance)> {
         let (overlay, needs) = (self.overlay, &self.profile.needs);
-        let alone = needs.cpu == CpuSetting::Exclusive;
-        let place = (no, part, alone, room.clone());
+        let place = (no, part, room.clone());
         let passed = overlay.passed.borrow().get(&place).filter(|_| base).cloned();
         let from = passed.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut last, mut all_of_them) = (None, true);
         for id in ids.range::<InstanceId, _>((from, Bound::Unbounded)) {
-            let not_this_one = base && overlay.moved.has(id) || !alone && overlay.kept.contains(id);
-            if not_this_one {
+            if base && overlay.moved.has(id) || overlay.reserved.contains_key(id) {
                 if all_of_them {
                     last = Some(id);
                 }
@@ -651,4 +626,20 @@ impl<'a> Search<'_, 'a> {
             Ask::Wait { per_slot } => self.overlay.may_wait(self.session, self.profile, instance, per_slot),
         }
     }
+}
+
+/// The room with the least CPU in use that has an instance; rooms are in order of attempts.
+fn lowest_load<'r, 'a>(
+    rooms: &'r ByRoom,
+    in_room: impl Fn((&'r Room, &'r BTreeSet<InstanceId>)) -> Option<(Rank<'r>, &'a Instance)>,
+) -> Option<(Rank<'r>, &'a Instance)> {
+    let mut best: Option<(Rank<'r>, &'a Instance)> = None;
+    for (room, ids) in rooms {
+        if best.as_ref().is_none_or(|(rank, _)| room.cpu_percent < rank.3.cpu_percent)
+            && let Some(found) = in_room((room, ids))
+        {
+            best = Some(found);
+        }
+    }
+    best
 }

@@ -5,6 +5,7 @@
 //! does. When that has no room, the item waits for it for as long as its class may ([`super::patience`]), and goes
 //! to the other kind.
 
+use super::backfill::Beside;
 use super::balance::{InGateway, OnInstance, Overlay, Suited};
 use super::patience::{DelayTable, LateBudget, patience};
 use super::reason::{Choice, Reason};
@@ -66,6 +67,11 @@ impl Ever {
         }
     }
 
+    /// Kinds of instance that suit it.
+    pub(super) fn suited(&self) -> &[Suited] {
+        &self.suited
+    }
+
     /// The instance that would take one item now.
     pub(super) fn instance_now(
         &self,
@@ -124,6 +130,10 @@ pub(super) fn choose(overlay: &Overlay<'_>, ever: &Ever, asking: Asking<'_>) -> 
 fn on_instance(profile: &Profile, found: OnInstance, choice: Choice) -> Chosen {
     let choice = match profile.group.as_ref().filter(|_| found.by_group) {
         Some(group) => Choice::Group { group: group.clone() },
+        None => choice,
+    };
+    let choice = match found.beside {
+        Some(Beside { spare, at, item }) => Choice::Backfilled { item, before: at.filter(|_| !spare) },
         None => choice,
     };
     Chosen { place: Place::Instance(found.id), choice, cost: found.cost }

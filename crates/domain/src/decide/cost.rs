@@ -1,6 +1,6 @@
 //! What one item is expected to cost in a place, and what an ended attempt did cost.
 
-use crate::needs::CpuSetting;
+use crate::needs::{CpuSetting, Needs};
 use crate::quantity::NanoUsd;
 use crate::solution::Shared;
 use crate::task::Profile;
@@ -16,12 +16,16 @@ pub fn expected_ms(profile: &Profile, policy: &Policy) -> u64 {
         .unwrap_or_else(|| profile.longest_run_ms.map_or(policy.assumed_run_ms, |l| l.min(policy.assumed_run_ms)))
 }
 
-/// On an instance with `slots` slots: its share of the hourly price. The share is the CPU set aside,
-/// or one slot's when none is.
-pub fn on_instance(price_per_hour: NanoUsd, slots: u32, cpu: CpuSetting, run_ms: u64) -> NanoUsd {
-    let (share, of) = match cpu {
-        CpuSetting::Algorithm => (1, u64::from(slots.max(1))),
-        CpuSetting::AtLeast(percent) => (u64::from(percent), 100),
+/// On an instance with `slots` slots: its share of the hourly price. The share is that of its slots, or the CPU
+/// set aside; of several slots and CPU, the larger.
+pub fn on_instance(price_per_hour: NanoUsd, slots: u32, needs: &Needs, run_ms: u64) -> NanoUsd {
+    let all = u64::from(slots.max(1));
+    let taken = u64::from(needs.slots).min(all);
+    let (share, of) = match needs.cpu {
+        CpuSetting::AtLeast(percent) if needs.slots == 1 || u64::from(percent) * all >= taken * 100 => {
+            (u64::from(percent), 100)
+        }
+        CpuSetting::Algorithm | CpuSetting::AtLeast(_) => (taken, all),
         CpuSetting::Exclusive => (1, 1),
     };
     NanoUsd::charge(price_per_hour, run_ms.saturating_mul(share), HOUR_MS.saturating_mul(of))
@@ -68,7 +72,13 @@ mod tests {
 
     #[test]
     fn an_instance_charges_the_share_it_sets_aside() {
-        let cost = |cpu| on_instance(NanoUsd(36_000_000), 4, cpu, 1000);
+        let price = NanoUsd(36_000_000);
+        let needs = |cpu, slots| Needs { cpu, slots, ..crate::testing::task("t").needs };
+        let cost = |cpu| on_instance(price, 4, &needs(cpu, 1), 1000);
+        let of_two = |cpu| on_instance(price, 4, &needs(cpu, 2), 1000);
+        assert_eq!(of_two(CpuSetting::Algorithm), NanoUsd(5_000));
+        assert_eq!(of_two(CpuSetting::AtLeast(40)), NanoUsd(5_000));
+        assert_eq!(of_two(CpuSetting::AtLeast(60)), NanoUsd(6_000));
         assert_eq!(cost(CpuSetting::Exclusive), NanoUsd(10_000));
         assert_eq!(cost(CpuSetting::AtLeast(40)), NanoUsd(4_000));
         assert_eq!(cost(CpuSetting::Algorithm), NanoUsd(2_500));

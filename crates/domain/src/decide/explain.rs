@@ -98,10 +98,13 @@ fn waiting(reason: Reason) -> Explanation {
 }
 
 fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Timestamp, now: Timestamp) -> Explanation {
-    let plan = super::plan::decide(snapshot, policy, now);
+    let pass = super::plan::passed(snapshot, policy, now);
+    let plan = pass.plan;
+    let mut overlay = Overlay::new(snapshot, policy, now);
+    overlay.reserved = pass.overlay.reserved;
     let session = &snapshot.sessions[&item.session()];
     let profile = session.nodes[item.node.node as usize].profile.clone();
-    let candidates = candidates(snapshot, policy, item.session(), &profile, now);
+    let candidates = candidates(&overlay, item.session(), &profile);
     if let Some(placed) = plan.assignments.iter().find(|a| a.item == item) {
         return Explanation::Placeable { place: placed.place.clone(), choice: placed.choice.clone(), candidates };
     }
@@ -109,7 +112,6 @@ fn explain_ready(snapshot: &Snapshot, policy: &Policy, item: ItemKey, since: Tim
         return Explanation::Waiting { reason: waiting.reason.clone(), candidates };
     }
     // Another node of its class was asked first; or everything was given to earlier items.
-    let overlay = Overlay::new(snapshot, policy, now);
     let ever = Ever::of(&overlay, &profile);
     let asking = Asking { session: item.session(), profile: &profile, since, now };
     let reason = match proposal::of(&overlay, &profile, item, now) {
@@ -140,14 +142,8 @@ fn asked_with(session: &Session, asked: NodeKey, node: NodeKey) -> bool {
 }
 
 /// Every place's answer to one item of the session with that profile, now.
-pub fn candidates(
-    snapshot: &Snapshot,
-    policy: &Policy,
-    session: SessionId,
-    profile: &Profile,
-    now: Timestamp,
-) -> Vec<Candidate> {
-    let overlay = Overlay::new(snapshot, policy, now);
+fn candidates(overlay: &Overlay<'_>, session: SessionId, profile: &Profile) -> Vec<Candidate> {
+    let (snapshot, policy) = (overlay.snapshot, overlay.policy);
     let there = snapshot.instances.values().filter(|i| i.state != InstanceState::Gone);
     let instances = there.map(|instance| Candidate {
         place: Place::Instance(instance.id.clone()),

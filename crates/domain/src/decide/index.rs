@@ -28,6 +28,8 @@ pub struct Class {
 pub struct Load {
     /// Open attempts, those that wait there for a slot (its credit) included.
     pub attempts: u32,
+    /// Slots that they take.
+    pub slots: u32,
     /// CPU set aside by CPU settings, percent.
     pub cpu_percent: u32,
     /// Memory set aside, MiB.
@@ -46,6 +48,7 @@ impl Load {
     /// Sets `needs` aside.
     pub fn add(&mut self, needs: &Needs) {
         self.attempts += 1;
+        self.slots = self.slots.saturating_add(needs.slots);
         self.cpu_percent += needs.cpu.reserved_percent();
         self.memory_mb = self.memory_mb.saturating_add(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_add(needs.storage_mb);
@@ -56,8 +59,10 @@ impl Load {
         }
     }
 
-    fn remove(&mut self, needs: &Needs) {
+    /// Takes what [`Load::add`] set aside back.
+    pub(super) fn remove(&mut self, needs: &Needs) {
         self.attempts = self.attempts.saturating_sub(1);
+        self.slots = self.slots.saturating_sub(needs.slots);
         self.cpu_percent = self.cpu_percent.saturating_sub(needs.cpu.reserved_percent());
         self.memory_mb = self.memory_mb.saturating_sub(needs.memory_mb);
         self.storage_mb = self.storage_mb.saturating_sub(needs.storage_mb);
@@ -106,6 +111,7 @@ struct Queued {
     since: Timestamp,
     class: Class,
     paced: bool,
+    set: bool,
 }
 
 fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: &Class, entry: (Timestamp, NodeKey)) {
@@ -117,7 +123,6 @@ fn dequeue(queues: &mut BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>, class: 
     }
 }
 
-/// The indices.
 /// Where a machine, or what is gone, stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Life {
@@ -134,6 +139,8 @@ pub struct Index {
     pub ready: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
     /// Of these, the ones whose run time is known: they may be sent ahead.
     pub paced: BTreeMap<Class, BTreeSet<(Timestamp, NodeKey)>>,
+    /// Of these, the ones of a set that starts together.
+    pub(super) sets: BTreeSet<(Timestamp, NodeKey)>,
     /// Where each stands in `ready`.
     queued: BTreeMap<NodeKey, Queued>,
     /// What is taken where.
@@ -148,7 +155,7 @@ pub struct Index {
     pub items_open: BTreeMap<UserName, u64>,
     /// Instances that could take work, by kind and room.
     pub(super) rooms: Rooms,
-    /// Instances with more attempts than slots: the rest waits there for a slot.
+    /// Instances whose attempts take more than their slots: the rest waits there for a slot.
     pub over: BTreeSet<InstanceId>,
     /// Machines that are not gone, by solution and state.
     pub(super) machines: BTreeMap<SolutionId, BTreeMap<InstanceState, BTreeSet<InstanceId>>>,
@@ -176,6 +183,7 @@ impl PartialEq for Index {
     /// `rooms` depends on connections; `unsettled` and `doomed` are empty between turns: none is kept.
     fn eq(&self, other: &Self) -> bool {
         self.ready == other.ready
+            && self.sets == other.sets
             && self.queued == other.queued
             && self.loads == other.loads
             && self.on_instance == other.on_instance
@@ -291,8 +299,11 @@ impl Index {
         if stands.map(|stands| stands.since) == since && stands.is_none_or(same) {
             return;
         }
-        if let Some(Queued { since, class, paced }) = self.queued.remove(&key) {
+        if let Some(Queued { since, class, paced, set }) = self.queued.remove(&key) {
             dequeue(&mut self.ready, &class, (since, key));
+            if set {
+                self.sets.remove(&(since, key));
+            }
             if paced {
                 dequeue(&mut self.paced, &class, (since, key));
             }
@@ -303,7 +314,11 @@ impl Index {
             if paced {
                 self.paced.entry(class.clone()).or_default().insert((since, key));
             }
-            self.queued.insert(key, Queued { since, class, paced });
+            let set = spec.thread.together.iter().any(|set| set.contains(&key.node));
+            if set {
+                self.sets.insert((since, key));
+            }
+            self.queued.insert(key, Queued { since, class, paced, set });
         }
     }
 

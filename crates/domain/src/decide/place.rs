@@ -44,6 +44,7 @@ pub fn suits_kind(solution: &SolutionId, facts: &InstanceFacts, profile: &Profil
     if needs.container && !facts.container {
         return Err(differs("container engine", "yes", "none"));
     }
+    large_enough("slots", needs.slots, facts.slots)?;
     large_enough("MiB of memory", needs.memory_mb, facts.memory_mb)?;
     for (name, asked) in &needs.resources {
         let most = facts.resources.get(name).copied().unwrap_or(0);
@@ -52,6 +53,17 @@ pub fn suits_kind(solution: &SolutionId, facts: &InstanceFacts, profile: &Profil
         }
     }
     Ok(())
+}
+
+/// As [`suits_kind`], within the slots that the solution's configuration leaves.
+pub fn suits_within(
+    snapshot: &Snapshot,
+    solution: &SolutionId,
+    facts: &InstanceFacts,
+    profile: &Profile,
+) -> Result<(), Reason> {
+    suits_kind(solution, facts, profile)?;
+    large_enough("slots", profile.needs.slots, slots_of(snapshot, solution, facts))
 }
 
 /// Could this instance take it, now or once it is empty? One that takes nothing new will not.
@@ -79,19 +91,39 @@ pub fn fits_instance(
     if !live.connected {
         return Err(Reason::Unreachable);
     }
+    fits_beside(&instance.facts, load, slots, &profile.needs, policy)?;
+    fits_cpu(live, load, &profile.needs, policy)
+}
+
+/// Does it fit beside what is set aside in `load`, whatever is measured there? `slots` is how many slots the
+/// instance has for us.
+pub fn fits_beside(
+    facts: &InstanceFacts,
+    load: &Load,
+    slots: u32,
+    needs: &Needs,
+    policy: &Policy,
+) -> Result<(), Reason> {
     if load.exclusive > 0 {
         return Err(Reason::TakenExclusively);
     }
-    let (needs, facts) = (&profile.needs, &instance.facts);
     if needs.cpu == CpuSetting::Exclusive && load.attempts > 0 {
         return Err(Reason::NotEmpty { attempts: load.attempts });
     }
-    if load.attempts >= slots {
+    large_enough("slots", needs.slots, slots)?;
+    if load.slots >= slots {
         return Err(Reason::SlotsTaken { slots });
+    }
+    free("slots", needs.slots, slots - load.slots)?;
+    if let Some(most) = policy.tasks_per_instance_max.filter(|most| load.attempts >= *most) {
+        let what = "more tasks for one instance".into();
+        return Err(Reason::NotFree { what, asked: 1, free: most.saturating_sub(load.attempts).into() });
     }
     free("MiB of memory", needs.memory_mb, facts.memory_mb.saturating_sub(load.memory_mb))?;
     free("MiB of storage", needs.storage_mb, facts.storage_mb.saturating_sub(load.storage_mb))?;
-    fits_cpu(live, load, needs, policy)?;
+    if let CpuSetting::AtLeast(asked) = needs.cpu {
+        free("% of CPU", u32::from(asked), 100 - load.cpu_percent.min(100))?;
+    }
     for (name, asked) in &needs.resources {
         let taken = load.resources.get(name).copied().unwrap_or(0);
         let left = facts.resources.get(name).copied().unwrap_or(0).saturating_sub(taken);
@@ -140,6 +172,8 @@ pub fn suits_gateway(id: &crate::id::SolutionId, shared: &Shared, profile: &Prof
     if needs.container {
         return Err(differs("container engine", "yes", "none"));
     }
+    // An invocation runs one item and has no slots to give: whoever asks for several means an instance's.
+    large_enough("slots", needs.slots, 1)?;
     large_enough("MiB of memory", needs.memory_mb, shared.memory_mb_max)?;
     match needs.resources.iter().next() {
         Some((name, asked)) => Err(Reason::TooSmall { what: name.clone(), asked: *asked, most: 0 }),
@@ -167,12 +201,18 @@ pub fn fits_gateway(id: &crate::id::SolutionId, shared: &Shared, open: u32, prof
     Ok(())
 }
 
-/// Attempts that fit on an instance at a time: what its agent offers, within the solution's and the
-/// policy's limits.
+/// Attempts of one slot that fit on an instance at a time: what its agent offers, within the solution's and
+/// the policy's limits.
 pub fn slots(snapshot: &Snapshot, solution: &SolutionId, facts: &InstanceFacts, policy: &Policy) -> u32 {
+    let slots = slots_of(snapshot, solution, facts);
+    policy.tasks_per_instance_max.map_or(slots, |most| most.min(slots))
+}
+
+/// Slots of an instance: what its agent offers, within the solution's limit. The policy's limit counts
+/// attempts, whatever each takes.
+pub fn slots_of(snapshot: &Snapshot, solution: &SolutionId, facts: &InstanceFacts) -> u32 {
     let solution = snapshot.solutions.get(solution).and_then(|s| s.dedicated());
-    let limits = [solution.and_then(|d| d.slots_max), policy.tasks_per_instance_max];
-    limits.into_iter().flatten().fold(facts.slots, u32::min)
+    solution.and_then(|d| d.slots_max).map_or(facts.slots, |most| most.min(facts.slots))
 }
 
 /// Most items that wait at an agent for one of its slots, for each slot.
@@ -182,9 +222,10 @@ pub const CREDIT_PER_SLOT_MAX: u32 = 64;
 /// attempt at hand: as many as run within the policy's credit, and one of what takes up to twenty times
 /// as long (of those, an answer's way there and back is still worth it). None before a run time is
 /// known: what is sent ahead is bound to its place. Neither what sets CPU or resources aside (it is
-/// placed by the load of the moment) nor a service or what is urgent.
+/// placed by the load of the moment) nor what takes several slots, a service or what is urgent.
 pub fn credit_per_slot(profile: &Profile, typical_run_ms: Option<u32>, policy: &Policy) -> u32 {
-    let bound = profile.needs.cpu != CpuSetting::Algorithm || !profile.needs.resources.is_empty();
+    let needs = &profile.needs;
+    let bound = needs.cpu != CpuSetting::Algorithm || !needs.resources.is_empty() || needs.slots > 1;
     let Some(run_ms) = typical_run_ms.filter(|_| !bound && !profile.service && profile.rank.1 < URGENT) else {
         return 0;
     };
@@ -201,8 +242,8 @@ pub fn may_wait_on(instance: &Instance, load: &Load, slots: u32, waiting_max: u3
     // A limit below what the agent would start by itself cannot be kept by an agent that holds more.
     slots == instance.facts.slots
         && load.exclusive == 0
-        && load.attempts >= slots
-        && load.attempts < slots.saturating_add(waiting_max)
+        && load.slots >= slots
+        && load.slots < slots.saturating_add(waiting_max)
         && u64::from(most) * u64::from(slots) <= u64::from(instance.facts.memory_mb)
         && load.storage_mb.saturating_add(profile.needs.storage_mb) <= instance.facts.storage_mb
 }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::backfill::Overdue;
 use super::balance::Overlay;
 use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
@@ -119,6 +120,11 @@ impl Plan {
 
 /// One pass. Same input, same plan.
 pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
+    passed(snapshot, policy, now).plan
+}
+
+/// One pass, with what it reserved beside its plan.
+pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timestamp) -> Pass<'a> {
     let mut pass = Pass {
         overlay: Overlay::new(snapshot, policy, now),
         now,
@@ -130,20 +136,23 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         given: BTreeMap::new(),
         defaulted: BTreeMap::new(),
         answered: None,
+        overdue: Vec::new(),
+        waited_long: BTreeSet::new(),
+        cleared: BTreeSet::new(),
+        has_reserved: false,
     };
+    pass.find_overdue();
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
     super::reserve::reserve(&mut pass);
-    super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
-    if let Some(at) = pass.overlay.kept_next {
-        pass.plan.wake_at(at);
-    }
-    // What was kept may have been taken, or be wanted no more: look again at who is kept now.
-    if !pass.overlay.kept.is_empty() && !pass.plan.is_idle() {
+    let waited = pass.reserved_for_long();
+    super::withdraw::withdraw(&pass.overlay, (&pass.cleared, &waited), now, &mut pass.plan);
+    // What was reserved may have been taken, or be better had elsewhere now: look again at what is reserved.
+    if pass.has_reserved && !pass.plan.is_idle() {
         pass.plan.wake_at(now);
     }
-    pass.plan
+    pass
 }
 
 impl Plan {
@@ -182,7 +191,7 @@ pub(super) struct Pass<'a> {
     /// First nodes of `together` sets looked at in this pass.
     together_tried: BTreeSet<NodeKey>,
     /// Which kinds of place could ever take a profile, asked once.
-    ever: BTreeMap<Arc<Profile>, Ever>,
+    pub(super) ever: BTreeMap<Arc<Profile>, Ever>,
     /// Profiles that only instances take and that found none: within a pass room only gets less, so that holds
     /// for every other class of the profile too.
     full: BTreeMap<Arc<Profile>, Reason>,
@@ -192,6 +201,14 @@ pub(super) struct Pass<'a> {
     defaulted: BTreeMap<Arc<Profile>, Arc<Profile>>,
     /// Nodes of which the algorithm has said something, and that this pass has not come to, by class.
     answered: Option<BTreeMap<Class, BTreeSet<NodeKey>>>,
+    /// What has waited for too long and has nothing reserved yet.
+    pub(super) overdue: Vec<Overdue<'a>>,
+    /// First nodes of all that has waited for too long.
+    pub(super) waited_long: BTreeSet<NodeKey>,
+    /// Instances with a reservation when such had theirs: nothing is sent ahead there from then on.
+    pub(super) cleared: BTreeSet<InstanceId>,
+    /// Anything was reserved, if only for a while.
+    pub(super) has_reserved: bool,
 }
 
 /// How many of a node's items this pass has given out.
@@ -256,6 +273,7 @@ impl<'a> Pass<'a> {
                 heads.insert((rank, present, since, node, class));
                 continue;
             }
+            self.reserve_overdue_before(class, since, node);
             let (reason, of_class) = match self.place_node(class, node, several) {
                 Ok(Placed::All) => {
                     self.advance(class, &mut cursors, &mut heads);
@@ -273,6 +291,7 @@ impl<'a> Pass<'a> {
                     (Reason::PlanFull, true)
                 }
             };
+            self.reserve(class, node, &reason, of_class);
             if !of_class {
                 self.advance(class, &mut cursors, &mut heads);
             } else if !matches!(reason, Reason::PlanFull) {
@@ -573,10 +592,10 @@ impl<'a> Pass<'a> {
 
     /// The set is placed without trying back, so what has the fewest places, and then what asks for
     /// most, goes first.
-    fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32)>) {
+    pub(super) fn choosiness(&self, session: &Session, key: NodeKey) -> (usize, Reverse<(u32, u32, u32, u32)>) {
         let profile = &session.nodes[key.node as usize].profile;
         let needs = &profile.needs;
-        let asks = Reverse((needs.cpu.reserved_percent(), needs.memory_mb, needs.storage_mb));
+        let asks = Reverse((needs.cpu.reserved_percent(), needs.slots, needs.memory_mb, needs.storage_mb));
         let instances = self.overlay.snapshot.usable().filter_map(|id| self.overlay.snapshot.instances.get(id));
         (instances.filter(|instance| self.overlay.fits(session.id, profile, instance).is_ok()).count(), asks)
     }

@@ -37,8 +37,8 @@ pub struct Policy {
     pub credit_ms: u32,
     /// What waits at an agent for longer than this, while another place has room, is called back, ms.
     pub rebalance_after_ms: u64,
-    /// An item that wants an instance alone (CPU setting 100) waits this long for one that is empty by
-    /// chance, ms; then one is kept free for it.
+    /// An item that needs much at once (an instance alone, several slots, counted resources, a `together` set)
+    /// and comes behind a stream of others waits this long, ms; then its room is reserved before they go on.
     pub exclusive_wait_ms: u64,
     /// A user's share of what there is, against 100 for those not named.
     pub weights: BTreeMap<UserName, u32>,

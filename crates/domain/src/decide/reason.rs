@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, SessionId, SolutionId, TaskName};
+use crate::id::{InstanceId, ItemKey, SessionId, SolutionId, TaskName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, RunningMode};
 
@@ -64,6 +64,15 @@ pub enum Choice {
     Ahead {
         /// Typical run time of what is ahead of it, ms.
         run_ms: u32,
+    },
+    /// Placed before its turn on an instance that is reserved for an item which came first, and without
+    /// delaying that.
+    Backfilled {
+        /// Whom it is reserved for.
+        item: ItemKey,
+        /// It ends before then, at the latest: the reserved room is had at that time. Absent when it takes what
+        /// is spare there beside the reserved room.
+        before: Option<Timestamp>,
     },
     /// The configured algorithm proposed it (CPU setting 0).
     Algorithm {
@@ -206,6 +215,12 @@ impl fmt::Display for Choice {
             Self::Group { group } => write!(f, "where group '{group}' is"),
             Self::Ahead { run_ms } => {
                 write!(f, "sent ahead: it waits there for the next slot (about {run_ms} ms each)")
+            }
+            Self::Backfilled { item, before: Some(at) } => {
+                write!(f, "backfilled: ends before {at}, when {item} has its room here")
+            }
+            Self::Backfilled { item, before: None } => {
+                write!(f, "backfilled: fits beside what is reserved here for {item}")
             }
             Self::Algorithm { class } => write!(f, "chosen by {class}"),
             Self::Instead { class, why, then } => write!(f, "by default, since {class} {why}: {then}"),
@@ -357,8 +372,14 @@ pub enum Reason {
     SessionStops,
     /// The session is paused.
     SessionPaused,
-    /// It is kept free for an item that wants it alone and has waited for long.
-    KeptForExclusive,
+    /// Its room is reserved for an item that comes first and needs much at once.
+    Reserved {
+        /// For whom.
+        item: ItemKey,
+        /// When that item has its room, at the latest, by the time limits of what is there. Absent when something
+        /// there has no limit.
+        at: Option<Timestamp>,
+    },
     /// It waits for room, and a machine would be it.
     Machine {
         /// Of which solution.
@@ -456,7 +477,7 @@ impl Reason {
             Self::Instead { .. } => "instead",
             Self::SessionStops => "session_stops",
             Self::SessionPaused => "session_paused",
-            Self::KeptForExclusive => "kept_for_exclusive",
+            Self::Reserved { .. } => "reserved",
             Self::Machine { .. } => "machine",
             Self::NoDeployment { .. } => "no_deployment",
             Self::HeldToServer => "held_to_server",
@@ -499,6 +520,7 @@ impl Reason {
             Self::TooSmall { .. } => "add a larger instance, or lower the need",
             Self::SessionPaused => "'skein session resume SESSION'",
             Self::Unreachable => "see the agent's log; it connects again by itself",
+            Self::Reserved { .. } => "state longest_run_s if it surely ends earlier: it may then go first",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
             Self::NoDeployment { .. } => "add servers, or change the groups' rules: 'skein plan' shows what holds",
             Self::OnServer { because, .. }
@@ -560,7 +582,8 @@ impl fmt::Display for Reason {
             Self::Instead { class, why, because } => write!(f, "{because}; {class} {why}"),
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
-            Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),
+            Self::Reserved { item, at: Some(at) } => write!(f, "reserved for {item} at {at}, and it may last longer"),
+            Self::Reserved { item, at: None } => write!(f, "reserved for {item} as soon as what is there has ended"),
             Self::NoDeployment { because } => write!(f, "there is no deployment plan for its groups now: {because}"),
             Self::HeldToServer => f.write_str("its deployment plan holds it to a server"),
             Self::OtherServer { server } => write!(f, "its deployment plan holds it to server '{server}'"),

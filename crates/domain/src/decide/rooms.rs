@@ -39,6 +39,8 @@ impl Kind {
 pub(super) struct Room {
     pub attempts: u32,
     pub cpu_percent: u32,
+    /// Slots taken.
+    pub slots: u32,
     memory_mb: u32,
     memory_mb_most: u32,
     exclusive: bool,
@@ -50,6 +52,7 @@ impl Room {
         Self {
             attempts: load.attempts,
             cpu_percent: live.cpu_percent.max(load.cpu_percent).min(100),
+            slots: load.slots,
             memory_mb: load.memory_mb,
             memory_mb_most: load.memory_mb_most(),
             exclusive: load.exclusive > 0,
@@ -62,18 +65,22 @@ impl Room {
     /// Does it leave room to run? For an instance of `memory_mb` with `slots`, as `fits_instance` says of each
     /// instance here; storage and counted resources are not looked at.
     pub(super) fn may_fit(&self, needs: &Needs, slots: u32, memory_mb: u32) -> bool {
-        !self.exclusive
-            && self.attempts < slots
+        self.has_slots(needs.slots, slots)
             && (needs.cpu != CpuSetting::Exclusive || self.attempts == 0)
             && needs.memory_mb <= memory_mb.saturating_sub(self.memory_mb)
             && self.cpu_percent <= cpu_taken_most(needs)
     }
 
+    /// Are so many of its `slots` free?
+    pub(super) fn has_slots(&self, asked: u32, slots: u32) -> bool {
+        !self.exclusive && self.slots.saturating_add(asked) <= slots
+    }
+
     /// Before all rooms with so many attempts.
     pub(super) fn first_with(attempts: u32) -> Self {
-        let nothing = (0, 0, 0, false, None);
-        let (cpu_percent, memory_mb, memory_mb_most, exclusive, resources) = nothing;
-        Self { attempts, cpu_percent, memory_mb, memory_mb_most, exclusive, resources }
+        let nothing = (0, 0, 0, 0, false, None);
+        let (cpu_percent, slots, memory_mb, memory_mb_most, exclusive, resources) = nothing;
+        Self { attempts, cpu_percent, slots, memory_mb, memory_mb_most, exclusive, resources }
     }
 }
 

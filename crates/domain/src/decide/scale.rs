@@ -6,7 +6,7 @@
 
 use super::demand::{CapacityPlan, items_at_once};
 use super::index::Class;
-use super::place::{slots, suits_kind};
+use super::place::{slots, suits_within};
 use super::plan::{NewMachine, Pass, Plan};
 use super::reason::{MachinesAre, Reason};
 use super::snapshot::Snapshot;
@@ -142,7 +142,7 @@ impl<'a> Standing<'a> {
     fn by_thresholds(&self, snapshot: &Snapshot, now: Timestamp) -> Option<Scale> {
         let thresholds = self.machines.thresholds.as_ref().filter(|_| self.is_own_size())?;
         let ready = snapshot.machines_in(self.id, InstanceState::Ready..=InstanceState::Ready);
-        let loads = ready.map(|id| snapshot.load_of(id).attempts);
+        let loads = ready.map(|id| snapshot.load_of(id).slots);
         let load = Load {
             machines: self.serving,
             slots: self.slots,
@@ -264,7 +264,9 @@ fn asked_for(
             let slots = slots(overlay.snapshot, solution, facts, overlay.policy);
             NanoUsd::charge(price, 1, items_at_once(&node.profile, facts, slots).into())
         };
-        let suits = dedicated.sizes().filter(|(_, facts)| suits_kind(solution, facts, &node.profile).is_ok());
+        let suits = dedicated
+            .sizes()
+            .filter(|(_, facts)| suits_within(overlay.snapshot, solution, facts, &node.profile).is_ok());
         let cheapest = suits.min_by_key(|size| price(*size));
         if followed || !cheapest.is_some_and(|(_, size)| std::ptr::eq(size, facts)) {
             continue;
@@ -283,7 +285,7 @@ fn asked_for(
 
 fn is_for_room(reason: &Reason) -> bool {
     match reason {
-        Reason::NoInstance { because, .. } => !matches!(**because, Reason::KeptForExclusive),
+        Reason::NoInstance { because, .. } => !matches!(**because, Reason::Reserved { .. }),
         Reason::NoneConfigured { what } => &**what == "instance",
         Reason::WaitsForCheaper { because, .. }
         | Reason::TogetherLacks { because, .. }
@@ -392,7 +394,7 @@ fn tell(pass: &mut Pass<'_>) {
             let dedicated = solution.dedicated()?;
             let most = dedicated.machines.as_ref()?.max;
             let mut sizes = dedicated.sizes();
-            sizes.any(|(_, facts)| suits_kind(id, facts, &node.profile).is_ok()).then(|| (id.clone(), most))
+            sizes.any(|(_, facts)| suits_within(snapshot, id, facts, &node.profile).is_ok()).then(|| (id.clone(), most))
         };
         let Some((solution, max)) = snapshot.solutions.iter().find_map(suits) else { continue };
         let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))

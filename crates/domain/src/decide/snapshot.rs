@@ -235,7 +235,7 @@ impl Snapshot {
         let usable = instance.state == InstanceState::Ready && live.connected;
         let holder = Holder::of(instance.held_by.iter().copied());
         let at = usable.then(|| (holder, Room::of(load, live)));
-        let over = load.attempts > instance.facts.slots;
+        let over = load.slots > instance.facts.slots;
         let could = instance.state < InstanceState::Draining;
         if !could || self.index.rooms.kind_no(id).is_none() {
             self.index.rooms.set_member(id, could.then(|| Kind::of(instance)));

@@ -17,7 +17,8 @@ use crate::thread::{LooseNode, ThreadSpec, When, assemble};
 /// Most items of a `together` set: a calm world has room for that many exclusive ones at once.
 pub(super) const TOGETHER_ITEMS_MAX: u32 = 6;
 
-const SCHEMES: [Balance; 3] = [Balance::FewestTasks, Balance::Packing, Balance::FirstFit];
+const SCHEMES: [Balance; 5] =
+    [Balance::FewestTasks, Balance::Packing, Balance::FirstFit, Balance::LowestLoad, Balance::ByNumber];
 
 pub(super) fn thread(random: &mut Random) -> ThreadSpec {
     let nodes = 1 + random.small(6);
@@ -74,6 +75,7 @@ fn draw_task(random: &mut Random, text: &str) -> TaskSpec {
     task.needs.memory_mb = random.pick(&[16, 512, 2048]);
     task.array = random.pick(&[1, 1, 1, 2, 3, 9]);
     task.retries = random.small(3);
+    task.movable = random.chance(30);
     task.on_lost = random.pick(&[OnLost::Retry, OnLost::Retry, OnLost::Fail, OnLost::Ask]);
     task.urgency = random.pick(&[10, 50, 50, 90]);
     task.service_level = random.pick(&[ServiceLevel::BestEffort, ServiceLevel::Standard, ServiceLevel::Standard]);
@@ -98,6 +100,7 @@ fn needs(random: &mut Random, task: &mut TaskSpec, function: bool) {
         task.longest_run_ms = None;
     }
     needs.storage_mb = random.pick(&[0, 0, 50_000]);
+    needs.slots = random.pick(&[1, 1, 1, 2, 3]);
     needs.solution = random.some(10, |_| name("own"));
     needs.role = random.some(8, |_| "db".into());
     needs.instance_type = random.some(8, |_| "m".into());
@@ -173,6 +176,7 @@ pub(super) fn policy(random: &mut Random) -> Policy {
         tasks_per_instance_max: random.some(15, |r| 1 + r.small(3)),
         cpu_ceiling_percent: random.some(15, |r| 50 + r.small(50)),
         instances_per_session_max: random.some(15, |r| 1 + r.small(3)),
+        exclusive_wait_ms: random.pick(&[0, 2000, 5000]),
         ..Policy::default()
     }
 }

@@ -10,5 +10,5 @@ mod scene;
 mod world;
 
 pub use random::Random;
-pub use scene::{Scene, dedicated, facts, key, loose, name, shared, spec_of, task};
+pub use scene::{Scene, dedicated, facts, key, loose, machines, name, shared, spec_of, task};
 pub use world::{Record, World, apply_live};

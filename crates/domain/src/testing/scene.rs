@@ -14,7 +14,7 @@ use crate::instance::{InstanceFacts, Live};
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{HoldPolicy, ItemEnd, SessionSpec};
-use crate::solution::{Dedicated, Shared, SharedPrice, Solution, SolutionKind};
+use crate::solution::{Dedicated, FreeAgents, Machines, Shared, SharedPrice, Solution, SolutionKind};
 use crate::task::{OnLost, RetryLimits, RunSpec, RunningMode, ServiceLevel, TaskSpec};
 use crate::thread::{LooseNode, ThreadSpec, When, assemble};
 
@@ -40,6 +40,7 @@ pub fn task(text: &str) -> TaskSpec {
             cpu: CpuSetting::Algorithm,
             memory_mb: 64,
             storage_mb: 0,
+            slots: 1,
             os: None,
             arch: None,
             instance_type: None,
@@ -114,6 +115,25 @@ pub fn facts(slots: u32) -> InstanceFacts {
 pub fn dedicated(id: &str, price: i64) -> Solution {
     let kind = Dedicated { price_per_hour: NanoUsd(price), slots_max: None, timeout_ms: 3_600_000, machines: None };
     Solution { id: name(id), kind: SolutionKind::Dedicated(kind) }
+}
+
+/// Machines of a cloud that makes and ends them at once.
+pub fn machines(min: u32, max: u32, facts: InstanceFacts) -> Machines {
+    Machines {
+        min,
+        max,
+        idle_ms: 60_000,
+        boot_ms: 60_000,
+        avoid_ms: 1_000,
+        list_ms: 60_000,
+        typical_boot_ms: 40_000,
+        min_billed_ms: 60_000,
+        cpus_max: None,
+        free: FreeAgents::default(),
+        thresholds: None,
+        facts,
+        sizes: Vec::new(),
+    }
 }
 
 /// A shared solution that bills by the ms; `price` in nano-USD per GB-second.

@@ -152,6 +152,54 @@ fn an_item_that_wants_an_instance_alone_does_not_starve() {
     assert!(scene.snapshot.attempts_of(stream).count() >= 2, "the other instance goes on");
 }
 
+/// Nothing new comes, and yet: what may move leaves where something waits for an instance alone, and goes on elsewhere.
+#[test]
+fn what_may_move_makes_room_for_what_wants_an_instance_alone_and_what_may_not_stays() {
+    for (movable, moves) in [(true, 1), (false, 0)] {
+        let mut scene = scene(&["a", "b"], 2);
+        let long = TaskSpec { movable, longest_run_ms: None, ..on_own(1) };
+        let sessions = [scene.start_task(long.clone()), scene.start_task(long)];
+        scene.pass();
+        for session in sessions {
+            start(&mut scene, key(session, 0, 0).attempt(1));
+        }
+        let alone = key(scene.start_task(with_cpu(CpuSetting::Exclusive, 1)), 0, 0);
+        let plan = scene.pass();
+        assert!(plan.is_idle(), "not at once");
+        scene.now = plan.next_wake.unwrap();
+        let plan = scene.pass();
+        assert_eq!(plan.withdrawn.iter().filter(|w| w.how == Withdrawal::Move).count(), moves, "{plan:?}");
+        for moved in &plan.withdrawn {
+            let then = skein_domain::event::Then::Retry { not_before: scene.now };
+            scene.end(moved.attempt, EndCause::Moved { why: "asked".into() }, then);
+            let placed = scene.pass().assignments;
+            assert_eq!(placed.len(), 2);
+            assert!(placed.iter().any(|a| a.item == alone) && placed[0].place != placed[1].place);
+        }
+    }
+}
+
+#[test]
+fn beyond_the_cpu_ceiling_one_that_may_move_leaves_after_a_while_and_only_where_it_has_room() {
+    let mut scene = scene(&["a"], 4);
+    scene.policy.cpu_ceiling_percent = Some(80);
+    let session = scene.start_task(TaskSpec { movable: true, ..on_own(3) });
+    scene.pass();
+    (0..3).for_each(|index| start(&mut scene, key(session, 0, index).attempt(1)));
+    scene.live("a", Live { connected: true, cpu_percent: 95, memory_mb: 0 });
+    let plan = scene.pass();
+    assert!(plan.is_idle());
+    scene.now = plan.next_wake.unwrap();
+    assert!(scene.pass().withdrawn.is_empty(), "nowhere else to go");
+    scene.instance("b", "own", facts(1));
+    let plan = scene.pass();
+    assert_eq!(
+        plan.withdrawn.iter().map(|w| (w.attempt.item.index, w.how)).collect::<Vec<_>>(),
+        [(2, Withdrawal::Move)]
+    );
+    assert!(scene.pass().withdrawn.is_empty(), "one at a time");
+}
+
 #[test]
 fn users_share_by_weight() {
     let mut scene = scene(&["a"], 12);

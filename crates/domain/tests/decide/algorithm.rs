@@ -4,10 +4,9 @@ use crate::{placeable, places, waits};
 use skein_domain::decide::wanted::{Answer, INSTANCES_MAX, ITEMS_MAX, MACHINES_ASKED_MAX};
 use skein_domain::decide::{Algorithm, Choice, Fault, Instead, Policy, Question, Reason, wanted};
 use skein_domain::event::Event;
-use skein_domain::testing::{Scene, dedicated, facts, key, name, task};
+use skein_domain::testing::{Scene, dedicated, facts, key, machines, name, task};
 use skein_domain::{
-    Balance, CpuSetting, InstanceState, Live, Machines, NanoUsd, RunningMode, SessionId, Solution, SolutionKind,
-    TaskSpec,
+    Balance, CpuSetting, InstanceState, Live, NanoUsd, RunningMode, SessionId, Solution, SolutionKind, TaskSpec,
 };
 
 const CLASS: &str = "luau:mine";
@@ -245,8 +244,7 @@ fn a_set_that_starts_together_starts_only_when_all_of_it_is_placed() {
 
 fn with_machines(min: u32, max: u32) -> Scene {
     let mut scene = scene_with(&[]);
-    let machines =
-        Machines { min, max, idle_ms: 60_000, boot_ms: 60_000, avoid_ms: 1_000, list_ms: 60_000, facts: facts(2) };
+    let machines = machines(min, max, facts(2));
     let mut solution: Solution = dedicated("cloud", 9);
     if let SolutionKind::Dedicated(dedicated) = &mut solution.kind {
         dedicated.machines = Some(machines);

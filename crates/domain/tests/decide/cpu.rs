@@ -72,6 +72,58 @@ fn cpu_0_goes_through_the_configured_algorithm() {
 }
 
 #[test]
+fn schemes_go_by_measured_load_and_by_tasks_for_the_size() {
+    let mut scene = scene_with(&["a", "b"]);
+    scene.instance("large", "own", facts(32));
+    for (id, cpu_percent) in [("a", 60), ("b", 20), ("large", 40)] {
+        scene.live(id, Live { connected: true, cpu_percent, memory_mb: 0 });
+    }
+    let with = |balance| TaskSpec { balance: Some(balance), ..with_cpu("t", 0) };
+    let next = |scene: &Scene, balance| {
+        let mut scene = scene.clone();
+        scene.start_task(with(balance));
+        places(&scene.pass()).concat()
+    };
+    assert_eq!(next(&scene, Balance::LowestLoad), "b");
+    // What is set aside counts where it is more than what is measured.
+    let on_b = TaskSpec { balance: Some(Balance::LowestLoad), ..with_cpu("u", 50) };
+    scene.start_task(on_b);
+    assert_eq!(places(&scene.pass()), ["b"]);
+    assert_eq!(next(&scene, Balance::LowestLoad), "large");
+    // Of 32 slots two are taken before one of 8 is, and only then.
+    scene.live("b", Live::default());
+    let spread = |balance| {
+        let mut scene = scene.clone();
+        scene.start_task(TaskSpec { array: 5, ..with(balance) });
+        places(&scene.pass())
+    };
+    assert_eq!(spread(Balance::ByNumber), ["large", "a", "large", "large", "large"]);
+    assert_eq!(spread(Balance::FewestTasks), ["large", "a", "large", "a", "large"]);
+}
+
+#[test]
+fn an_item_of_several_slots_takes_them_of_one_instance_and_says_what_lacks() {
+    let mut scene = scene_with(&["a", "b"]);
+    let slots = |text, slots| {
+        let mut spec = with_cpu(text, 0);
+        spec.needs.slots = slots;
+        spec
+    };
+    scene.start_task(TaskSpec { array: 3, ..slots("t", 5) });
+    assert_eq!(places(&scene.pass()), ["a", "b"]);
+    let wide = scene.start_task(slots("w", 4));
+    let free = Reason::NotFree { what: "slots".into(), asked: 4, free: 3 };
+    assert_eq!(because(waits(&scene, key(wide, 0, 0))), free);
+    let never = scene.start_task(slots("x", 9));
+    assert_eq!(because(waits(&scene, key(never, 0, 0))), Reason::TooSmall { what: "slots".into(), asked: 9, most: 8 });
+    // The limit of tasks counts tasks.
+    let mut scene = scene_with(&["a"]);
+    scene.policy.tasks_per_instance_max = Some(2);
+    scene.start_task(TaskSpec { array: 3, ..slots("t", 3) });
+    assert_eq!(places(&scene.pass()), ["a", "a"]);
+}
+
+#[test]
 fn ceilings_and_caps_of_the_policy_hold() {
     let mut scene = scene_with(&["a", "b"]);
     scene.policy.cpu_ceiling_percent = Some(80);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use skein_domain::decide::Snapshot;
 use skein_domain::decide::change::Change;
 use skein_domain::decide::snapshot::Stored;
+use skein_domain::decide::{Choice, Reason, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::session::{ItemState, Tally};
 use skein_domain::testing::Record;
-use skein_domain::{AttemptKey, ItemEnd, ItemKey, Outcome, Place, SessionId, SessionState, When};
+use skein_domain::{AttemptKey, ItemEnd, ItemKey, Outcome, Place, SessionId, SessionState, When, Withdrawal};
 
 /// What ended so far, from the rows that were written.
 #[derive(Debug, Default)]
@@ -16,10 +16,52 @@ pub(crate) struct Books {
     items: BTreeMap<ItemKey, ItemEnd>,
     attempts: BTreeMap<AttemptKey, bool>,
     sessions: BTreeMap<SessionId, bool>,
+    pub(crate) seen: Seen,
+}
+
+/// What a world came to: a check of what never happens checks nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Seen {
+    backfilled: u32,
+    reserved: u32,
+    several_slots: u32,
+    moved: u32,
+}
+
+impl Seen {
+    fn turn(&mut self, record: &Record) {
+        for placed in &record.plan.assignments {
+            self.backfilled += u32::from(matches!(placed.choice, Choice::Backfilled { .. }));
+            let node = record.before.node(placed.item.node).unwrap();
+            self.several_slots += u32::from(node.profile.needs.slots > 1);
+        }
+        for waiting in &record.plan.waiting {
+            let because = |reason: &Reason| matches!(reason, Reason::Reserved { .. });
+            let found = matches!(&waiting.reason, Reason::NoInstance { because: b, .. } if because(b));
+            self.reserved += u32::from(found);
+        }
+        let moved = record.plan.withdrawn.iter().filter(|w| w.how == Withdrawal::Move && w.why.contains("reserved"));
+        self.moved += u32::try_from(moved.count()).unwrap();
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            backfilled: self.backfilled + other.backfilled,
+            reserved: self.reserved + other.reserved,
+            several_slots: self.several_slots + other.several_slots,
+            moved: self.moved + other.moved,
+        }
+    }
+
+    pub(crate) fn everything(self) {
+        let all = [self.backfilled, self.reserved, self.several_slots, self.moved];
+        assert!(all.iter().all(|count| *count > 0), "the worlds never came to some of it: {self:?}");
+    }
 }
 
 impl Books {
     pub(crate) fn turn(&mut self, record: &Record) {
+        self.seen.turn(record);
         for event in &record.events {
             if let Some(session) = event.session() {
                 let ended = self.sessions.entry(session).or_default();

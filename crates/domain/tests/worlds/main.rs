@@ -22,6 +22,8 @@ fn check(world: &World, record: &Record, books: &mut books::Books) {
     books.turn(record);
     books::holds_and_nodes(&world.scene.snapshot);
     placement::plan(record);
+    placement::one_exclusive_owner(&record.before);
+    placement::one_exclusive_owner(&world.scene.snapshot);
     placement::together(record);
     placement::explanations(record);
     same::same_again(world, record);
@@ -33,7 +35,7 @@ fn check(world: &World, record: &Record, books: &mut books::Books) {
 }
 
 /// Runs the world of a seed to its end.
-fn run(seed: u64) {
+fn run(seed: u64) -> books::Seen {
     let mut world = World::new(seed);
     let mut books = books::Books::default();
     let mut earlier: VecDeque<Record> = VecDeque::new();
@@ -49,14 +51,15 @@ fn run(seed: u64) {
         }
         earlier.push_back(record);
         if turn > TURNS && world.scene.snapshot.sessions.is_empty() {
-            return books.closed(&world.scene.snapshot);
+            books.closed(&world.scene.snapshot);
+            return books.seen;
         }
     }
     panic!("sessions that never end: {:#?}", same::stuck(&world));
 }
 
 /// Names the seed of a world that fails: `WORLD=7 cargo test -p skein-domain --test worlds` runs it alone.
-fn run_named(seed: u64) {
+fn run_named(seed: u64) -> books::Seen {
     struct Named(u64);
     impl Drop for Named {
         fn drop(&mut self) {
@@ -66,16 +69,21 @@ fn run_named(seed: u64) {
         }
     }
     let named = Named(seed);
-    run(named.0);
+    run(named.0)
 }
 
 fn run_share(share: u64) {
     let only = std::env::var("WORLD").ok().and_then(|w| w.parse().ok());
     let worlds = std::env::var("WORLDS").ok().and_then(|w| w.parse().ok()).unwrap_or(WORLDS);
     match only {
-        Some(seed) if seed % 2 == share => run_named(seed),
+        Some(seed) if seed % 2 == share => {
+            run_named(seed);
+        }
         Some(_) => {}
-        None => (0..worlds).filter(|seed| seed % 2 == share).for_each(run_named),
+        None => {
+            let seen = (0..worlds).filter(|seed| seed % 2 == share).map(run_named);
+            seen.fold(books::Seen::default(), books::Seen::and).everything();
+        }
     }
 }
 

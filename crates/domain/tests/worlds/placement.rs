@@ -42,6 +42,8 @@ pub(crate) fn plan(record: &Record) {
         assert!(before.open_in(id) + more <= limit, "more than {limit} in {id}");
     }
     held_before_assigned(record);
+    within_session_limit(record);
+    backfilled_ends_in_time(record);
     for release in &plan.releases {
         let mut there = before.attempts_on(&release.instance);
         assert!(there.all(|a| a.key.item.session() != release.session), "released in use: {release:?}");
@@ -66,6 +68,7 @@ fn suits_gateway(before: &Snapshot, id: &SolutionId, placed: &Assignment) {
     let needs = &profile.needs;
     assert!(profile.mode != RunningMode::Dedicated && !profile.service && needs.memory_mb <= shared.memory_mb_max);
     assert!(profile.longest_run_ms.or(profile.expected_run_ms).is_none_or(|ms| ms <= shared.timeout_ms), "{placed:?}");
+    assert!(needs.slots == 1, "an invocation has one slot: {placed:?}");
     assert!(needs.solution.as_ref().is_none_or(|asked| asked == id) && needs.resources.is_empty() && !needs.container);
     assert!(placed.limit_ms.is_some_and(|ms| ms <= shared.timeout_ms), "{placed:?}");
     if profile.mode == RunningMode::Auto {
@@ -97,10 +100,15 @@ fn has_room(record: &Record, instance: &Instance, placed: &[&Assignment]) {
     let there = before.attempts_on(&instance.id).map(|a| a.key.item);
     let needs: Vec<_> = there.chain(placed.iter().map(|p| p.item)).map(|item| &profile(before, item).needs).collect();
     let slots_max = before.solutions.get(&instance.solution).and_then(|s| s.dedicated()).and_then(|d| d.slots_max);
-    let slots = [slots_max, policy.tasks_per_instance_max].into_iter().flatten().fold(facts.slots, u32::min);
-    let ahead = placed.iter().any(|p| matches!(p.choice, Choice::Ahead { .. }));
-    let most = if ahead { slots as usize * (1 + CREDIT_PER_SLOT_MAX as usize) } else { slots as usize };
-    assert!(needs.len() <= most, "{} attempts in {slots} slots of {}", needs.len(), instance.id);
+    let slots = slots_max.map_or(facts.slots, |most| most.min(facts.slots));
+    let is_ahead = |p: &&&Assignment| matches!(p.choice, Choice::Ahead { .. });
+    let ahead = placed.iter().any(|p| is_ahead(&p));
+    let times = if ahead { 1 + CREDIT_PER_SLOT_MAX } else { 1 };
+    let taken: u32 = needs.iter().map(|n| n.slots).sum();
+    assert!(taken <= slots * times, "{taken} slots taken of {slots} of {}", instance.id);
+    if let Some(most) = policy.tasks_per_instance_max {
+        assert!(needs.len() <= (most * times) as usize, "{} tasks on {}, at most {most}", needs.len(), instance.id);
+    }
     // Whatever runs at a time fits, in whatever order what waits there starts.
     let mut memory_mb: Vec<u32> = needs.iter().map(|n| n.memory_mb).collect();
     memory_mb.sort_unstable_by(|a, b| b.cmp(a));
@@ -118,6 +126,43 @@ fn has_room(record: &Record, instance: &Instance, placed: &[&Assignment]) {
         assert!(reserved <= 100, "{reserved} % of CPU set aside on {}", instance.id);
         let most = percent.iter().filter(|p| **p < 100).max().unwrap();
         assert!(before.live(&instance.id).cpu_percent.min(100) + most <= 100, "CPU measured on {}", instance.id);
+    }
+    if let Some(ceiling) = policy.cpu_ceiling_percent {
+        // What was placed last found all the others there.
+        let last = placed.iter().rev().find(|p| !is_ahead(p));
+        let before_last = last.map_or(0, |p| reserved - profile(before, p.item).needs.cpu.reserved_percent());
+        let used = before.live(&instance.id).cpu_percent.max(before_last);
+        assert!(used < ceiling, "{used} % of CPU in use on {}, at most {ceiling}", instance.id);
+    }
+}
+
+/// A session never holds more instances than the policy allows.
+fn within_session_limit(record: &Record) {
+    let Some(most) = record.policy.instances_per_session_max else { return };
+    for hold in &record.plan.holds {
+        let new = record.plan.holds.iter().filter(|other| other.session == hold.session).count();
+        let all = record.before.sessions[&hold.session].holds.len() + new;
+        assert!(all <= most as usize, "{} holds {all} instances, at most {most}", hold.session);
+    }
+}
+
+/// What goes before its turn where room is reserved until a time is stopped by then at the latest.
+fn backfilled_ends_in_time(record: &Record) {
+    for placed in &record.plan.assignments {
+        if let Choice::Backfilled { before: Some(at), .. } = placed.choice {
+            let ends = placed.limit_ms.map(|ms| record.at.after_ms(ms));
+            assert!(ends.is_some_and(|ends| ends <= at), "{placed:?}");
+        }
+    }
+}
+
+/// Whatever happened: what has an instance to itself has it to itself.
+pub(crate) fn one_exclusive_owner(snapshot: &Snapshot) {
+    for id in snapshot.instances.keys() {
+        let there: Vec<_> = snapshot.attempts_on(id).map(|a| a.key.item).collect();
+        let exclusive =
+            there.iter().filter(|item| profile(snapshot, **item).needs.cpu == CpuSetting::Exclusive).count();
+        assert!(exclusive == 0 || there.len() == 1, "{exclusive} of {} on {id} want it alone", there.len());
     }
 }
 

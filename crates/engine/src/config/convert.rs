@@ -99,7 +99,7 @@ fn name<T: FromStr<Err = skein_domain::id::BadId>>(key: &str, text: &str) -> Res
 const MODES: &str = "auto, dedicated, serverless or hybrid";
 /// Before the path of a class file.
 const LUAU: &str = "luau:";
-const SCHEMES: &str = "fewest-tasks, packing or first-fit";
+pub(crate) const SCHEMES: &str = "fewest-tasks, packing, first-fit, lowest-load or by-number";
 
 impl Config {
     /// Checks every value.

@@ -5,6 +5,7 @@ mod convert;
 mod scaling;
 mod sites;
 
+pub(crate) use convert::SCHEMES;
 pub use convert::{Current, OWN, Settled};
 pub(crate) use scaling::asked as asked_goals;
 pub use sites::{RackConfig, ServerConfig, SiteConfig};
@@ -473,8 +474,9 @@ pub struct Balancing {
     /// Short items that may wait at an agent for each slot, ms of their typical run time (default 50);
     /// 0 sends nothing ahead.
     pub credit_ms: Option<u32>,
-    /// An item that wants an instance alone (CPU setting 100) waits this long for an empty one, s
-    /// (default 5); then one is kept free for it.
+    /// An item that needs much at once (an instance alone, several slots, counted resources, a set that starts
+    /// together) and comes behind a stream of others waits this long, s (default 5); then its room is reserved
+    /// before they go on. Behind what is only a queue it has its turn without that.
     pub exclusive_wait_s: Option<f64>,
     /// Shares of users when several wait, against 100 for those not named.
     pub weights: BTreeMap<String, u32>,

@@ -143,7 +143,7 @@ impl Core {
     pub fn can_wait(&self, input: &Input, at_hand: &mut BTreeMap<InstanceId, u32>) -> bool {
         let Input::FromAgent { instance: id, messages, .. } = input else { return false };
         let Some(instance) = self.snapshot.instances.get(id) else { return false };
-        let ahead = self.snapshot.load_of(id).attempts.saturating_sub(instance.facts.slots);
+        let ahead = self.snapshot.load_of(id).slots.saturating_sub(instance.facts.slots);
         let left = at_hand.entry(id.clone()).or_insert(ahead);
         for message in messages {
             match message {

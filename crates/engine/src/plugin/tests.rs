@@ -402,24 +402,8 @@ mod examples {
         for (id, price) in [("dear", 900), ("cheap", 300)] {
             let mut solution = dedicated(id, price);
             if let SolutionKind::Dedicated(dedicated) = &mut solution.kind {
-                let (min, max) = (0, 4);
-                let times = (600_000, 60_000, 1_000, 60_000);
-                let (idle_ms, boot_ms, avoid_ms, list_ms) = times;
-                dedicated.machines = Some(Machines {
-                    min,
-                    max,
-                    idle_ms,
-                    boot_ms,
-                    avoid_ms,
-                    list_ms,
-                    typical_boot_ms: 60_000,
-                    min_billed_ms: 0,
-                    cpus_max: None,
-                    free: skein_domain::solution::FreeAgents::default(),
-                    thresholds: None,
-                    facts: facts(2),
-                    sizes: Vec::new(),
-                });
+                let made = skein_domain::testing::machines(0, 4, facts(2));
+                dedicated.machines = Some(Machines { idle_ms: 600_000, ..made });
             }
             scene.solution(solution);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::guard::{MachineFacts, SharedFacts};
 use super::super::patience::DelayTable;
-use super::super::place::{slots, suits_gateway, suits_kind};
+use super::super::place::{slots, suits_gateway, suits_within};
 use super::super::policy::Policy;
 use super::super::snapshot::Snapshot;
 use crate::id::SolutionId;
@@ -26,7 +26,9 @@ pub(crate) fn items_at_once(profile: &Profile, facts: &InstanceFacts, slots: u32
         CpuSetting::Algorithm => u32::MAX,
     };
     let by_memory = facts.memory_mb.checked_div(profile.needs.memory_mb).unwrap_or(u32::MAX);
-    slots.min(by_cpu).min(by_memory).max(1)
+    // The limit of tasks counts tasks, whatever slots they take.
+    let by_slots = facts.slots / profile.needs.slots.max(1);
+    slots.min(by_slots).min(by_cpu).min(by_memory).max(1)
 }
 
 /// A size of machine that could take a profile.
@@ -51,7 +53,9 @@ pub(super) fn machines(
     for (id, dedicated, machines) in made.filter(|(_, _, machines)| machines.max > 0) {
         let boot_us = boots.get(id).copied().unwrap_or(machines.typical_boot_ms * 1_000);
         let min_billed_us = machines.min_billed_ms * 1_000;
-        for (price_per_hour, size) in dedicated.sizes().filter(|(_, size)| suits_kind(id, size, profile).is_ok()) {
+        for (price_per_hour, size) in
+            dedicated.sizes().filter(|(_, size)| suits_within(snapshot, id, size, profile).is_ok())
+        {
             let slots = items_at_once(profile, size, slots(snapshot, id, size, policy));
             let facts = MachineFacts { slots, price_per_hour, min_billed_us, boot_us };
             offers.push(Offer { solution: id.clone(), instance_type: size.instance_type.clone(), facts });

@@ -104,11 +104,13 @@ pub(super) fn demand(snapshot: &Snapshot, solution: &SolutionId) -> u32 {
         return 0;
     };
     let on = snapshot.machines_in(solution, InstanceState::Ready..=InstanceState::Draining);
-    let used: u32 = on.map(|id| snapshot.load_of(id).attempts).sum();
+    let used: u32 = on.map(|id| snapshot.load_of(id).slots).sum();
     let ready = snapshot.index.ready.iter();
-    let suits =
-        ready.filter(|(class, _)| super::super::place::suits_kind(solution, &machines.facts, &class.profile).is_ok());
+    let suits = ready.filter(|(class, _)| {
+        super::super::place::suits_within(snapshot, solution, &machines.facts, &class.profile).is_ok()
+    });
     let items = suits.flat_map(|(_, nodes)| nodes).filter_map(|(_, key)| snapshot.node(*key));
-    let waiting = items.map(crate::session::Node::untouched).fold(0, u32::saturating_add);
+    let slots = |node: &crate::session::Node| node.untouched().saturating_mul(node.profile.needs.slots);
+    let waiting = items.map(slots).fold(0, u32::saturating_add);
     used.saturating_add(waiting)
 }

@@ -16,21 +16,8 @@ struct Followed {
 fn cloud(price: i64, change: impl FnOnce(&mut Machines)) -> Solution {
     let mut solution = dedicated("cloud", price);
     let SolutionKind::Dedicated(facts_of) = &mut solution.kind else { panic!() };
-    let mut machines = Machines {
-        min: 0,
-        max: 40,
-        idle_ms: 300_000,
-        boot_ms: 600_000,
-        avoid_ms: 30_000,
-        list_ms: 60_000,
-        typical_boot_ms: 40_000,
-        min_billed_ms: 60_000,
-        cpus_max: None,
-        free: FreeAgents::default(),
-        thresholds: None,
-        facts: InstanceFacts { cpus: 4, ..facts(4) },
-        sizes: Vec::new(),
-    };
+    let mut machines =
+        Machines { idle_ms: 300_000, ..crate::testing::machines(0, 40, InstanceFacts { cpus: 4, ..facts(4) }) };
     change(&mut machines);
     facts_of.machines = Some(machines);
     solution
