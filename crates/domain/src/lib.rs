@@ -15,6 +15,7 @@ pub mod needs;
 pub mod quantity;
 pub mod session;
 pub mod solution;
+pub mod spend;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

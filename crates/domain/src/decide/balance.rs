@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::budget::below_minimum;
 use super::index::Load;
 use super::place::{fits_gateway, fits_instance, may_wait_on, slots, suits_kind};
 use super::policy::{Algorithm, Policy};
-use super::reason::Reason;
+use super::reason::{Choice, Reason};
 use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms, cpu_taken_most};
 use super::snapshot::Snapshot;
 use super::{cost, place};
@@ -48,6 +49,8 @@ pub(super) struct Overlay<'a> {
     pub kept: BTreeSet<InstanceId>,
     /// When more would be kept if nothing else happened.
     pub kept_next: Option<Timestamp>,
+    /// Solutions at which less was used this month than is paid for: what was, and the least.
+    paid: Arc<BTreeMap<SolutionId, (NanoUsd, NanoUsd)>>,
 }
 
 /// An instance that fits, with what it would cost there.
@@ -62,6 +65,8 @@ pub(super) struct OnInstance {
 pub(super) struct InGateway {
     pub id: SolutionId,
     pub cost: NanoUsd,
+    /// What using it costs more than not using it.
+    pub more: NanoUsd,
 }
 
 /// A kind whose instances suit a profile, with what it costs there and how many attempts each takes.
@@ -69,6 +74,8 @@ pub(super) struct InGateway {
 pub(super) struct Suited {
     no: KindNo,
     pub cost: NanoUsd,
+    /// What using it costs more than not using it.
+    pub more: NanoUsd,
     /// Machines that the engine has made: paid whether they are used or not.
     pub paid: bool,
     slots: u32,
@@ -108,6 +115,7 @@ impl<'a> Overlay<'a> {
             passed: RefCell::default(),
             kept: BTreeSet::new(),
             kept_next: None,
+            paid: Arc::new(below_minimum(snapshot, now)),
         };
         overlay.keep_for_exclusive(now);
         overlay
@@ -200,6 +208,18 @@ impl<'a> Overlay<'a> {
         cost::on_instance(dedicated.price_of(facts), slots, profile.needs.cpu, cost::expected_ms(profile, self.policy))
     }
 
+    /// What using a solution at this cost costs more than not using it: nothing, while less was used there than
+    /// is paid for in any case.
+    fn more(&self, solution: &SolutionId, cost: NanoUsd) -> NanoUsd {
+        if self.paid.contains_key(solution) { NanoUsd::ZERO } else { cost }
+    }
+
+    /// Why there, where that is why.
+    pub(super) fn because_paid(&self, solution: &SolutionId, here: NanoUsd) -> Option<Choice> {
+        let (spent, minimum) = *self.paid.get(solution)?;
+        Some(Choice::MinimumPurchase { solution: solution.clone(), here, spent, minimum })
+    }
+
     fn are_machines(&self, solution: &SolutionId) -> bool {
         let dedicated = self.snapshot.solutions.get(solution).and_then(|s| s.dedicated());
         dedicated.is_some_and(|d| d.machines.is_some())
@@ -246,7 +266,7 @@ impl<'a> Overlay<'a> {
             return Ok(found(instance, true));
         }
         let search = Search { overlay: self, profile, session, balance, ask: Ask::Run };
-        let within = suited.iter().filter(|kind| cost_max.is_none_or(|most| kind.cost <= most));
+        let within = suited.iter().filter(|kind| cost_max.is_none_or(|most| kind.more <= most));
         match search.best(within) {
             Some(instance) => Ok(found(instance, false)),
             None => Err(self.why_none(session, profile, cost_max)),
@@ -289,7 +309,9 @@ impl<'a> Overlay<'a> {
         };
         let mut looked_at = 0;
         for (kind, no, of_kind) in self.snapshot.index.rooms.kinds() {
-            if cost_max.is_some_and(|most| self.cost_on(profile, &kind.solution, &kind.facts) > most) {
+            if cost_max.is_some_and(|most| {
+                self.more(&kind.solution, self.cost_on(profile, &kind.solution, &kind.facts)) > most
+            }) {
                 continue;
             }
             let usable = of_kind.usable;
@@ -355,6 +377,7 @@ impl<'a> Overlay<'a> {
                 Ok(()) => suited.push(Suited {
                     no,
                     cost: self.cost_on(profile, &kind.solution, &kind.facts),
+                    more: self.more(&kind.solution, self.cost_on(profile, &kind.solution, &kind.facts)),
                     paid: self.are_machines(&kind.solution),
                     slots: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
                     memory_mb: kind.facts.memory_mb,
@@ -377,15 +400,15 @@ impl<'a> Overlay<'a> {
     }
 
     /// Could any shared solution ever take it? The cheapest such cost, or why not.
-    pub(super) fn any_gateway_ever(&self, profile: &Profile) -> Result<NanoUsd, Reason> {
-        self.gateways_that(profile, |id, shared| place::suits_gateway(id, shared, profile)).map(|found| found.cost)
+    pub(super) fn any_gateway_ever(&self, profile: &Profile) -> Result<InGateway, Reason> {
+        self.gateways_that(profile, |id, shared| place::suits_gateway(id, shared, profile))
     }
 
     /// The cheapest shared solution with room that costs at most `cost_max`, or why there is none.
     pub(super) fn best_gateway(&self, profile: &Profile, cost_max: Option<NanoUsd>) -> Result<InGateway, Reason> {
         let found = self.gateways_that(profile, |id, shared| fits_gateway(id, shared, self.open_in(id), profile))?;
         match cost_max {
-            Some(most) if found.cost > most => Err(self.why_no_gateway(profile, most)),
+            Some(most) if found.more > most => Err(self.why_no_gateway(profile, most)),
             _ => Ok(found),
         }
     }
@@ -394,7 +417,8 @@ impl<'a> Overlay<'a> {
     fn why_no_gateway(&self, profile: &Profile, most: NanoUsd) -> Reason {
         let run_ms = cost::expected_ms(profile, self.policy);
         let shared = self.snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s.shared()?)));
-        let cheap = shared.filter(|(_, s)| cost::in_gateway(s, profile.needs.memory_mb, run_ms) <= most);
+        let cost = |s| cost::in_gateway(s, profile.needs.memory_mb, run_ms);
+        let cheap = shared.filter(|(id, s)| self.more(id, cost(s)) <= most);
         let mut reasons = cheap.filter_map(|(id, s)| fits_gateway(id, s, self.open_in(id), profile).err());
         reasons.next().unwrap_or(Reason::NoneConfigured { what: "shared solution".into() })
     }
@@ -418,8 +442,9 @@ impl<'a> Overlay<'a> {
                 Ok(()) => {
                     let run_ms = cost::expected_ms(profile, self.policy);
                     let cost = cost::in_gateway(shared, profile.needs.memory_mb, run_ms);
-                    if best.as_ref().is_none_or(|b| cost < b.cost) {
-                        best = Some(InGateway { id: id.clone(), cost });
+                    let more = self.more(id, cost);
+                    if best.as_ref().is_none_or(|b| (more, cost) < (b.more, b.cost)) {
+                        best = Some(InGateway { id: id.clone(), cost, more });
                     }
                 }
                 Err(reason) => why = why.or(Some(reason)),

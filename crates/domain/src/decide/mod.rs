@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod balance;
+pub mod budget;
 pub mod capacity;
 pub mod change;
 mod choose;

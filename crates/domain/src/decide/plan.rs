@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::balance::Overlay;
+use super::budget::{OverBudget, Purse, Warning};
 use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
 use super::place::credit_per_slot;
@@ -104,6 +105,10 @@ pub struct Plan {
     pub warm: Vec<Warm>,
     /// What has been gone for long.
     pub forgotten: Vec<InstanceId>,
+    /// Sessions that a cap pauses, and why.
+    pub paused: Vec<(SessionId, OverBudget)>,
+    /// Caps that are spent as far as is to be said.
+    pub warnings: Vec<Warning>,
     /// Classes that found no place.
     pub waiting: Vec<Waiting>,
     /// When time alone would change the answer.
@@ -127,12 +132,14 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Plan {
         ever: BTreeMap::new(),
         full: BTreeMap::new(),
         given: BTreeMap::new(),
+        purse: Purse::new(snapshot, policy, now),
     };
     pass.place();
     pass.release();
     super::scale::scale(&mut pass);
     super::reserve::reserve(&mut pass);
     super::withdraw::withdraw(&pass.overlay, now, &mut pass.plan);
+    pass.settle_budgets();
     if let Some(at) = pass.overlay.kept_next {
         pass.plan.wake_at(at);
     }
@@ -154,6 +161,8 @@ impl Plan {
             && self.ended.is_empty()
             && self.warm.is_empty()
             && self.forgotten.is_empty()
+            && self.paused.is_empty()
+            && self.warnings.is_empty()
     }
 
     /// Why the items of a node that is ready found no place, as far as this plan says.
@@ -185,6 +194,8 @@ pub(super) struct Pass<'a> {
     full: BTreeMap<Arc<Profile>, Reason>,
     /// Attempts given to each user by this pass.
     given: BTreeMap<UserName, u32>,
+    /// What may still be spent.
+    pub(super) purse: Purse,
 }
 
 /// How many of a node's items this pass has given out.
@@ -394,6 +405,8 @@ impl<'a> Pass<'a> {
         let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
         let reason = match choose(overlay, ever, asking) {
             Ok(chosen) => {
+                let cheapest = ever.cheapest().unwrap_or(chosen.cost).min(chosen.cost);
+                self.within_budget(class, next, chosen.cost, cheapest)?;
                 self.take(class, next, chosen);
                 return Ok(());
             }
@@ -407,6 +420,16 @@ impl<'a> Pass<'a> {
         Err(self.stop(class, reason))
     }
 
+    /// Is there money for it? A session's cap, and one that pauses, say nothing of other sessions of its class.
+    fn within_budget(&mut self, class: &Class, next: NextItem, asks: NanoUsd, cheapest: NanoUsd) -> Result<(), Stop> {
+        let (snapshot, policy) = (self.overlay.snapshot, self.overlay.policy);
+        let Some(session) = snapshot.sessions.get(&next.item.session()) else { return Ok(()) };
+        let Err(over) = self.purse.allows((snapshot, policy), session, asks, cheapest) else { return Ok(()) };
+        let alone = over.cap.session().is_some() || self.purse.over.contains_key(&session.id);
+        let reason = Reason::OverBudget(Box::new(over));
+        Err(if alone { Stop::Node(reason) } else { self.stop(class, reason) })
+    }
+
     /// What finds no slot now is sent ahead, where its run time is known to be short: nodes of the class
     /// that have one, as many items as may wait.
     fn place_ahead(&mut self, class: &Class) {
@@ -418,6 +441,9 @@ impl<'a> Pass<'a> {
                 if self.plan.assignments.len() >= self.orders_max() {
                     self.plan.wake_at(now);
                     return;
+                }
+                if self.within_budget(class, next, chosen.cost, chosen.cost).is_err() {
+                    break;
                 }
                 self.take(class, next, chosen);
             }
@@ -466,6 +492,7 @@ impl<'a> Pass<'a> {
         // A shared solution with a lower limit than the task's does not take it in the first place.
         let limit_ms = class.profile.longest_run_ms.or(place_limit_ms);
         *self.given.entry(class.user.clone()).or_default() += 1;
+        self.purse.give(session, &class.user, &chosen.place, chosen.cost);
         self.count_taken(next);
         self.plan.assignments.push(Assignment {
             item: next.item,
@@ -496,11 +523,12 @@ impl<'a> Pass<'a> {
         let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone(), self.given.clone());
         let mut keys: Vec<NodeKey> = set.iter().map(node_key).collect();
         keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
-        let full = self.full.clone();
+        let (full, money) = (self.full.clone(), self.purse.given());
         let found = self.try_together(keys, session);
         if found.is_err() {
             // What found no room beside the rest of the set may find some without it.
             self.full = full;
+            self.purse.take_back(money);
             let wake = self.plan.next_wake;
             (self.overlay, self.plan, self.taken, self.given) = before;
             if let Some(at) = wake {
@@ -590,6 +618,13 @@ impl Plan {
                 .into_iter()
                 .map(|a| Event::Assigned { attempt: a.into_attempt(snapshot, generation, now) }),
         );
+        events.extend(
+            self.paused.into_iter().map(|(session, over)| Event::BudgetReached { session, over: Box::new(over) }),
+        );
+        events.extend(self.warnings.into_iter().map(|w| {
+            let Warning { cap, said, spent, open } = w;
+            Event::BudgetWarned { cap, said, spent, open }
+        }));
         events.extend(self.withdrawn.into_iter().map(|w| match w.how {
             Withdrawal::Recall => Event::Recalling { attempt: w.attempt, why: w.why },
             Withdrawal::Move => Event::Moving { attempt: w.attempt, why: w.why },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budgets;
 use super::capacity::Settings;
 use super::patience::LATE_BUDGET_PPM;
 use crate::id::{InstanceId, UserName};
@@ -46,6 +47,9 @@ pub struct Policy {
     pub forget_gone_ms: u64,
     /// Instances that are never ended, whatever their load.
     pub do_not_terminate: BTreeSet<InstanceId>,
+    /// The most that may be spent.
+    #[serde(default)]
+    pub budgets: Budgets,
 }
 
 /// The tasking class of [0052] for CPU setting 0.
@@ -109,6 +113,7 @@ impl Default for Policy {
             items_max: None,
             forget_gone_ms: 24 * 3_600_000,
             do_not_terminate: BTreeSet::new(),
+            budgets: Budgets::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budgets;
 use super::cost::expected_ms;
 use super::plan::Plan;
 use super::policy::Policy;
@@ -54,8 +55,10 @@ pub struct Projection {
 /// Runs `session` forward from `now`, every other open session with it.
 pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Timestamp) -> Projection {
     // What waits at an agent starts no earlier than what waits here.
-    let policy = &Policy { credit_ms: 0, ..policy.clone() };
+    // And no cap holds: it says what everything would cost.
+    let policy = &Policy { credit_ms: 0, budgets: Budgets::default(), ..policy.clone() };
     let mut world = Course { world: snapshot.clone(), policy, session, now, ends: BTreeSet::new(), placed: 0 };
+    world.world.lift_budgets();
     let mut result = Projection::default();
     for attempt in snapshot.attempts.values() {
         let start = attempt.started_at.unwrap_or(now);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::OverBudget;
 use crate::id::{SolutionId, TaskName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, RunningMode};
@@ -50,6 +51,17 @@ pub enum Choice {
         /// Why the cheaper kind did not take it.
         because: Box<Reason>,
     },
+    /// So much is paid there each month in any case, and less was used: it costs nothing more.
+    MinimumPurchase {
+        /// The solution.
+        solution: SolutionId,
+        /// What it costs there, and is counted.
+        here: NanoUsd,
+        /// Used there this month, what is open included.
+        spent: NanoUsd,
+        /// Paid for in any case.
+        minimum: NanoUsd,
+    },
     /// Urgent: the first kind with room.
     Urgent {
         /// Why the cheaper kind did not take it.
@@ -87,6 +99,10 @@ impl fmt::Display for Choice {
                 "overflow after {}.{:01} s: the cheaper kind ({there} against {here}) had no room ({because})",
                 waited_ms / 1000,
                 waited_ms % 1000 / 100
+            ),
+            Self::MinimumPurchase { solution, here, spent, minimum } => write!(
+                f,
+                "{minimum} a month is paid at '{solution}' in any case, {spent} used: it costs nothing more ({here})"
             ),
             Self::Urgent { because } => write!(f, "urgent: the first place with room ({because})"),
             Self::Group { group } => write!(f, "where group '{group}' is"),
@@ -228,6 +244,8 @@ pub enum Reason {
     SessionStops,
     /// The session is paused.
     SessionPaused,
+    /// A cap does not allow what it is expected to cost.
+    OverBudget(Box<OverBudget>),
     /// It is kept free for an item that wants it alone and has waited for long.
     KeptForExclusive,
     /// It waits for room, and a machine would be it.
@@ -290,6 +308,7 @@ impl Reason {
             Self::NoProposal { .. } => "no_proposal",
             Self::SessionStops => "session_stops",
             Self::SessionPaused => "session_paused",
+            Self::OverBudget(_) => "over_budget",
             Self::KeptForExclusive => "kept_for_exclusive",
             Self::Machine { .. } => "machine",
             Self::NoInstance { .. } => "no_instance",
@@ -324,6 +343,7 @@ impl Reason {
             Self::OtherSolution { .. } | Self::Differs { .. } => "add such an instance, or drop the need",
             Self::TooSmall { .. } => "add a larger instance, or lower the need",
             Self::SessionPaused => "'skein session resume SESSION'",
+            Self::OverBudget(over) => over.cap.next_step(),
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
             Self::NoInstance { because, .. } | Self::TogetherLacks { because, .. } => return because.next_step(),
@@ -377,6 +397,7 @@ impl fmt::Display for Reason {
             Self::NoProposal { class } => write!(f, "{class} has proposed no place yet"),
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
+            Self::OverBudget(over) => write!(f, "over budget: {over}"),
             Self::KeptForExclusive => f.write_str("it is kept free for an item that wants it alone (CPU setting 100)"),
             Self::Machine { solution, machines, because } => match machines {
                 MachinesAre::Coming(1) => write!(f, "a machine of '{solution}' is on its way ({because})"),

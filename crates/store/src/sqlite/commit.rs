@@ -133,6 +133,18 @@ fn write_change(to: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::ItemEnded(key, end, at) => write_item(to, *key, None, Some(json(end)?), Some(*at)),
         Change::Attempt(attempt) => write_attempt(to, attempt, None),
         Change::AttemptEnded(attempt, end, at) => write_attempt(to, attempt, Some((end, *at))),
+        Change::Spent(key, cost) => run(
+            to,
+            "INSERT INTO spent (month, user, solution, nano_usd) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET nano_usd = excluded.nano_usd",
+            params![key.month.0, key.user.as_str(), key.solution.as_str(), cost.0],
+        ),
+        Change::Warned(cap, said) => run(
+            to,
+            "INSERT INTO warned (cap, body) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
+            params![json(cap)?, json(said)?],
+        ),
+        Change::WarnedGone(cap) => run(to, "DELETE FROM warned WHERE cap = ?1", [json(cap)?]),
     }
 }
 
@@ -142,10 +154,16 @@ struct SessionBody<'a> {
     nodes_open: u32,
     holds: &'a std::collections::BTreeMap<skein_domain::InstanceId, skein_domain::session::Hold>,
     groups: &'a std::collections::BTreeMap<std::sync::Arc<str>, skein_domain::InstanceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<skein_domain::NanoUsd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<&'a skein_domain::decide::budget::OverBudget>,
 }
 
 fn write_session(to: &Connection, session: &Session, new: bool, ended_at: Option<Timestamp>) -> Result<(), StoreError> {
-    let body = SessionBody { nodes_open: session.nodes_open, holds: &session.holds, groups: &session.groups };
+    let (budget, over) = (session.budget, session.over.as_deref());
+    let (nodes_open, holds, groups) = (session.nodes_open, &session.holds, &session.groups);
+    let body = SessionBody { nodes_open, holds, groups, budget, over };
     let (id, body, state) = (int(session.id.0), json(&body)?, json(&session.state)?);
     let ended_at = ended_at.map(|at| at.0);
     if !new {
