@@ -42,6 +42,38 @@ pub struct StartRequest {
     /// A key of the client's: the same key again is the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<String>,
+    /// The most that it may spend, nano-USD: it is paused before what would exceed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_nano_usd: Option<i64>,
+}
+
+/// Let a paused session go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResumeRequest {
+    /// The most that it may spend from now on, nano-USD; as before when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_nano_usd: Option<i64>,
+}
+
+/// How it stands with a cap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BudgetView {
+    /// What it is for, in words.
+    pub budget: String,
+    /// `warn`, `pause` or `refuse`.
+    pub action: String,
+    /// The most that may be spent, nano-USD.
+    pub limit_nano_usd: i64,
+    /// What is spent, nano-USD.
+    pub spent_nano_usd: i64,
+    /// What open attempts are expected to cost, nano-USD.
+    pub open_nano_usd: i64,
+    /// What may still be asked for, nano-USD.
+    pub left_nano_usd: i64,
+    /// It was said that so much of it is spent or open, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warned_percent: Option<u8>,
 }
 
 /// Run a session's thread again.
@@ -60,6 +92,12 @@ pub struct Started {
     pub session: String,
     /// False when the client's key was known: nothing was started again.
     pub new: bool,
+    /// What it is expected to cost, nano-USD, where a cap holds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_nano_usd: Option<i64>,
+    /// The caps that hold for it, as they stood before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
 }
 
 /// How many items are where.
@@ -122,6 +160,12 @@ pub struct SessionDetail {
     pub overrides: Vec<String>,
     /// What its ended attempts cost, by the prices known when they were placed, nano-USD.
     pub cost_nano_usd: i64,
+    /// The caps that hold for it, while it is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
+    /// The cap that paused it, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_budget: Option<String>,
     /// Attempts by place.
     pub places: Vec<PlaceCount>,
     /// Only the first 100,000 attempts are counted by place.
@@ -287,6 +331,9 @@ pub struct PlanView {
     pub assumed: Vec<String>,
     /// The answer was cut at its limit.
     pub cut: bool,
+    /// The caps that would hold for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
 }
 
 /// One item of a plan.

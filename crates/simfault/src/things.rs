@@ -93,13 +93,14 @@ pub fn solutions() -> Vec<Solution> {
             os: "linux".into(),
             arch: "x86_64".into(),
         }),
+        minimum_purchase: NanoUsd::ZERO,
     };
-    vec![
-        Solution { id: "own".parse().unwrap(), kind: SolutionKind::Dedicated(own) },
-        Solution { id: CLOUD.parse().unwrap(), kind: SolutionKind::Dedicated(cloud) },
-        shared("fn-a", 3),
-        shared("fn-b", 2),
-    ]
+    let dedicated = |id: &str, kind| Solution {
+        id: id.parse().unwrap(),
+        kind: SolutionKind::Dedicated(kind),
+        minimum_purchase: NanoUsd::ZERO,
+    };
+    vec![dedicated("own", own), dedicated(CLOUD, cloud), shared("fn-a", 3), shared("fn-b", 2)]
 }
 
 /// Three sessions that hold about `items` items of every kind.

@@ -131,6 +131,16 @@ impl CapKey {
         }
     }
 
+    /// How it is raised.
+    pub fn raise(&self) -> &'static str {
+        match self {
+            Self::Launch { .. } => "give it more (--budget)",
+            Self::Session { .. } => "raise budgets.session.usd in the configuration",
+            Self::User { .. } => "raise the user's budgets.users.NAME.usd (or budgets.user.usd) in the configuration",
+            Self::All { .. } => "raise budgets.month.usd in the configuration",
+        }
+    }
+
     /// How it is raised, and what is to be done then.
     pub fn next_step(&self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing has failed")]
 
 mod ahead;
+mod budget;
 mod choice;
 mod cpu;
 mod links;

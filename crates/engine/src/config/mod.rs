@@ -1,9 +1,12 @@
 //! The configuration [0052]: one JSON file with a published schema, re-read live. A bad file is
 //! reported with line and reason, and the one before stays in force.
 
+mod budgets;
 mod convert;
 mod scaling;
 
+pub(crate) use budgets::money;
+pub use budgets::{BudgetsConfig, CapConfig};
 pub use convert::{Current, OWN, Settled};
 
 use std::collections::BTreeMap;
@@ -74,6 +77,8 @@ pub struct Config {
     pub balancing: Balancing,
     /// How many machines are had where shared solutions could take the work too.
     pub scaling: Scaling,
+    /// The most that may be spent.
+    pub budgets: BudgetsConfig,
     /// Telling receivers (`reply_to`).
     pub replies: Replies,
     /// How long things are kept.
@@ -149,6 +154,9 @@ pub enum SolutionConfig {
         /// Longest run time of tasks that state none, s (default one day).
         #[serde(default)]
         timeout_s: Option<f64>,
+        /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
+        #[serde(default)]
+        minimum_purchase_usd_per_month: f64,
         /// Machines that are made and ended as work comes and goes.
         #[serde(default)]
         machines: Option<Box<MachinesConfig>>,
@@ -284,6 +292,9 @@ pub struct SharedConfig {
     /// What it costs.
     #[serde(default)]
     pub price: PriceConfig,
+    /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
+    #[serde(default)]
+    pub minimum_purchase_usd_per_month: f64,
     /// Start of a cold instance, 99th percentile, ms (default 800).
     #[serde(default)]
     pub cold_start_ms: Option<u64>,
