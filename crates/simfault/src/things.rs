@@ -123,7 +123,9 @@ pub(crate) fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
         "any": {"command": ["x"], "array": many(25), "longest_run_s": 60, "expected_run_s": 1, "retry": limits,
                 "running_mode": "hybrid", "allowed_wait_s": 1},
     }});
-    [mixed, heavy, hybrid].into_iter().map(|document| Arc::new(spec_of(document))).collect()
+    // It is paused when that is spent; a person gives it more.
+    let hybrid = SessionSpec { budget: Some(NanoUsd(100)), ..spec_of(hybrid) };
+    [spec_of(mixed), spec_of(heavy), hybrid].into_iter().map(Arc::new).collect()
 }
 
 /// What a session of a document would be.
