@@ -12,7 +12,10 @@ fn home(budgets: &Value) -> Home {
     home.write("config.json", &config(budgets));
     let task = json!({"name": "t", "command": ["sleep", "0.1"], "array": 3, "expected_run_s": 1, "longest_run_s": 60});
     home.write("t.json", &task.to_string());
-    Home::with_engine_in(home, &["--config", "config.json"])
+    let home = Home::with_engine_in(home, &["--config", "config.json"]);
+    // What finds no place at all has no price.
+    until("the agent to be there", || home.skein(&["instance", "list"]).out.contains("ready"));
+    home
 }
 
 fn config(budgets: &Value) -> String {

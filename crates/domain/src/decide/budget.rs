@@ -379,8 +379,7 @@ impl Purse {
     fn of_session(&self, snapshot: &Snapshot, policy: &Policy, session: &Session) -> impl Iterator<Item = Standing> {
         let (id, money) = (session.id, &snapshot.index.money);
         let (spent, open) = (money.ended.of(&id), money.sessions.of(&id) + self.given.sessions.of(&id));
-        let (launch, every) = caps_of_session(policy, id, session.budget);
-        launch.into_iter().chain(every).map(move |(key, cap)| Standing { key, cap, spent, open })
+        caps_of_session(policy, id, session.budget).map(move |(key, cap)| Standing { key, cap, spent, open })
     }
 
     /// May an item of the session be placed at this cost? `cheapest`: what it would cost at least, were there room.
@@ -427,12 +426,10 @@ fn caps_of_session(
     policy: &Policy,
     session: SessionId,
     launch: Option<NanoUsd>,
-) -> (Option<(CapKey, Cap)>, Option<(CapKey, Cap)>) {
+) -> impl Iterator<Item = (CapKey, Cap)> + use<> {
     let launch = launch.map(|limit| Cap { limit, action: CapAction::Pause, warn_percent: WARN_PERCENT });
-    (
-        launch.map(|cap| (CapKey::Launch { session }, cap)),
-        policy.budgets.session.map(|cap| (CapKey::Session { session }, cap)),
-    )
+    let launch = launch.map(|cap| (CapKey::Launch { session }, cap));
+    launch.into_iter().chain(policy.budgets.session.map(|cap| (CapKey::Session { session }, cap)))
 }
 
 impl Pass<'_> {
@@ -499,15 +496,14 @@ pub fn standings(
     let purse = Purse::new(snapshot, policy, now);
     let money = &snapshot.index.money;
     let (spent, open) = (money.ended.of(&session), money.sessions.of(&session));
-    let (launch, every) = caps_of_session(policy, session, launch);
-    let own = launch.into_iter().chain(every).map(|(key, cap)| Standing { key, cap, spent, open });
+    let own = caps_of_session(policy, session, launch).map(|(key, cap)| Standing { key, cap, spent, open });
     own.chain(purse.of_month(snapshot, policy, user)).collect()
 }
 
 /// Why a session that is expected to cost so much is not accepted.
 pub fn refused(standings: &[Standing], estimate: NanoUsd) -> Option<OverBudget> {
-    let refusing = standings.iter().filter(|standing| standing.cap.action == CapAction::Refuse);
-    refusing.filter_map(|standing| standing.allows(estimate).err()).next()
+    let mut refusing = standings.iter().filter(|standing| standing.cap.action == CapAction::Refuse);
+    refusing.find_map(|standing| standing.allows(estimate).err())
 }
 
 impl Snapshot {

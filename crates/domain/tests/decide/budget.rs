@@ -16,8 +16,8 @@ use crate::{placeable, waits};
 const PER_MS: i64 = 1_000;
 const ITEM: NanoUsd = NanoUsd(10_000 * PER_MS);
 
-fn cap(limit: i64, action: CapAction) -> Option<Cap> {
-    Some(Cap { limit: NanoUsd(limit), action, warn_percent: 80 })
+fn cap(limit: i64, action: CapAction) -> Cap {
+    Cap { limit: NanoUsd(limit), action, warn_percent: 80 }
 }
 
 /// Room for `slots` items that cost [`ITEM`] each.
@@ -42,7 +42,7 @@ fn ends(scene: &mut Scene, attempt: AttemptKey, run_ms: u64) {
 #[test]
 fn what_is_open_counts_and_when_it_cost_less_more_is_placed() {
     let mut scene = scene(8);
-    scene.policy.budgets.month = cap(ITEM.0 * 3, CapAction::Pause);
+    scene.policy.budgets.month = Some(cap(ITEM.0 * 3, CapAction::Pause));
     let session = many(&mut scene, 8);
     let plan = scene.pass();
     assert_eq!((plan.assignments.len(), plan.paused.len()), (3, 0), "three fit, and what is open may cost less");
@@ -57,7 +57,7 @@ fn what_is_open_counts_and_when_it_cost_less_more_is_placed() {
 #[test]
 fn a_cap_pauses_once_says_why_and_goes_on_when_it_is_raised() {
     let mut scene = scene(8);
-    scene.policy.budgets.session = cap(ITEM.0 * 2, CapAction::Pause);
+    scene.policy.budgets.session = Some(cap(ITEM.0 * 2, CapAction::Pause));
     let session = many(&mut scene, 4);
     scene.pass();
     ends(&mut scene, key(session, 0, 0).attempt(1), 10_000);
@@ -71,7 +71,7 @@ fn a_cap_pauses_once_says_why_and_goes_on_when_it_is_raised() {
     let resumed = |budget| Event::SessionResumed { session, by: name("me"), budget };
     scene.happen(vec![resumed(None)]);
     assert_eq!(scene.pass().pauses(session), Some(&over), "nothing was raised");
-    scene.policy.budgets.session = cap(ITEM.0 * 4, CapAction::Pause);
+    scene.policy.budgets.session = Some(cap(ITEM.0 * 4, CapAction::Pause));
     assert!(scene.pass().is_idle(), "a person resumes it");
     scene.happen(vec![resumed(None)]);
     assert_eq!(scene.pass().assignments.len(), 2);
@@ -80,7 +80,7 @@ fn a_cap_pauses_once_says_why_and_goes_on_when_it_is_raised() {
 #[test]
 fn the_lower_of_two_caps_holds_and_one_given_at_launch_can_be_given_anew() {
     let mut scene = scene(8);
-    scene.policy.budgets.session = cap(ITEM.0 * 3, CapAction::Pause);
+    scene.policy.budgets.session = Some(cap(ITEM.0 * 3, CapAction::Pause));
     let mut task = task("t");
     task.array = 8;
     let thread = assemble(name("thread"), String::new(), vec![loose(task, &[])], &[], HoldPolicy::IdleMs(0)).unwrap();
@@ -99,7 +99,7 @@ fn the_lower_of_two_caps_holds_and_one_given_at_launch_can_be_given_anew() {
 #[test]
 fn a_cap_is_said_once_at_its_share_and_once_when_it_is_reached() {
     let mut scene = scene(10);
-    scene.policy.budgets.month = cap(ITEM.0 * 10, CapAction::Warn);
+    scene.policy.budgets.month = Some(cap(ITEM.0 * 10, CapAction::Warn));
     let said = |scene: &mut Scene, items| {
         many(scene, items);
         let plan = scene.pass();
@@ -111,14 +111,14 @@ fn a_cap_is_said_once_at_its_share_and_once_when_it_is_reached() {
     assert_eq!(said(&mut scene, 1), [0; 0]);
     assert_eq!(said(&mut scene, 1), [100]);
     assert!(scene.pass().is_idle());
-    scene.policy.budgets.month = cap(ITEM.0 * 11, CapAction::Warn);
+    scene.policy.budgets.month = Some(cap(ITEM.0 * 11, CapAction::Warn));
     assert_eq!(scene.pass().warnings[0].said.percent, 80, "another cap is said anew");
 }
 
 #[test]
 fn what_waits_for_money_has_it_when_a_month_begins() {
     let mut scene = scene(8);
-    scene.policy.budgets.user = cap(ITEM.0, CapAction::Refuse);
+    scene.policy.budgets.user = Some(cap(ITEM.0, CapAction::Refuse));
     let session = many(&mut scene, 2);
     scene.pass();
     ends(&mut scene, key(session, 0, 0).attempt(1), 10_000);
@@ -134,7 +134,7 @@ fn what_waits_for_money_has_it_when_a_month_begins() {
 fn what_costs_nothing_is_placed_whatever_is_spent() {
     let mut scene = scene(8);
     scene.solution(dedicated("own", 0));
-    scene.policy.budgets.month = cap(0, CapAction::Pause);
+    scene.policy.budgets.month = Some(cap(0, CapAction::Pause));
     many(&mut scene, 2);
     assert_eq!(scene.pass().assignments.len(), 2);
 }
@@ -143,7 +143,7 @@ fn what_costs_nothing_is_placed_whatever_is_spent() {
 fn an_item_waits_for_a_place_that_it_can_pay_rather_than_pausing_its_session() {
     let mut scene = scene(1);
     scene.solution(shared("fn", 1_000_000, 100_000, 8));
-    scene.policy.budgets.session = cap(ITEM.0 * 2, CapAction::Pause);
+    scene.policy.budgets.session = Some(cap(ITEM.0 * 2, CapAction::Pause));
     let mut task = task("t");
     (task.array, task.running_mode, task.allowed_wait_ms, task.needs.memory_mb) = (2, RunningMode::Hybrid, 0, 8192);
     let session = scene.start_task(task);
@@ -157,8 +157,8 @@ fn an_item_waits_for_a_place_that_it_can_pay_rather_than_pausing_its_session() {
 #[test]
 fn a_session_that_is_expected_to_exceed_a_cap_that_refuses_is_refused_with_the_figures() {
     let mut scene = scene(8);
-    scene.policy.budgets.month = cap(ITEM.0 * 3, CapAction::Refuse);
-    scene.policy.budgets.session = cap(ITEM.0, CapAction::Pause);
+    scene.policy.budgets.month = Some(cap(ITEM.0 * 3, CapAction::Refuse));
+    scene.policy.budgets.session = Some(cap(ITEM.0, CapAction::Pause));
     many(&mut scene, 1);
     scene.pass();
     let caps = standings(&scene.snapshot, &scene.policy, (&name("tester"), SessionId::derive(9, 0), None), scene.now);
