@@ -13,8 +13,8 @@ use crate::images::{
 use crate::types::{
     AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView,
     Health, InputRequest, InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret,
-    RerunRequest, RetryNowRequest, SecretValue, SecretView, SessionDetail, SessionSummary, SignalRequest, SolutionView,
-    StartRequest, Started, TokenRequest, TokenView, Why,
+    RerunRequest, ResumeRequest, RetryNowRequest, SecretValue, SecretView, SessionDetail, SessionSummary,
+    SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -160,8 +160,9 @@ impl Client {
         self.done(self.request(Method::POST, &path).json(&PauseRequest { stop_running })).await
     }
     /// Lets a paused session go on.
-    pub async fn resume(&self, id: &str) -> Result<(), ApiError> {
-        self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/resume"))).await
+    pub async fn resume(&self, id: &str, budget_nano_usd: Option<i64>) -> Result<(), ApiError> {
+        let ask = ResumeRequest { budget_nano_usd };
+        self.done(self.request(Method::POST, &format!("/api/v1/sessions/{id}/resume")).json(&ask)).await
     }
     /// Runs a session's thread again: what did not succeed, or all of it.
     pub async fn rerun(&self, id: &str, all: bool) -> Result<Started, ApiError> {

@@ -3,8 +3,10 @@
 pub mod client;
 pub mod document;
 pub mod images;
+pub mod planned;
 pub mod types;
 
 pub use client::{ApiError, Client};
 pub use images::*;
+pub use planned::*;
 pub use types::*;

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::planned::{DeploymentView, ModeView};
+
 /// An error: what, and what to do next. Every answer with a status of 400 or above has this body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
@@ -48,6 +50,38 @@ pub struct StartRequest {
     /// A key of the client's: the same key again is the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<String>,
+    /// The most that it may spend, nano-USD: it is paused before what would exceed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_nano_usd: Option<i64>,
+}
+
+/// Let a paused session go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResumeRequest {
+    /// The most that it may spend from now on, nano-USD; as before when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_nano_usd: Option<i64>,
+}
+
+/// How it stands with a cap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BudgetView {
+    /// What it is for, in words.
+    pub budget: String,
+    /// `warn`, `pause` or `refuse`.
+    pub action: String,
+    /// The most that may be spent, nano-USD.
+    pub limit_nano_usd: i64,
+    /// What is spent, nano-USD.
+    pub spent_nano_usd: i64,
+    /// What open attempts are expected to cost, nano-USD.
+    pub open_nano_usd: i64,
+    /// What may still be asked for, nano-USD.
+    pub left_nano_usd: i64,
+    /// It was said that so much of it is spent or open, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warned_percent: Option<u8>,
 }
 
 /// What a session is to reach [0057].
@@ -84,6 +118,12 @@ pub struct Started {
     pub session: String,
     /// False when the client's key was known: nothing was started again.
     pub new: bool,
+    /// What it is expected to cost, nano-USD, where a cap holds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_nano_usd: Option<i64>,
+    /// The caps that hold for it, as they stood before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
 }
 
 /// How many items are where.
@@ -149,6 +189,12 @@ pub struct SessionDetail {
     /// Where its groups are deployed, while it is open; absent when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<DeploymentView>,
+    /// The caps that hold for it, while it is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
+    /// The cap that paused it, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_budget: Option<String>,
     /// Attempts by place.
     pub places: Vec<PlaceCount>,
     /// Only the first 100,000 attempts are counted by place.
@@ -323,105 +369,9 @@ pub struct PlanView {
     /// Where its groups would be deployed; absent when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<DeploymentView>,
-}
-
-/// What a session would be in one running mode, or in one solution by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ModeView {
-    /// `auto`, `hybrid`, `dedicated` or `serverless`.
-    pub mode: String,
-    /// The only solution, when it is one by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub solution: Option<String>,
-    /// What its items cost, nano-USD.
-    pub items_nano_usd: i64,
-    /// What machines made for it cost beside that (boots, empty slots), nano-USD.
-    pub machines_nano_usd: i64,
-    /// What instances that are there cost for that long, whatever they do, nano-USD.
-    pub fixed_nano_usd: i64,
-    /// Until its last item ends, ms.
-    pub total_ms: u64,
-    /// Wait of an item in the mean, ms.
-    pub wait_mean_ms: u64,
-    /// The longest wait of an item, ms.
-    pub wait_max_ms: u64,
-    /// Machines that would be made.
-    pub machines: u32,
-    /// Items on instances, and in shared solutions.
-    pub on_instances: u64,
-    /// See `on_instances`.
-    pub in_gateways: u64,
-    /// Time of slots on instances, ms.
-    pub instance_ms: u64,
-    /// Time of invocations, ms.
-    pub gateway_ms: u64,
-    /// Why it does not do, if it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub miss: Option<String>,
-}
-
-/// A deployment plan: members of groups on servers in racks in sites.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeploymentView {
-    /// `planned`, or `waits` until there are servers for it.
-    pub state: String,
-    /// Why it waits: what cannot hold on the servers that are there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<String>,
-    /// Members by name, each with its server.
-    pub members: Vec<DeployedMember>,
-    /// Rules, each with what holds it.
-    pub rules: Vec<HeldRuleView>,
-    /// Pairs of members with a pipe.
-    pub pipes: Vec<DeployedPipe>,
-    /// Sum over pipes of Mbit/s times levels crossed (1 in a rack, 2 in a site, 3 between sites).
-    pub crossed_mbps: u64,
-    /// Servers used.
-    pub servers: u32,
-    /// No plan is better (less of that sum, then fewer servers). Else it is the best found within the limit of tries.
-    pub proved: bool,
-}
-
-/// A member and its server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeployedMember {
-    /// Its name.
-    pub name: String,
-    /// `task`, or what else it is.
-    pub kind: String,
-    /// Its site.
-    pub site: String,
-    /// Its rack; absent where nobody knows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rack: Option<String>,
-    /// Its server.
-    pub server: String,
-    /// Virtual CPUs that it takes there.
-    pub vcpus: u32,
-    /// MiB that it takes there.
-    pub memory_mb: u64,
-}
-
-/// A rule and what holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct HeldRuleView {
-    /// The rule.
-    pub rule: String,
-    /// What holds it.
-    pub by: String,
-}
-
-/// Bandwidth between two members.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeployedPipe {
-    /// One member.
-    pub from: String,
-    /// The other.
-    pub to: String,
-    /// Mbit/s.
-    pub mbps: u64,
-    /// `in one server`, `in one rack`, `in one site` or `between sites`.
-    pub way: String,
+    /// The caps that would hold for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetView>,
 }
 
 /// One item of a plan.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use skein_api::client::{Following, Sent};
-use skein_api::{AttemptView, Client, GoalsRequest, SessionDetail, StartRequest, Started};
+use skein_api::{AttemptView, BudgetView, Client, GoalsRequest, SessionDetail, StartRequest, Started};
 
 use crate::failure::{Ended, FAILED, INTERRUPTED, OK};
 use crate::follow::{Follower, arrays};
@@ -73,6 +73,11 @@ pub(crate) async fn attend(
 }
 
 fn say_known(started: &Started) {
+    if let Some(estimate) = started.estimate_nano_usd {
+        let left = |cap: &BudgetView| format!("{} left of {}", show::usd(cap.left_nano_usd), cap.budget);
+        let left: Vec<String> = started.budgets.iter().map(left).collect();
+        note(&format!("expected to cost {}; {}", show::usd(estimate), left.join(", ")));
+    }
     if !started.new {
         note(&format!("the client key is known: this is session {}, nothing was started again", started.session));
     }
@@ -219,6 +224,9 @@ pub(crate) struct Launch {
     /// Running mode of every task
     #[arg(long, value_name = "MODE", value_parser = ["auto", "dedicated", "serverless", "hybrid"])]
     pub(crate) mode: Option<String>,
+    /// The most that it may spend, USD; it is paused before what would exceed it
+    #[arg(long, value_name = "USD", value_parser = budget)]
+    pub(crate) budget: Option<i64>,
     /// What is best where the running mode is left to the engine
     #[arg(long, value_name = "WHAT", value_parser = ["cost", "speed"])]
     pub(crate) objective: Option<String>,
@@ -234,6 +242,20 @@ pub(crate) struct Launch {
     /// Balancing of every task
     #[arg(long, value_name = "SCHEME", value_parser = SCHEMES)]
     pub(crate) balance: Option<String>,
+}
+
+/// Dollars, as nano-USD.
+pub(crate) fn budget(text: &str) -> Result<i64, String> {
+    let bad = || format!("'{text}' is no amount: write USD, as in 2.50");
+    let (whole, part) =
+        text.trim().trim_start_matches('$').split_once('.').unwrap_or((text.trim_start_matches('$'), "0"));
+    let digits = |text: &str| text.len() <= 9 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) {
+        return Err(bad());
+    }
+    let (whole, part): (i64, i64) =
+        (whole.parse().map_err(|_| bad())?, format!("{part:0<9}").parse().map_err(|_| bad())?);
+    Ok(whole * 1_000_000_000 + part)
 }
 
 fn override_text(text: &str) -> Result<String, String> {
@@ -259,6 +281,7 @@ impl Launch {
             balance: self.balance.clone(),
             set: self.set.clone(),
             until: self.until.clone(),
+            budget_nano_usd: self.budget,
             ..StartRequest::default()
         }
     }
@@ -275,6 +298,13 @@ mod tests {
             assert!(override_text(bad).is_err(), "{bad}");
         }
         assert_eq!(name_value("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(
+            (budget("2.50"), budget("$3"), budget("0.000000001")),
+            (Ok(2_500_000_000), Ok(3_000_000_000), Ok(1))
+        );
+        for bad in ["", "-1", "1.", "1,5", "1e3", "1.0000000001"] {
+            assert!(budget(bad).is_err(), "{bad}");
+        }
         assert!(name_value("=b").is_err() && name_value("A").is_err());
     }
 }

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::decide::Fault;
+use crate::decide::budget::{CapKey, OverBudget, Warned};
 use crate::decide::deployment::Deployment;
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::InstanceFacts;
-use crate::quantity::Timestamp;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{ItemEnd, Outcome, SessionSpec};
 use crate::solution::Solution;
 
@@ -232,6 +233,27 @@ pub enum Event {
         session: SessionId,
         /// By whom.
         by: UserName,
+        /// The most that it may spend from now on, when another cap was given to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<NanoUsd>,
+    },
+    /// A cap pauses a session: what it has left to do would exceed it.
+    BudgetReached {
+        /// Which session.
+        session: SessionId,
+        /// Which cap, and by what.
+        over: Box<OverBudget>,
+    },
+    /// A cap is spent, or expected to be by what is open, as far as is to be said.
+    BudgetWarned {
+        /// Which cap.
+        cap: CapKey,
+        /// The cap then, and the share of it, percent.
+        said: Warned,
+        /// What is spent.
+        spent: NanoUsd,
+        /// What open attempts are expected to cost.
+        open: NanoUsd,
     },
     /// Every item ended.
     SessionEnded {
@@ -396,6 +418,8 @@ impl Event {
             Self::SessionStopping { .. } => "session_stopping",
             Self::SessionPaused { .. } => "session_paused",
             Self::SessionResumed { .. } => "session_resumed",
+            Self::BudgetReached { .. } => "budget_reached",
+            Self::BudgetWarned { .. } => "budget_warned",
             Self::SessionEnded { .. } => "session_ended",
             Self::InstanceHeld { .. } => "instance_held",
             Self::InstanceReleased { .. } => "instance_released",
@@ -424,6 +448,7 @@ impl Event {
             | Self::SessionStopping { session, .. }
             | Self::SessionPaused { session, .. }
             | Self::SessionResumed { session, .. }
+            | Self::BudgetReached { session, .. }
             | Self::SessionEnded { session, .. }
             | Self::InstanceHeld { session, .. }
             | Self::InstanceReleased { session, .. } => *session,
@@ -438,6 +463,7 @@ impl Event {
             | Self::Moving { attempt, .. }
             | Self::Ended { attempt, .. } => attempt.item.session(),
             Self::Answered { item, .. } => item.session(),
+            Self::BudgetWarned { cap, .. } => return cap.session(),
             Self::SolutionSet { .. }
             | Self::SolutionRemoved { .. }
             | Self::EngineStarted

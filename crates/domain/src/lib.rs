@@ -18,6 +18,7 @@ pub mod scaling;
 pub mod session;
 pub mod site;
 pub mod solution;
+pub mod spend;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

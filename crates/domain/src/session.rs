@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::EndCause;
+use crate::decide::budget::OverBudget;
 use crate::decide::deployment::{Deployment, Held};
 use crate::id::{AttemptKey, InstanceId, SessionId, UserName};
 use crate::quantity::{NanoUsd, Timestamp};
@@ -54,6 +55,9 @@ pub struct SessionSpec {
     /// What an earlier session of the same thread has done already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<Earlier>,
+    /// The most that it may spend, as given at its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<NanoUsd>,
 }
 
 /// What a session takes over from an earlier one of the same thread: it does not run again, and its outputs
@@ -372,6 +376,10 @@ pub struct Session {
     pub groups: BTreeMap<Arc<str>, InstanceId>,
     /// Where its thread's groups are deployed.
     pub deployment: Option<Arc<Deployment>>,
+    /// The most that it may spend, as given at its start or when it was last resumed.
+    pub budget: Option<NanoUsd>,
+    /// The cap that paused it.
+    pub over: Option<Box<OverBudget>>,
 }
 
 /// An instance held.

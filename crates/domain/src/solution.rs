@@ -14,6 +14,9 @@ pub struct Solution {
     pub id: SolutionId,
     /// Dedicated or shared, with its facts.
     pub kind: SolutionKind,
+    /// Paid there each month in any case: until so much was used, using it costs nothing more. 0: nothing is.
+    #[serde(default)]
+    pub minimum_purchase: NanoUsd,
 }
 
 /// The two kinds of [0024] and [0025].

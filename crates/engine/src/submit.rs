@@ -88,6 +88,7 @@ pub(crate) fn settle(
         overrides: request.set.clone(),
         mode_sources,
         earlier: None,
+        budget: request.budget_nano_usd.map(skein_domain::NanoUsd),
     };
     Ok(Submission { spec, digests })
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use skein_domain::Timestamp;
 use skein_domain::decide::Snapshot;
+use skein_domain::event::Event;
 use skein_store::{Ledger, Limits, Removed, StoreError, Turn};
 use tokio::sync::{oneshot, watch};
 
@@ -313,6 +314,7 @@ impl Thread {
             }
             self.written();
         }
+        turn.events.iter().for_each(say_budget);
         self.let_out(&mut turn);
         if self.failures > 0 {
             // Whoever waits for the engine to be well again may send nothing until it says so.
@@ -426,4 +428,18 @@ fn merge(mut first: TurnResult, second: TurnResult) -> TurnResult {
     first.owed.extend(second.owed);
     first.lazy = second.lazy;
     first
+}
+
+/// What a cap stops, or soon will, is said in the engine's log too.
+fn say_budget(event: &Event) {
+    match event {
+        Event::BudgetReached { session, over } => tracing::warn!(%session, "paused: {over}; {}", over.cap.next_step()),
+        Event::BudgetWarned { cap, said, spent, open } => {
+            let (percent, limit) = (said.percent, said.limit);
+            tracing::warn!(
+                "{cap} is {limit}: {percent} % of it reached ({spent} spent, {open} expected of what is open)"
+            );
+        }
+        _ => {}
+    }
 }

@@ -53,7 +53,13 @@ impl Stage {
     }
 
     pub fn submit(&mut self, spec: SessionSpec) -> TurnResult {
-        self.turn(vec![Input::Submit { reply: 1, spec: Arc::new(spec), client_key: None, digests: Vec::new() }])
+        self.turn(vec![Input::Submit {
+            reply: 1,
+            spec: Arc::new(spec),
+            client_key: None,
+            digests: Vec::new(),
+            estimate: None,
+        }])
     }
 
     /// An agent says hello.

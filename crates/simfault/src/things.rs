@@ -94,13 +94,14 @@ pub fn solutions() -> Vec<Solution> {
             os: "linux".into(),
             arch: "x86_64".into(),
         }),
+        minimum_purchase: NanoUsd::ZERO,
     };
-    vec![
-        Solution { id: "own".parse().unwrap(), kind: SolutionKind::Dedicated(own) },
-        Solution { id: CLOUD.parse().unwrap(), kind: SolutionKind::Dedicated(cloud) },
-        shared("fn-a", 3),
-        shared("fn-b", 2),
-    ]
+    let dedicated = |id: &str, kind| Solution {
+        id: id.parse().unwrap(),
+        kind: SolutionKind::Dedicated(kind),
+        minimum_purchase: NanoUsd::ZERO,
+    };
+    vec![dedicated("own", own), dedicated(CLOUD, cloud), shared("fn-a", 3), shared("fn-b", 2)]
 }
 
 /// Three sessions that hold about `items` items of every kind.
@@ -124,7 +125,9 @@ pub(crate) fn specs(items: u32) -> Vec<Arc<SessionSpec>> {
         "any": {"command": ["x"], "array": many(25), "longest_run_s": 60, "expected_run_s": 1, "retry": limits,
                 "running_mode": "hybrid", "allowed_wait_s": 1},
     }});
-    [mixed, heavy, hybrid].into_iter().map(|document| Arc::new(spec_of(document))).collect()
+    // It is paused when that is spent; a person gives it more.
+    let hybrid = SessionSpec { budget: Some(NanoUsd(100)), ..spec_of(hybrid) };
+    [spec_of(mixed), spec_of(heavy), hybrid].into_iter().map(Arc::new).collect()
 }
 
 /// What a session of a document would be.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use skein_agent::core::Input as AgentInput;
 use skein_agent::spawner::StopSignal;
+use skein_domain::decide::budget::{Budgets, Cap, CapAction};
 use skein_domain::decide::replay::Replay;
 use skein_domain::decide::{Algorithm, Policy, Snapshot};
 use skein_domain::event::Event;
 use skein_domain::{
-    AttemptEnd, AttemptKey, CpuSetting, EndCause, InstanceId, ItemKey, ItemState, OnLost, Place, SessionSpec, Timestamp,
+    AttemptEnd, AttemptKey, CpuSetting, EndCause, InstanceId, ItemKey, ItemState, NanoUsd, OnLost, Place, SessionSpec,
+    Timestamp,
 };
 use skein_engine::core::{Core, GatewayEvent, Input, OrderTo, Output, Settings};
 use skein_store::{Ledger as _, SqliteLedger};
@@ -169,12 +171,18 @@ impl World {
     fn submit(&mut self, n: usize, ms: u64) {
         let spec = self.specs[n].clone();
         let (reply, client_key) = (n as u64 + 1, Some(format!("k{n}")));
-        self.later(ms, Coming::Engine(0, None, Input::Submit { reply, spec, client_key, digests: vec![] }));
+        self.later(
+            ms,
+            Coming::Engine(0, None, Input::Submit { reply, spec, client_key, digests: vec![], estimate: None }),
+        );
         self.later(ms + 3_000, Coming::Client(n));
     }
 
     fn settings(&self) -> Settings {
-        let mut policy = Policy { exclusive_wait_ms: 2_000, ..Policy::default() };
+        // What is said of a cap is to be there again after every crash.
+        let warn = Cap { limit: NanoUsd(500), action: CapAction::Warn, warn_percent: 80 };
+        let budgets = Budgets { session: Some(warn), month: Some(warn), ..Budgets::default() };
+        let mut policy = Policy { exclusive_wait_ms: 2_000, budgets, ..Policy::default() };
         if self.setup.algorithm {
             policy.algorithm = Algorithm::Custom { class: algorithm::CLASS.into() };
         }
@@ -416,7 +424,9 @@ impl World {
         let Some(core) = &self.core else { return };
         let paused = core.snapshot().sessions.values().filter(|s| s.state == skein_domain::SessionState::Paused);
         let by: skein_domain::UserName = "sim".parse().unwrap();
-        let inputs: Vec<Input> = paused.map(|s| Input::Resume { reply: 0, session: s.id, by: by.clone() }).collect();
+        let inputs: Vec<Input> = paused
+            .map(|s| Input::Resume { reply: 0, session: s.id, by: by.clone(), budget: Some(NanoUsd(i64::MAX)) })
+            .collect();
         if !inputs.is_empty() {
             self.turn(inputs);
         }
@@ -701,7 +711,7 @@ impl World {
                 Input::Drain { reply: 0, instance, why }
             }
             (5..=6, Some(session)) => Input::Pause { reply: 0, session, by, stop_running },
-            (7..=8, Some(session)) => Input::Resume { reply: 0, session, by },
+            (7..=8, Some(session)) => Input::Resume { reply: 0, session, by, budget: None },
             (9, Some(session)) if self.dice.chance(400) => {
                 let node = skein_domain::NodeKey { session, node: 0 };
                 let from = u32::try_from(self.dice.below(40)).unwrap();

@@ -58,7 +58,7 @@ fn assignment_racing_a_retirement() {
     // In one turn the machine is to go and an item comes: whichever is first, it is not given out there.
     let drain = Input::Drain { reply: 2, instance: name.parse().unwrap(), why: "empty".into() };
     let spec = std::sync::Arc::new(one(&serde_json::json!({})));
-    let submit = Input::Submit { reply: 1, spec, client_key: None, digests: Vec::new() };
+    let submit = Input::Submit { reply: 1, spec, client_key: None, digests: Vec::new(), estimate: None };
     stage.turn(vec![submit, drain]);
     assert!(!stage.assigned_to().contains(&name.parse().unwrap()), "{:?}", stage.events);
     let outputs = stage.pass_ms(1_000);

@@ -32,6 +32,7 @@ pub(crate) struct ThreadArgs {
     connect: Connect,
 }
 
+#[expect(clippy::large_enum_variant, reason = "parsed once, then taken apart")]
 #[derive(Debug, Subcommand)]
 enum DocumentCommand {
     /// List names and versions

@@ -102,6 +102,14 @@ fn show(plan: &PlanView) {
         show_deployment::print(deployment);
     }
     show_modes(&plan.modes, plan.picked.as_deref());
+    if !plan.budgets.is_empty() {
+        output::line("");
+        super::session::budgets_table(&plan.budgets).print();
+        for cap in plan.budgets.iter().filter(|cap| plan.cost_nano_usd > cap.left_nano_usd) {
+            let over = show::usd(plan.cost_nano_usd.saturating_sub(cap.left_nano_usd));
+            output::line(&format!("over budget: {cost} is {over} more than is left of {}", cap.budget));
+        }
+    }
     for stuck in &plan.stuck {
         let next = stuck.next_step.as_ref().map(|next| format!("; {next}")).unwrap_or_default();
         output::line(&format!("stuck: {} finds no place: {}{next}", stuck.node, stuck.reason));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use skein_api::{AttemptView, Client, InputRequest, PageQuery, SessionDetail};
+use skein_api::{AttemptView, BudgetView, Client, InputRequest, PageQuery, SessionDetail};
 
 use crate::address::Address;
 use crate::connect::Connect;
@@ -72,6 +72,9 @@ enum SessionCommand {
     Resume {
         /// The session
         id: String,
+        /// The most that it may spend from now on, USD
+        #[arg(long, value_name = "USD", value_parser = crate::watch::budget)]
+        budget: Option<i64>,
     },
     /// Run a session's thread again: what did not succeed, and what comes after that; prints the new session's id
     Rerun {
@@ -183,8 +186,8 @@ pub(crate) async fn run(args: SessionArgs) -> Ended {
             client.pause(&id, stop_running).await?;
             output::line(&format!("session {id} is paused; 'skein session resume {id}' lets it go on"));
         }
-        SessionCommand::Resume { id } => {
-            client.resume(&id).await?;
+        SessionCommand::Resume { id, budget } => {
+            client.resume(&id, budget).await?;
             output::line(&format!("session {id} goes on"));
         }
         SessionCommand::Rerun { id, all } => output::line(&client.rerun(&id, all).await?.session),
@@ -292,6 +295,13 @@ fn show(session: &SessionDetail) {
     for text in &session.overrides {
         output::line(&format!("override {text}"));
     }
+    if let Some(over) = &session.over_budget {
+        output::line(&format!("paused: {over}"));
+    }
+    if !session.budgets.is_empty() {
+        output::line("");
+        budgets_table(&session.budgets).print();
+    }
     output::line("");
     let mut table = Table::new(&["node", "items", "mode", "after", "runs"]);
     for node in &session.nodes {
@@ -323,6 +333,24 @@ fn show(session: &SessionDetail) {
     if let Some(deployment) = &session.deployment {
         show_deployment::print(deployment);
     }
+}
+
+/// A table of caps, as `plan` and `session show` have it.
+pub(crate) fn budgets_table(budgets: &[BudgetView]) -> Table {
+    let header = ["budget", "at its end", "limit", "spent", "open", "left", "said"];
+    let mut table = Table::new(&header).right(&[2, 3, 4, 5]);
+    for cap in budgets {
+        table.row([
+            cap.budget.clone(),
+            cap.action.clone(),
+            show::usd(cap.limit_nano_usd),
+            show::usd(cap.spent_nano_usd),
+            show::usd(cap.open_nano_usd),
+            show::usd(cap.left_nano_usd),
+            cap.warned_percent.map_or_else(show::dash, |percent| format!("{percent} % reached")),
+        ]);
+    }
+    table
 }
 
 /// A table of attempts, as `session attempts` and the demo show it.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::budget::{CapKey, OverBudget, Warned};
 use super::cost;
 use super::deployment::Deployment;
 use super::snapshot::Snapshot;
@@ -45,32 +46,24 @@ impl Snapshot {
             | Event::InstanceEnding { .. }
             | Event::InstanceGone { .. }
             | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
-            Event::CapacitySet { class, plan } => {
-                match plan {
-                    Some(plan) => self.capacity.insert(class.clone(), plan.clone()),
-                    None => self.capacity.remove(class),
-                };
-            }
-            Event::DemandSeen { solution, seen } => {
-                self.seen.insert(solution.clone(), seen.clone());
-            }
-            Event::WarmSet { solution, warm, .. } => {
-                self.warm.insert(solution.clone(), (*warm, at));
-            }
-            Event::EngineStarted => self.forget_unkept(),
-            Event::PolicySet { .. } | Event::OrphanFound { .. } => {}
-            Event::AlgorithmSet { .. } | Event::Proposed { .. } | Event::AlgorithmFailed { .. } => {
-                self.proposals.apply(event);
-            }
-            Event::Decided { live } => live.iter().for_each(|(id, live)| self.set_live(id, *live)),
-            Event::SolutionAvoided { solution, until, why } => {
-                self.avoided.insert(solution.clone(), (*until, why.clone()));
-            }
+            Event::CapacitySet { .. }
+            | Event::DemandSeen { .. }
+            | Event::WarmSet { .. }
+            | Event::EngineStarted
+            | Event::PolicySet { .. }
+            | Event::OrphanFound { .. }
+            | Event::AlgorithmSet { .. }
+            | Event::Proposed { .. }
+            | Event::AlgorithmFailed { .. }
+            | Event::Decided { .. }
+            | Event::SolutionAvoided { .. } => self.apply_unkept(at, event),
             Event::SessionStarted { session, spec } => self.start_session(at, *session, spec),
             Event::Deployed { session, deployment, .. } => self.deploy(*session, deployment),
             Event::SessionStopping { session, .. } => self.set_session_state(*session, SessionState::Stopping),
             Event::SessionPaused { session, .. } => self.set_session_state(*session, SessionState::Paused),
-            Event::SessionResumed { session, .. } => self.set_session_state(*session, SessionState::Running),
+            Event::SessionResumed { session, budget, .. } => self.resume_session(*session, *budget),
+            Event::BudgetReached { session, over } => self.pause_over_budget(*session, over),
+            Event::BudgetWarned { cap, said, .. } => self.warn(cap, *said),
             Event::SessionEnded { session, outcome } => self.end_session(at, *session, SessionState::Ended(*outcome)),
             Event::InstanceHeld { instance, session } => self.hold(at, instance, *session),
             Event::InstanceReleased { instance, session, .. } => self.release(at, instance, *session),
@@ -92,6 +85,33 @@ impl Snapshot {
             Event::Moving { attempt, .. } => self.withdraw(*attempt, Withdrawal::Move),
             Event::Ended { attempt, end, then } => self.end_attempt(at, *attempt, end, *then),
             Event::Answered { item, then } => self.answer(at, *item, *then),
+        }
+    }
+
+    /// What is on record for `why` and for a replay, and that no row keeps.
+    fn apply_unkept(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::CapacitySet { class, plan } => {
+                match plan {
+                    Some(plan) => self.capacity.insert(class.clone(), plan.clone()),
+                    None => self.capacity.remove(class),
+                };
+            }
+            Event::DemandSeen { solution, seen } => {
+                self.seen.insert(solution.clone(), seen.clone());
+            }
+            Event::WarmSet { solution, warm, .. } => {
+                self.warm.insert(solution.clone(), (*warm, at));
+            }
+            Event::EngineStarted => self.forget_unkept(),
+            Event::AlgorithmSet { .. } | Event::Proposed { .. } | Event::AlgorithmFailed { .. } => {
+                self.proposals.apply(event);
+            }
+            Event::Decided { live } => live.iter().for_each(|(id, live)| self.set_live(id, *live)),
+            Event::SolutionAvoided { solution, until, why } => {
+                self.avoided.insert(solution.clone(), (*until, why.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -198,6 +218,41 @@ impl Snapshot {
         }
     }
 
+    fn resume_session(&mut self, id: SessionId, budget: Option<NanoUsd>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.over = None;
+            session.budget = budget.or(session.budget);
+            self.index.money.set_launch(id, session.budget);
+        }
+        self.set_session_state(id, SessionState::Running);
+    }
+
+    fn pause_over_budget(&mut self, id: SessionId, over: &OverBudget) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.over = Some(Box::new(over.clone()));
+        self.set_session_state(id, SessionState::Paused);
+    }
+
+    fn warn(&mut self, cap: &CapKey, said: Warned) {
+        if cap.session().is_some_and(|session| !self.sessions.contains_key(&session)) {
+            return;
+        }
+        self.warned.insert(cap.clone(), said);
+        self.touched.warned.insert(cap.clone());
+        // What was said of months that are over is of no use any more.
+        let newest = self.warned.keys().filter_map(CapKey::month).max();
+        let old = |key: &CapKey| key.month().is_some_and(|month| Some(month) < newest);
+        self.forget_warned(old);
+    }
+
+    fn forget_warned(&mut self, old: impl Fn(&CapKey) -> bool) {
+        let gone: Vec<CapKey> = self.warned.keys().filter(|key| old(key)).cloned().collect();
+        for key in gone {
+            self.warned.remove(&key);
+            self.touched.warned.insert(key);
+        }
+    }
+
     fn start_session(&mut self, at: Timestamp, id: SessionId, spec: &Arc<SessionSpec>) {
         if self.sessions.contains_key(&id) {
             return;
@@ -220,7 +275,10 @@ impl Snapshot {
             holds: BTreeMap::new(),
             groups: BTreeMap::new(),
             deployment: None,
+            budget: spec.budget,
+            over: None,
         };
+        self.index.money.set_launch(id, spec.budget);
         let grouped = !spec.thread.groups.is_empty();
         self.sessions.insert(id, session);
         if grouped {
@@ -288,6 +346,12 @@ impl Snapshot {
         }
         self.index.paused.remove(&id);
         self.index.deployed.remove(&id);
+        self.index.money.session_over(id);
+        for key in [CapKey::Launch { session: id }, CapKey::Session { session: id }] {
+            if self.warned.remove(&key).is_some() {
+                self.touched.warned.insert(key);
+            }
+        }
         session.holds.clear();
         self.index.unsettled.remove(&id);
         self.touched.sessions_ended.push((session, at));
@@ -397,6 +461,11 @@ impl Snapshot {
             self.idle_hold(at, key.item.session(), id);
         }
         attempt.cost = self.cost_of(&attempt, end);
+        if let (Some(cost), Some(key)) = (attempt.cost, self.spent_key(at, &attempt)) {
+            self.touched.spent.insert(key.clone());
+            self.spent.add(key, cost);
+            self.index.money.ended(attempt.key.item.session(), cost);
+        }
         if let (Some(cost), Some(session)) = (attempt.cost, self.sessions.get_mut(&key.item.session()))
             && let Some(node) = session.nodes.get_mut(key.item.node.node as usize)
         {

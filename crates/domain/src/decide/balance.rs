@@ -10,11 +10,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::backfill::{Beside, Reserved};
+use super::budget::below_minimum;
 use super::deployment::{Deployment, Held, Kept};
 use super::index::Load;
 use super::place::{fits_gateway, fits_instance, may_wait_on, slots, slots_of, suits_within};
 use super::policy::{Algorithm, Policy};
-use super::reason::Reason;
+use super::reason::{Choice, Reason};
 use super::rooms::{ByRoom, Holder, KindNo, OfKind, Part, Room, Rooms, cpu_taken_most};
 use super::snapshot::Snapshot;
 use super::{cost, place};
@@ -49,6 +50,8 @@ pub(super) struct Overlay<'a> {
     given: BTreeMap<InstanceId, Vec<Arc<Profile>>>,
     /// Room kept for items that need much at once.
     pub reserved: BTreeMap<InstanceId, Reserved>,
+    /// Solutions at which less was used this month than is paid for: what was, and the least.
+    paid: Arc<BTreeMap<SolutionId, (NanoUsd, NanoUsd)>>,
 }
 
 /// An instance that fits, with what it would cost there.
@@ -65,6 +68,8 @@ pub(super) struct OnInstance {
 pub(super) struct InGateway {
     pub id: SolutionId,
     pub cost: NanoUsd,
+    /// What using it costs more than not using it.
+    pub more: NanoUsd,
 }
 
 /// A kind whose instances suit a profile, with what it costs there and how much each takes.
@@ -72,6 +77,8 @@ pub(super) struct InGateway {
 pub(super) struct Suited {
     no: KindNo,
     pub cost: NanoUsd,
+    /// What using it costs more than not using it.
+    pub more: NanoUsd,
     /// Machines that the engine has made: paid whether they are used or not.
     pub paid: bool,
     pub slots: u32,
@@ -115,6 +122,7 @@ impl<'a> Overlay<'a> {
             groups_kept: Kept::of(snapshot, policy),
             given: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            paid: Arc::new(below_minimum(snapshot, now)),
         }
     }
 
@@ -231,6 +239,18 @@ impl<'a> Overlay<'a> {
         held.is_ok() && place::suits_instance(instance, profile).is_ok()
     }
 
+    /// What using a solution at this cost costs more than not using it: nothing, while less was used there than
+    /// is paid for in any case.
+    fn more(&self, solution: &SolutionId, cost: NanoUsd) -> NanoUsd {
+        if self.paid.contains_key(solution) { NanoUsd::ZERO } else { cost }
+    }
+
+    /// Why there, where that is why.
+    pub(super) fn because_paid(&self, solution: &SolutionId, here: NanoUsd) -> Option<Choice> {
+        let (spent, minimum) = *self.paid.get(solution)?;
+        Some(Choice::MinimumPurchase { solution: solution.clone(), here, spent, minimum })
+    }
+
     fn are_machines(&self, solution: &SolutionId) -> bool {
         let dedicated = self.snapshot.solutions.get(solution).and_then(|s| s.dedicated());
         dedicated.is_some_and(|d| d.machines.is_some())
@@ -274,7 +294,7 @@ impl<'a> Overlay<'a> {
         if let Some(instance) = group.filter(|instance| self.fits(session, profile, instance).is_ok()) {
             return Ok(found(instance, true, None));
         }
-        let cheap = |kind: &&Suited| cost_max.is_none_or(|most| kind.cost <= most);
+        let cheap = |kind: &&Suited| cost_max.is_none_or(|most| kind.more <= most);
         let within = |id: &InstanceId| {
             let no = self.snapshot.index.rooms.kind_no(id);
             suited.iter().filter(cheap).any(|kind| Some(kind.no) == no)
@@ -331,7 +351,9 @@ impl<'a> Overlay<'a> {
         };
         let mut looked_at = 0;
         for (kind, no, of_kind) in self.snapshot.index.rooms.kinds() {
-            if cost_max.is_some_and(|most| self.cost_on(profile, &kind.solution, &kind.facts) > most) {
+            if cost_max.is_some_and(|most| {
+                self.more(&kind.solution, self.cost_on(profile, &kind.solution, &kind.facts)) > most
+            }) {
                 continue;
             }
             let usable = of_kind.usable;
@@ -415,6 +437,7 @@ impl<'a> Overlay<'a> {
                 Ok(()) => suited.push(Suited {
                     no,
                     cost: self.cost_on(profile, &kind.solution, &kind.facts),
+                    more: self.more(&kind.solution, self.cost_on(profile, &kind.solution, &kind.facts)),
                     paid: self.are_machines(&kind.solution),
                     slots: slots_of(self.snapshot, &kind.solution, &kind.facts),
                     attempts: slots(self.snapshot, &kind.solution, &kind.facts, self.policy),
@@ -438,15 +461,15 @@ impl<'a> Overlay<'a> {
     }
 
     /// Could any shared solution ever take it? The cheapest such cost, or why not.
-    pub(super) fn any_gateway_ever(&self, profile: &Profile) -> Result<NanoUsd, Reason> {
-        self.gateways_that(profile, |id, shared| place::suits_gateway(id, shared, profile)).map(|found| found.cost)
+    pub(super) fn any_gateway_ever(&self, profile: &Profile) -> Result<InGateway, Reason> {
+        self.gateways_that(profile, |id, shared| place::suits_gateway(id, shared, profile))
     }
 
     /// The cheapest shared solution with room that costs at most `cost_max`, or why there is none.
     pub(super) fn best_gateway(&self, profile: &Profile, cost_max: Option<NanoUsd>) -> Result<InGateway, Reason> {
         let found = self.gateways_that(profile, |id, shared| fits_gateway(id, shared, self.open_in(id), profile))?;
         match cost_max {
-            Some(most) if found.cost > most => Err(self.why_no_gateway(profile, most)),
+            Some(most) if found.more > most => Err(self.why_no_gateway(profile, most)),
             _ => Ok(found),
         }
     }
@@ -455,7 +478,8 @@ impl<'a> Overlay<'a> {
     fn why_no_gateway(&self, profile: &Profile, most: NanoUsd) -> Reason {
         let run_ms = cost::expected_ms(profile, self.policy);
         let shared = self.snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s.shared()?)));
-        let cheap = shared.filter(|(_, s)| cost::in_gateway(s, profile.needs.memory_mb, run_ms) <= most);
+        let cost = |s| cost::in_gateway(s, profile.needs.memory_mb, run_ms);
+        let cheap = shared.filter(|(id, s)| self.more(id, cost(s)) <= most);
         let mut reasons = cheap.filter_map(|(id, s)| fits_gateway(id, s, self.open_in(id), profile).err());
         reasons.next().unwrap_or(Reason::NoneConfigured { what: "shared solution".into() })
     }
@@ -479,19 +503,19 @@ impl<'a> Overlay<'a> {
                 Ok(()) => {
                     let run_ms = cost::expected_ms(profile, self.policy);
                     let cost = cost::in_gateway(shared, profile.needs.memory_mb, run_ms);
-                    fitting.push(InGateway { id: id.clone(), cost });
+                    fitting.push(InGateway { id: id.clone(), cost, more: self.more(id, cost) });
                 }
                 Err(reason) => why = why.or(Some(reason)),
             }
         }
         let none = || why.unwrap_or(Reason::NoneConfigured { what: "shared solution".into() });
-        let least = fitting.iter().map(|found| found.cost.0).min().unwrap_or(0);
+        let least = fitting.iter().map(|found| found.more.0).min().unwrap_or(0);
         let more = i128::from(least) * i128::from(self.policy.goals.spread_ppm) / 1_000_000;
         let most = i64::try_from(i128::from(least) + more).unwrap_or(i64::MAX);
         // Spread between vendors [0057]: of those that cost about the same, the one with least open.
         let spread = |found: &InGateway| if more > 0 { self.open_in(&found.id) } else { 0 };
-        let within = fitting.into_iter().filter(|found| found.cost.0 <= most);
-        within.min_by_key(|found| (spread(found), found.cost)).ok_or_else(none)
+        let within = fitting.into_iter().filter(|found| found.more.0 <= most);
+        within.min_by_key(|found| (spread(found), found.more, found.cost)).ok_or_else(none)
     }
 }
 

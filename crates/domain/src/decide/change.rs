@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::{CapKey, Warned};
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
@@ -11,6 +12,7 @@ use crate::instance::Instance;
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{ItemEnd, ItemState, Node, Session, Tally};
 use crate::solution::Solution;
+use crate::spend::SpentKey;
 
 /// One row to write. Rows of a turn are written in this order: later ones may refer to earlier ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +53,12 @@ pub enum Change {
     Attempt(Attempt),
     /// An ended attempt.
     AttemptEnded(Attempt, AttemptEnd, Timestamp),
+    /// What was spent, all of it so far.
+    Spent(SpentKey, NanoUsd),
+    /// What was said of a cap.
+    Warned(CapKey, Warned),
+    /// A cap of which nothing is to be kept any more.
+    WarnedGone(CapKey),
 }
 
 /// What the ledger keeps of a node beside its items.
@@ -102,6 +110,8 @@ pub(super) struct Touched {
     pub items_ended: Vec<(ItemKey, ItemEnd, Timestamp)>,
     pub attempts_ended: Vec<(Attempt, AttemptEnd, Timestamp)>,
     pub sessions_ended: Vec<(Session, Timestamp)>,
+    pub spent: BTreeSet<SpentKey>,
+    pub warned: BTreeSet<CapKey>,
 }
 
 impl Snapshot {
@@ -149,6 +159,13 @@ impl Snapshot {
         changes.extend(touched.items_ended.into_iter().map(|(k, end, at)| Change::ItemEnded(k, end, at)));
         changes.extend(touched.attempts.iter().filter_map(|k| self.attempts.get(k).cloned()).map(Change::Attempt));
         changes.extend(touched.attempts_ended.into_iter().map(|(a, end, at)| Change::AttemptEnded(a, end, at)));
+        let spent = |key: SpentKey| (self.spent.of(&key), key);
+        let some = touched.spent.into_iter().map(spent).filter(|(cost, _)| *cost > NanoUsd::ZERO);
+        changes.extend(some.map(|(cost, key)| Change::Spent(key, cost)));
+        changes.extend(touched.warned.into_iter().map(|key| match self.warned.get(&key) {
+            Some(said) => Change::Warned(key, *said),
+            None => Change::WarnedGone(key),
+        }));
         changes
     }
 }
@@ -167,5 +184,7 @@ fn without_nodes(session: &Session) -> Session {
         holds: session.holds.clone(),
         groups: session.groups.clone(),
         deployment: session.deployment.clone(),
+        budget: session.budget,
+        over: session.over.clone(),
     }
 }

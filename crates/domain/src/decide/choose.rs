@@ -31,6 +31,8 @@ pub(super) struct Ever {
     suited: Vec<Suited>,
     /// How long its class waits, and whether machines are had for it.
     class: Option<OfClass>,
+    /// What it costs in the cheapest place, whatever is paid for there in any case.
+    cheapest: Option<NanoUsd>,
 }
 
 /// What is decided for the class of a profile.
@@ -55,15 +57,23 @@ impl Ever {
         self.instance.is_ok() && self.gateway.is_err()
     }
 
+    /// What an item costs in the cheapest of the places that could ever take it.
+    pub(super) fn cheapest(&self) -> Option<NanoUsd> {
+        self.cheapest
+    }
+
     pub(super) fn of(overlay: &Overlay<'_>, profile: &Profile) -> Self {
         let gateway = overlay.any_gateway_ever(profile);
+        let there = gateway.as_ref().ok().map(|found| found.cost);
+        let gateway = gateway.map(|found| found.more);
         let class = overlay.snapshot.capacity_of(&profile.demand()).map(|plan| OfClass { wait_ms: plan.wait_ms });
         match overlay.suited(profile) {
             Ok(suited) => {
-                let cheapest = suited.iter().map(|kind| kind.cost).min().unwrap_or(NanoUsd::ZERO);
-                Self { instance: Ok(cheapest), gateway, suited, class }
+                let more = suited.iter().map(|kind| kind.more).min().unwrap_or(NanoUsd::ZERO);
+                let cheapest = suited.iter().map(|kind| kind.cost).chain(there).min();
+                Self { instance: Ok(more), gateway, suited, class, cheapest }
             }
-            Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new(), class },
+            Err(reason) => Self { instance: Err(reason), gateway, suited: Vec::new(), class, cheapest: there },
         }
     }
 
@@ -91,7 +101,7 @@ impl Ever {
         run_ms: u32,
     ) -> Option<Chosen> {
         // Nothing waits for a place that is dearer than what it could have now or soon; what is paid is not.
-        let dear = |kind: &&Suited| !kind.paid && self.gateway.as_ref().is_ok_and(|there| kind.cost > *there);
+        let dear = |kind: &&Suited| !kind.paid && self.gateway.as_ref().is_ok_and(|there| kind.more > *there);
         let suited: Vec<Suited> = self.suited.iter().filter(|kind| !dear(kind)).copied().collect();
         let found = overlay.best_to_wait_on(&suited, asking.session, asking.profile, per_slot)?;
         Some(Chosen { place: Place::Instance(found.id), choice: Choice::Ahead { run_ms }, cost: found.cost })
@@ -110,7 +120,7 @@ pub(super) fn choose(overlay: &Overlay<'_>, ever: &Ever, asking: Asking<'_>) -> 
         }
         (Err(other), Ok(_)) => {
             let found = overlay.best_gateway(profile, None)?;
-            Ok(in_gateway(found, only(profile.mode, other, None)))
+            Ok(in_gateway(overlay, found, only(profile.mode, other, None)))
         }
         (Ok(instance_cost), Ok(gateway_cost)) => {
             let (suited, instance_cost, gateway_cost) = (&ever.suited[..], *instance_cost, *gateway_cost);
@@ -139,7 +149,8 @@ fn on_instance(profile: &Profile, found: OnInstance, choice: Choice) -> Chosen {
     Chosen { place: Place::Instance(found.id), choice, cost: found.cost }
 }
 
-fn in_gateway(found: InGateway, choice: Choice) -> Chosen {
+fn in_gateway(overlay: &Overlay<'_>, found: InGateway, choice: Choice) -> Chosen {
+    let choice = overlay.because_paid(&found.id, found.cost).unwrap_or(choice);
     Chosen { place: Place::Gateway(found.id), choice, cost: found.cost }
 }
 
@@ -184,12 +195,18 @@ impl Both<'_> {
         };
         // An own server that costs no more is no worse.
         if let Ok(found) = self.best_instance(Some(there)) {
-            let choice = Choice::Cheaper { here: found.cost, there };
+            let choice = self.cheaper(&found, there);
             return Ok(on_instance(self.asking.profile, found, choice));
         }
         self.wait_over(&because)?;
         let chosen = self.dearer_gateway(&because, self.instance_cost);
         chosen.or_else(|| self.dearer_instance(&because, self.instance_cost)).ok_or(because)
+    }
+
+    fn cheaper(&self, found: &OnInstance, there: NanoUsd) -> Choice {
+        let instance = self.overlay.snapshot.instances.get(&found.id);
+        let paid = instance.and_then(|i| self.overlay.because_paid(&i.solution, found.cost));
+        paid.unwrap_or(Choice::Cheaper { here: found.cost, there })
     }
 
     fn best_instance(&self, cost_max: Option<NanoUsd>) -> Result<OnInstance, Reason> {
@@ -200,7 +217,7 @@ impl Both<'_> {
         let there = self.gateway_cost;
         let because = match self.best_instance(Some(there)) {
             Ok(found) => {
-                let choice = Choice::Cheaper { here: found.cost, there };
+                let choice = self.cheaper(&found, there);
                 return Ok(on_instance(self.asking.profile, found, choice));
             }
             Err(reason) => reason,
@@ -215,7 +232,7 @@ impl Both<'_> {
         let because = match self.overlay.best_gateway(self.asking.profile, Some(there)) {
             Ok(found) => {
                 let choice = Choice::Cheaper { here: found.cost, there };
-                return Ok(in_gateway(found, choice));
+                return Ok(in_gateway(self.overlay, found, choice));
             }
             Err(reason) => reason,
         };
@@ -233,7 +250,7 @@ impl Both<'_> {
     fn dearer_gateway(&self, because: &Reason, there: NanoUsd) -> Option<Chosen> {
         let found = self.overlay.best_gateway(self.asking.profile, None).ok()?;
         let choice = self.overflow(because, found.cost, there);
-        Some(in_gateway(found, choice))
+        Some(in_gateway(self.overlay, found, choice))
     }
 
     fn is_urgent(&self) -> bool {

@@ -79,7 +79,10 @@ pub fn explain(snapshot: &Snapshot, policy: &Policy, item: ItemKey, now: Timesta
     };
     match session.state {
         SessionState::Running => {}
-        SessionState::Paused => return Some(waiting(Reason::SessionPaused)),
+        SessionState::Paused => {
+            let over = session.over.clone().map(Reason::OverBudget);
+            return Some(waiting(over.unwrap_or(Reason::SessionPaused)));
+        }
         SessionState::Stopping | SessionState::Ended(_) => return Some(waiting(Reason::SessionStops)),
     }
     if node.links_open > 0 {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use super::budget::Money;
 use super::rooms::Rooms;
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, Place};
@@ -177,6 +178,8 @@ pub struct Index {
     pub doomed: BTreeSet<NodeKey>,
     /// Instances held but idle, by since when.
     pub idle: BTreeSet<(Timestamp, SessionId, InstanceId)>,
+    /// What open attempts are expected to cost, and what open sessions have spent.
+    pub(super) money: Money,
 }
 
 impl PartialEq for Index {
@@ -199,6 +202,7 @@ impl PartialEq for Index {
             && self.deployed == other.deployed
             && self.paused == other.paused
             && self.idle == other.idle
+            && self.money == other.money
     }
 }
 
@@ -213,7 +217,9 @@ impl Index {
             if session.state == SessionState::Paused {
                 index.paused.insert(session.id);
             }
+            index.money.set_launch(session.id, session.budget);
             for (at, node) in session.nodes.iter().enumerate() {
+                index.money.ended(session.id, node.cost);
                 let key = NodeKey { session: session.id, node: u32::try_from(at).unwrap_or(u32::MAX) };
                 index.set_ready(key, &session.spec, session.state, node);
                 index.more_items(&session.spec.user, u64::from(node.count - node.tally.ended()));
@@ -324,6 +330,7 @@ impl Index {
 
     pub(super) fn add_attempt(&mut self, attempt: &Attempt, needs: &Needs, user: &UserName) {
         *self.by_user.entry(user.clone()).or_default() += 1;
+        self.money.opened(attempt, user);
         match &attempt.place {
             Place::Instance(id) => {
                 self.on_instance.entry(id.clone()).or_default().insert(attempt.key);
@@ -335,6 +342,7 @@ impl Index {
 
     pub(super) fn remove_attempt(&mut self, attempt: &Attempt, needs: &Needs, user: &UserName) {
         less(&mut self.by_user, user, 1);
+        self.money.closed(attempt, user);
         match &attempt.place {
             Place::Instance(id) => {
                 if let Some(keys) = self.on_instance.get_mut(id) {

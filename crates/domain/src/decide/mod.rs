@@ -12,6 +12,7 @@
 pub mod apply;
 mod backfill;
 pub mod balance;
+pub mod budget;
 pub mod capacity;
 pub mod change;
 mod choose;

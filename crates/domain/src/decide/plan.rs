@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::backfill::Overdue;
 use super::balance::Overlay;
+use super::budget::{OverBudget, Purse, Warning};
 use super::choose::{Asking, Chosen, Ever, choose};
 use super::index::Class;
 use super::place::credit_per_slot;
@@ -106,6 +107,10 @@ pub struct Plan {
     pub warm: Vec<Warm>,
     /// What has been gone for long.
     pub forgotten: Vec<InstanceId>,
+    /// Sessions that a cap pauses, and why.
+    pub paused: Vec<(SessionId, OverBudget)>,
+    /// Caps that are spent as far as is to be said.
+    pub warnings: Vec<Warning>,
     /// Classes that found no place.
     pub waiting: Vec<Waiting>,
     /// When time alone would change the answer.
@@ -140,6 +145,7 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
         waited_long: BTreeSet::new(),
         cleared: BTreeSet::new(),
         has_reserved: false,
+        purse: Purse::new(snapshot, policy, now),
     };
     pass.find_overdue();
     pass.place();
@@ -148,6 +154,7 @@ pub(super) fn passed<'a>(snapshot: &'a Snapshot, policy: &'a Policy, now: Timest
     super::reserve::reserve(&mut pass);
     let waited = pass.reserved_for_long();
     super::withdraw::withdraw(&pass.overlay, (&pass.cleared, &waited), now, &mut pass.plan);
+    pass.settle_budgets();
     // What was reserved may have been taken, or be better had elsewhere now: look again at what is reserved.
     if pass.has_reserved && !pass.plan.is_idle() {
         pass.plan.wake_at(now);
@@ -166,6 +173,8 @@ impl Plan {
             && self.ended.is_empty()
             && self.warm.is_empty()
             && self.forgotten.is_empty()
+            && self.paused.is_empty()
+            && self.warnings.is_empty()
     }
 
     /// Why the items of a node that is ready found no place, as far as this plan says.
@@ -209,6 +218,8 @@ pub(super) struct Pass<'a> {
     pub(super) cleared: BTreeSet<InstanceId>,
     /// Anything was reserved, if only for a while.
     pub(super) has_reserved: bool,
+    /// What may still be spent.
+    pub(super) purse: Purse,
 }
 
 /// How many of a node's items this pass has given out.
@@ -414,6 +425,7 @@ impl<'a> Pass<'a> {
         let instead = match proposal::of(&self.overlay, &class.profile, next.item, self.now) {
             Proposal::AsItIs => None,
             Proposal::Place(chosen) => {
+                self.within_budget(class, next, chosen.cost, chosen.cost)?;
                 self.take(class, next, chosen);
                 return Ok(());
             }
@@ -433,6 +445,8 @@ impl<'a> Pass<'a> {
         let asking = Asking { session: next.item.session(), profile, since: next.since, now: self.now };
         let reason = match choose(overlay, ever, asking) {
             Ok(mut chosen) => {
+                let cheapest = ever.cheapest().unwrap_or(chosen.cost).min(chosen.cost);
+                self.within_budget(class, next, chosen.cost, cheapest)?;
                 if let Some((algorithm, instead)) = instead {
                     chosen.choice = instead.choice(&algorithm, chosen.choice);
                 }
@@ -456,6 +470,16 @@ impl<'a> Pass<'a> {
         self.defaulted.entry(profile.clone()).or_insert_with(made).clone()
     }
 
+    /// Is there money for it? A session's cap, and one that pauses, say nothing of other sessions of its class.
+    fn within_budget(&mut self, class: &Class, next: NextItem, asks: NanoUsd, cheapest: NanoUsd) -> Result<(), Stop> {
+        let (snapshot, policy) = (self.overlay.snapshot, self.overlay.policy);
+        let Some(session) = snapshot.sessions.get(&next.item.session()) else { return Ok(()) };
+        let Err(over) = self.purse.allows((snapshot, policy), session, asks, cheapest) else { return Ok(()) };
+        let alone = over.cap.session().is_some() || self.purse.over.contains_key(&session.id);
+        let reason = Reason::OverBudget(Box::new(over));
+        Err(if alone { Stop::Node(reason) } else { self.stop(class, next.item, reason, None) })
+    }
+
     /// What finds no slot now is sent ahead, where its run time is known to be short: nodes of the class
     /// that have one, as many items as may wait.
     fn place_ahead(&mut self, class: &Class) {
@@ -467,6 +491,9 @@ impl<'a> Pass<'a> {
                 if self.plan.assignments.len() >= self.orders_max() {
                     self.plan.wake_at(now);
                     return;
+                }
+                if self.within_budget(class, next, chosen.cost, chosen.cost).is_err() {
+                    break;
                 }
                 self.take(class, next, chosen);
             }
@@ -546,6 +573,7 @@ impl<'a> Pass<'a> {
         // A shared solution with a lower limit than the task's does not take it in the first place.
         let limit_ms = class.profile.longest_run_ms.or(place_limit_ms);
         *self.given.entry(class.user.clone()).or_default() += 1;
+        self.purse.give(session, &class.user, &chosen.place, chosen.cost);
         self.count_taken(next);
         self.plan.assignments.push(Assignment {
             item: next.item,
@@ -576,11 +604,12 @@ impl<'a> Pass<'a> {
         let before = (self.overlay.clone(), self.plan.clone(), self.taken.clone(), self.given.clone());
         let mut keys: Vec<NodeKey> = set.iter().map(node_key).collect();
         keys.sort_by_cached_key(|key| (self.choosiness(session, *key), *key));
-        let full = self.full.clone();
+        let (full, money) = (self.full.clone(), self.purse.given());
         let found = self.try_together(keys, session);
         if found.is_err() {
             // What found no room beside the rest of the set may find some without it.
             self.full = full;
+            self.purse.take_back(money);
             let wake = self.plan.next_wake;
             (self.overlay, self.plan, self.taken, self.given) = before;
             if let Some(at) = wake {
@@ -670,6 +699,13 @@ impl Plan {
                 .into_iter()
                 .map(|a| Event::Assigned { attempt: a.into_attempt(snapshot, generation, now) }),
         );
+        events.extend(
+            self.paused.into_iter().map(|(session, over)| Event::BudgetReached { session, over: Box::new(over) }),
+        );
+        events.extend(self.warnings.into_iter().map(|w| {
+            let Warning { cap, said, spent, open } = w;
+            Event::BudgetWarned { cap, said, spent, open }
+        }));
         events.extend(self.withdrawn.into_iter().map(|w| match w.how {
             Withdrawal::Recall => Event::Recalling { attempt: w.attempt, why: w.why },
             Withdrawal::Move => Event::Moving { attempt: w.attempt, why: w.why },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budgets;
 use super::capacity::Settings;
 use super::goals::Goals;
 use super::patience::LATE_BUDGET_PPM;
@@ -52,6 +53,9 @@ pub struct Policy {
     pub do_not_terminate: BTreeSet<InstanceId>,
     /// Where servers stand, and which instances are on them.
     pub sites: Arc<Sites>,
+    /// The most that may be spent.
+    #[serde(default)]
+    pub budgets: Budgets,
 }
 
 /// The tasking class of [0052] for CPU setting 0.
@@ -117,6 +121,7 @@ impl Default for Policy {
             forget_gone_ms: 24 * 3_600_000,
             do_not_terminate: BTreeSet::new(),
             sites: Arc::default(),
+            budgets: Budgets::default(),
         }
     }
 }

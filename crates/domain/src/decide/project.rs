@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budgets;
 use super::cost::expected_ms;
 use super::demand::Demands;
 use super::plan::Plan;
@@ -83,12 +84,12 @@ impl Projection {
 /// Runs `session` forward from `now`, every other open session with it.
 pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Timestamp) -> Projection {
     // What waits at an agent starts no earlier than what waits here. A user's algorithm is not asked about what may
-    // never be: what it would place goes by the default scheme.
+    // never be: what it would place goes by the default scheme. And no cap holds: it says what everything would cost.
     let algorithm = match &policy.algorithm {
         Algorithm::Custom { .. } => Algorithm::Builtin(policy.balance),
         builtin @ Algorithm::Builtin(_) => builtin.clone(),
     };
-    let policy = &Policy { credit_ms: 0, algorithm, ..policy.clone() };
+    let policy = &Policy { credit_ms: 0, algorithm, budgets: Budgets::default(), ..policy.clone() };
     let mut world = Course {
         world: snapshot.clone(),
         policy,
@@ -101,6 +102,7 @@ pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Ti
         made: BTreeMap::new(),
         shares: NanoUsd::ZERO,
     };
+    world.world.lift_budgets();
     let mut result = Projection { fixed_cost: NanoUsd::ZERO, ..Projection::default() };
     for attempt in snapshot.attempts.values() {
         let start = attempt.started_at.unwrap_or(now);

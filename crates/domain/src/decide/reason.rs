@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::OverBudget;
 use crate::id::{InstanceId, ItemKey, SessionId, SolutionId, TaskName};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::task::{Balance, RunningMode};
@@ -49,6 +50,17 @@ pub enum Choice {
         there: NanoUsd,
         /// Why the cheaper kind did not take it.
         because: Box<Reason>,
+    },
+    /// So much is paid there each month in any case, and less was used: it costs nothing more.
+    MinimumPurchase {
+        /// The solution.
+        solution: SolutionId,
+        /// What it costs there, and is counted.
+        here: NanoUsd,
+        /// Used there this month, what is open included.
+        spent: NanoUsd,
+        /// Paid for in any case.
+        minimum: NanoUsd,
     },
     /// Urgent: the first kind with room.
     Urgent {
@@ -211,6 +223,10 @@ impl fmt::Display for Choice {
                 waited_ms / 1000,
                 waited_ms % 1000 / 100
             ),
+            Self::MinimumPurchase { solution, here, spent, minimum } => write!(
+                f,
+                "{minimum} a month is paid at '{solution}' in any case, {spent} used: it costs nothing more ({here})"
+            ),
             Self::Urgent { because } => write!(f, "urgent: the first place with room ({because})"),
             Self::Group { group } => write!(f, "where group '{group}' is"),
             Self::Ahead { run_ms } => {
@@ -372,6 +388,8 @@ pub enum Reason {
     SessionStops,
     /// The session is paused.
     SessionPaused,
+    /// A cap does not allow what it is expected to cost.
+    OverBudget(Box<OverBudget>),
     /// Its room is reserved for an item that comes first and needs much at once.
     Reserved {
         /// For whom.
@@ -477,6 +495,7 @@ impl Reason {
             Self::Instead { .. } => "instead",
             Self::SessionStops => "session_stops",
             Self::SessionPaused => "session_paused",
+            Self::OverBudget(_) => "over_budget",
             Self::Reserved { .. } => "reserved",
             Self::Machine { .. } => "machine",
             Self::NoDeployment { .. } => "no_deployment",
@@ -519,6 +538,7 @@ impl Reason {
             Self::OtherSolution { .. } | Self::Differs { .. } => "add such an instance, or drop the need",
             Self::TooSmall { .. } => "add a larger instance, or lower the need",
             Self::SessionPaused => "'skein session resume SESSION'",
+            Self::OverBudget(over) => over.cap.next_step(),
             Self::Unreachable => "see the agent's log; it connects again by itself",
             Self::Reserved { .. } => "state longest_run_s if it surely ends earlier: it may then go first",
             Self::Machine { machines: MachinesAre::AtMost(_), .. } => "raise the solution's machines.max, or wait",
@@ -582,6 +602,7 @@ impl fmt::Display for Reason {
             Self::Instead { class, why, because } => write!(f, "{because}; {class} {why}"),
             Self::SessionStops => f.write_str("the session is stopping"),
             Self::SessionPaused => f.write_str("the session is paused"),
+            Self::OverBudget(over) => write!(f, "over budget: {over}"),
             Self::Reserved { item, at: Some(at) } => write!(f, "reserved for {item} at {at}, and it may last longer"),
             Self::Reserved { item, at: None } => write!(f, "reserved for {item} as soon as what is there has ended"),
             Self::NoDeployment { because } => write!(f, "there is no deployment plan for its groups now: {because}"),

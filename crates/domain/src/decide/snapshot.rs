@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::budget::{CapKey, Warned};
 use super::change::Touched;
 use super::demand::{CapacityPlan, DemandSeen};
 use super::index::Index;
@@ -12,9 +13,10 @@ use super::threshold::Changes;
 use crate::attempt::{Attempt, Place};
 use crate::id::{AttemptKey, InstanceId, NodeKey, SessionId, SolutionId, UserName};
 use crate::instance::{Instance, InstanceFacts, InstanceState, Live};
-use crate::quantity::Timestamp;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::session::{ItemState, Session, Tries};
 use crate::solution::Solution;
+use crate::spend::{Spent, SpentKey};
 use crate::task::Profile;
 
 /// The open state of the world. Ended things leave it; the ledger keeps them.
@@ -30,6 +32,10 @@ pub struct Snapshot {
     pub sessions: BTreeMap<SessionId, Session>,
     /// Open attempts.
     pub attempts: BTreeMap<AttemptKey, Attempt>,
+    /// What was spent.
+    pub spent: Spent,
+    /// What was said of caps.
+    pub warned: BTreeMap<CapKey, Warned>,
     /// Connections and measurements.
     pub(super) live: BTreeMap<InstanceId, Live>,
     /// Solutions that made no machine when asked: until when they are not asked again, and why.
@@ -57,6 +63,8 @@ impl PartialEq for Snapshot {
             && self.instances == other.instances
             && self.sessions == other.sessions
             && self.attempts == other.attempts
+            && self.spent == other.spent
+            && self.warned == other.warned
             && self.index == other.index
     }
 }
@@ -74,6 +82,10 @@ pub struct Stored {
     pub sessions: Vec<Session>,
     /// Open attempts.
     pub attempts: Vec<Attempt>,
+    /// What was spent.
+    pub spent: Vec<(SpentKey, NanoUsd)>,
+    /// What was said of caps.
+    pub warned: Vec<(CapKey, Warned)>,
 }
 
 impl Snapshot {
@@ -85,6 +97,8 @@ impl Snapshot {
             instances: stored.instances.into_iter().map(|i| (i.id.clone(), i)).collect(),
             sessions: stored.sessions.into_iter().map(|s| (s.id, s)).collect(),
             attempts: stored.attempts.into_iter().map(|a| (a.key, a)).collect(),
+            spent: stored.spent.into_iter().collect(),
+            warned: stored.warned.into_iter().collect(),
             ..Self::default()
         };
         snapshot.complete();

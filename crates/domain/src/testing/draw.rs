@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::random::Random;
 use super::scene::{dedicated, facts, name, shared, task};
+use crate::decide::budget::{Budgets, Cap, CapAction};
 use crate::decide::{Algorithm, Policy};
 use crate::instance::InstanceFacts;
 use crate::needs::CpuSetting;
@@ -140,6 +141,7 @@ pub(super) fn big_facts() -> InstanceFacts {
 
 pub(super) fn solution(random: &mut Random, id: &str) -> Solution {
     let price = i64::try_from(random.below(40_000)).unwrap_or(0);
+    let minimum_purchase = random.some(20, money).unwrap_or(NanoUsd::ZERO);
     if id.starts_with("fn") {
         let timeout_ms = random.pick(&[10_000, 100_000, 900_000]);
         let mut solution = shared(id, price, timeout_ms, random.small(4));
@@ -149,13 +151,13 @@ pub(super) fn solution(random: &mut Random, id: &str) -> Solution {
             shared.price.per_request = NanoUsd(price / 100);
             shared.price.granularity_ms = random.pick(&[1, 100, 1000]);
         }
-        return solution;
+        return Solution { minimum_purchase, ..solution };
     }
     let mut solution = dedicated(id, price * 3600);
     if let SolutionKind::Dedicated(dedicated) = &mut solution.kind {
         dedicated.slots_max = random.some(20, |r| 1 + r.small(3));
     }
-    solution
+    Solution { minimum_purchase, ..solution }
 }
 
 /// A solution that takes whatever suits its kind.
@@ -177,6 +179,26 @@ pub(super) fn policy(random: &mut Random) -> Policy {
         cpu_ceiling_percent: random.some(15, |r| 50 + r.small(50)),
         instances_per_session_max: random.some(15, |r| 1 + r.small(3)),
         exclusive_wait_ms: random.pick(&[0, 2000, 5000]),
+        budgets: if random.chance(50) { budgets(random) } else { Budgets::default() },
         ..Policy::default()
+    }
+}
+
+/// Money that a few items of most tasks cost.
+pub(super) fn money(random: &mut Random) -> NanoUsd {
+    NanoUsd(i64::try_from(random.below(30_000_000)).unwrap_or(0))
+}
+
+fn budgets(random: &mut Random) -> Budgets {
+    let cap = |r: &mut Random| Cap {
+        limit: money(r),
+        action: r.pick(&[CapAction::Warn, CapAction::Pause, CapAction::Pause, CapAction::Refuse]),
+        warn_percent: r.pick(&[50, 80]),
+    };
+    Budgets {
+        session: random.some(40, cap),
+        user: random.some(30, cap),
+        users: random.some(20, |r| (name("tester"), cap(r))).into_iter().collect(),
+        month: random.some(40, cap),
     }
 }

@@ -91,6 +91,7 @@ pub fn spec_of(thread: ThreadSpec) -> Arc<SessionSpec> {
         overrides: Vec::new(),
         mode_sources,
         earlier: None,
+        budget: None,
     })
 }
 
@@ -114,7 +115,7 @@ pub fn facts(slots: u32) -> InstanceFacts {
 /// A dedicated solution; `price` in nano-USD per hour.
 pub fn dedicated(id: &str, price: i64) -> Solution {
     let kind = Dedicated { price_per_hour: NanoUsd(price), slots_max: None, timeout_ms: 3_600_000, machines: None };
-    Solution { id: name(id), kind: SolutionKind::Dedicated(kind) }
+    Solution { id: name(id), kind: SolutionKind::Dedicated(kind), minimum_purchase: NanoUsd::ZERO }
 }
 
 /// Machines of a cloud that makes and ends them at once.
@@ -158,7 +159,7 @@ pub fn shared(id: &str, price: i64, timeout_ms: u64, concurrency: u32) -> Soluti
         os: "linux".into(),
         arch: "x86_64".into(),
     };
-    Solution { id: name(id), kind: SolutionKind::Shared(kind) }
+    Solution { id: name(id), kind: SolutionKind::Shared(kind), minimum_purchase: NanoUsd::ZERO }
 }
 
 /// A snapshot with a clock and a policy.

@@ -2,6 +2,7 @@
 //! find their connection; sessions start and stop; attempts end in every way; prices and limits change.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::draw;
 use super::random::Random;
@@ -13,8 +14,8 @@ use crate::decide::{Fault, Plan, Policy, Snapshot, decide, retry, wanted};
 use crate::event::{Event, ProposedPlace, Then};
 use crate::id::{AttemptKey, InstanceId, ItemKey, NodeKey, SessionId};
 use crate::instance::{InstanceFacts, InstanceState, Live};
-use crate::quantity::Timestamp;
-use crate::session::{ItemEnd, ItemState};
+use crate::quantity::{NanoUsd, Timestamp};
+use crate::session::{ItemEnd, ItemState, SessionState};
 
 const SOLUTIONS: [&str; 4] = ["own", "cloud", "fn", "fn2"];
 const INSTANCES_MAX: u64 = 6;
@@ -57,6 +58,8 @@ pub struct World {
     next_wake: Option<Timestamp>,
     /// Attempts that something already happened to in this turn.
     used: BTreeSet<AttemptKey>,
+    /// How long what ends in this turn ran, ms: the same, so that the order of ends does not matter.
+    run_ms: u64,
 }
 
 /// Takes measurements, as a turn does before its inputs.
@@ -72,7 +75,7 @@ impl World {
         let mut random = Random::new(seed);
         let mut scene = Scene { policy: draw::policy(&mut random), ..Scene::default() };
         scene.now = Timestamp(scene.now.0 + i64::try_from(random.below(1000)).unwrap_or(0));
-        Self { scene, random, calm: false, sessions: 0, boots: 0, next_wake: None, used: BTreeSet::new() }
+        Self { scene, random, calm: false, sessions: 0, boots: 0, next_wake: None, used: BTreeSet::new(), run_ms: 0 }
     }
 
     /// From now on nothing new comes, nothing fails, and there is room for everything.
@@ -135,9 +138,11 @@ impl World {
 
     fn inputs(&mut self) -> Vec<Event> {
         self.used.clear();
+        self.run_ms = self.random.below(200_000);
         let mut events = Vec::new();
         if self.calm {
             self.calm_instances(&mut events);
+            self.calm_sessions(&mut events);
         } else {
             self.sessions(&mut events);
             self.solutions(&mut events);
@@ -234,7 +239,10 @@ impl World {
         if self.random.chance(35) && open.len() < SESSIONS_MAX {
             self.sessions += 1;
             let session = SessionId::derive(self.scene.snapshot.turn + 1, self.sessions % 7);
-            let spec = spec_of(draw::thread(&mut self.random));
+            let mut spec = spec_of(draw::thread(&mut self.random));
+            if self.random.chance(20) {
+                Arc::make_mut(&mut spec).budget = Some(draw::money(&mut self.random));
+            }
             events.push(Event::SessionStarted { session, spec });
         }
         if self.random.chance(8) && !open.is_empty() {
@@ -251,10 +259,30 @@ impl World {
             let (from, many) = (self.random.small(4), self.random.small(3));
             events.push(Event::ItemsDue { node, from, to: from + 1 + many, by: name("tester") });
         }
+        let mut stopped = None;
         if self.random.chance(3) && !open.is_empty() {
             let session = self.random.pick(&open);
+            stopped = Some(session);
             events.push(Event::SessionStopping { session, by: name("tester") });
         }
+        for session in self.paused().into_iter().filter(|session| Some(*session) != stopped) {
+            if self.random.chance(25) {
+                let budget = self.random.some(30, draw::money);
+                events.push(Event::SessionResumed { session, by: name("tester"), budget });
+            }
+        }
+    }
+
+    fn paused(&self) -> Vec<SessionId> {
+        let paused = self.scene.snapshot.sessions.values().filter(|s| s.state == SessionState::Paused);
+        paused.map(|session| session.id).collect()
+    }
+
+    /// Money is no object.
+    fn calm_sessions(&self, events: &mut Vec<Event>) {
+        let budget = Some(NanoUsd(i64::MAX));
+        let go_on = |session| Event::SessionResumed { session, by: name("tester"), budget };
+        events.extend(self.paused().into_iter().map(go_on));
     }
 
     fn solutions(&mut self, events: &mut Vec<Event>) {
@@ -300,7 +328,8 @@ impl World {
         self.used.insert(attempt.key);
         let then = retry::then(&self.scene.snapshot, attempt.key, &cause, self.scene.now)
             .unwrap_or(Then::End(ItemEnd::Cancelled));
-        Event::Ended { attempt: attempt.key, end: AttemptEnd::bare(cause), then }
+        let run_ms = if cause.ran() { self.run_ms } else { 0 };
+        Event::Ended { attempt: attempt.key, end: AttemptEnd { run_ms, ..AttemptEnd::bare(cause) }, then }
     }
 
     fn answers(&mut self, events: &mut Vec<Event>) {

@@ -236,7 +236,7 @@ fn a_paused_session_starts_nothing_and_gets_back_what_did_not_start() {
     ran(&mut scene, key(session, 0, 1).attempt(1), 10);
     assert!(scene.pass().assignments.is_empty());
     assert_eq!(waits(&scene, key(session, 0, 4)), Reason::SessionPaused);
-    scene.happen(vec![Event::SessionResumed { session, by: name("me") }]);
+    scene.happen(vec![Event::SessionResumed { session, by: name("me"), budget: None }]);
     let plan = scene.pass();
     assert!(plan.assignments.iter().all(|a| a.place == Place::Instance(name("a")) && a.number == 2));
     assert_eq!(plan.assignments.len(), 3);

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod algorithm;
+mod budget;
 mod choice;
 mod cpu;
 mod deployed;

@@ -120,7 +120,10 @@ impl Books {
         assert!(snapshot.instances.values().all(|i| i.held_by.is_empty()), "held by sessions that are over");
         let instances = snapshot.instances.values().cloned().collect();
         let solutions = snapshot.solutions.values().cloned().collect();
-        assert_eq!(*snapshot, Snapshot::load(Stored { instances, solutions, ..Stored::default() }));
+        let spent = snapshot.spent.iter().map(|(key, cost)| (key.clone(), cost)).collect();
+        let warned = snapshot.warned.iter().map(|(cap, said)| (cap.clone(), *said)).collect();
+        let kept = Stored { instances, solutions, spent, warned, ..Stored::default() };
+        assert_eq!(*snapshot, Snapshot::load(kept));
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing has failed")]
 
 mod books;
+mod money;
 mod placement;
 mod same;
 
@@ -18,9 +19,11 @@ const CALM_TURNS_MAX: u32 = 200;
 /// Turns after which a doubled event comes again.
 const STALE_TURNS: usize = 3;
 
-fn check(world: &World, record: &Record, books: &mut books::Books) {
+fn check(world: &World, record: &Record, (books, cash): (&mut books::Books, &mut money::Cash)) {
     books.turn(record);
+    cash.turn(record, &world.scene.snapshot);
     books::holds_and_nodes(&world.scene.snapshot);
+    money::caps(record);
     placement::plan(record);
     placement::one_exclusive_owner(&record.before);
     placement::one_exclusive_owner(&world.scene.snapshot);
@@ -38,13 +41,14 @@ fn check(world: &World, record: &Record, books: &mut books::Books) {
 fn run(seed: u64) -> books::Seen {
     let mut world = World::new(seed);
     let mut books = books::Books::default();
+    let mut cash = money::Cash::default();
     let mut earlier: VecDeque<Record> = VecDeque::new();
     for turn in 0..TURNS + CALM_TURNS_MAX {
         if turn == TURNS {
             world.calm_down();
         }
         let record = world.turn();
-        check(&world, &record, &mut books);
+        check(&world, &record, (&mut books, &mut cash));
         if earlier.len() == STALE_TURNS {
             same::stale_events(&earlier[0], &record, &world.scene.snapshot);
             earlier.pop_front();

@@ -22,6 +22,8 @@ fn reloaded(snapshot: &Snapshot, random: &mut Random) -> Snapshot {
         instances: snapshot.instances.values().cloned().collect(),
         sessions: snapshot.sessions.values().cloned().collect(),
         attempts: snapshot.attempts.values().cloned().collect(),
+        spent: snapshot.spent.iter().map(|(key, cost)| (key.clone(), cost)).collect(),
+        warned: snapshot.warned.iter().map(|(cap, said)| (cap.clone(), *said)).collect(),
     };
     random.shuffle(&mut stored.solutions);
     random.shuffle(&mut stored.instances);

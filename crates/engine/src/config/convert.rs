@@ -206,6 +206,7 @@ impl Config {
             forget_gone_ms: ms("retention.gone_hours", self.retention.gone_hours.map(|h| h * 3600.0), DAY_S)?,
             do_not_terminate: protect,
             sites: super::sites::settle(self)?,
+            budgets: super::budgets::budgets(&self.budgets)?,
         })
     }
 
@@ -290,8 +291,13 @@ impl Config {
     fn solutions(&self) -> Result<Vec<Solution>, BadConfig> {
         let mut all = Vec::new();
         if !self.solutions.contains_key(OWN) {
-            let own =
-                SolutionConfig::Dedicated { price_per_hour_usd: 0.0, slots_max: None, timeout_s: None, machines: None };
+            let own = SolutionConfig::Dedicated {
+                price_per_hour_usd: 0.0,
+                slots_max: None,
+                timeout_s: None,
+                minimum_purchase_usd_per_month: 0.0,
+                machines: None,
+            };
             all.push(self.solution(OWN, &own)?);
         }
         for (id, solution) in &self.solutions {
@@ -303,7 +309,7 @@ impl Config {
     fn solution(&self, id: &str, config: &SolutionConfig) -> Result<Solution, BadConfig> {
         let key = format!("solutions.{id}");
         let kind = match config {
-            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s, machines } => {
+            SolutionConfig::Dedicated { price_per_hour_usd, slots_max, timeout_s, machines, .. } => {
                 SolutionKind::Dedicated(Dedicated {
                     price_per_hour: usd(&format!("{key}.price_per_hour_usd"), *price_per_hour_usd)?,
                     slots_max: self.vm_slots(id)?.or(*slots_max),
@@ -313,7 +319,11 @@ impl Config {
             }
             SolutionConfig::Shared(shared) => SolutionKind::Shared(shared_facts(&key, shared)?),
         };
-        Ok(Solution { id: name::<SolutionId>(&key, id)?, kind })
+        let (SolutionConfig::Dedicated { minimum_purchase_usd_per_month: minimum, .. }
+        | SolutionConfig::Shared(SharedConfig { minimum_purchase_usd_per_month: minimum, .. })) = config;
+        let minimum_purchase =
+            super::money(*minimum).map_err(|why| wrong(format!("{key}.minimum_purchase_usd_per_month"), why))?;
+        Ok(Solution { id: name::<SolutionId>(&key, id)?, kind, minimum_purchase })
     }
 
     /// The VM configuration file's `slots`, which holds over the solution's own `slots_max`.

@@ -1,10 +1,13 @@
 //! The configuration [0052]: one JSON file with a published schema, re-read live. A bad file is
 //! reported with line and reason, and the one before stays in force.
 
+mod budgets;
 mod convert;
 mod scaling;
 mod sites;
 
+pub(crate) use budgets::money;
+pub use budgets::{BudgetsConfig, CapConfig};
 pub(crate) use convert::SCHEMES;
 pub use convert::{Current, OWN, Settled};
 pub(crate) use scaling::asked as asked_goals;
@@ -82,6 +85,8 @@ pub struct Config {
     pub goals: GoalsConfig,
     /// How many machines are had where shared solutions could take the work too.
     pub scaling: Scaling,
+    /// The most that may be spent.
+    pub budgets: BudgetsConfig,
     /// Telling receivers (`reply_to`).
     pub replies: Replies,
     /// How long things are kept.
@@ -162,6 +167,9 @@ pub enum SolutionConfig {
         /// Longest run time of tasks that state none, s (default one day).
         #[serde(default)]
         timeout_s: Option<f64>,
+        /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
+        #[serde(default)]
+        minimum_purchase_usd_per_month: f64,
         /// Machines that are made and ended as work comes and goes.
         #[serde(default)]
         machines: Option<Box<MachinesConfig>>,
@@ -297,6 +305,9 @@ pub struct SharedConfig {
     /// What it costs.
     #[serde(default)]
     pub price: PriceConfig,
+    /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
+    #[serde(default)]
+    pub minimum_purchase_usd_per_month: f64,
     /// Start of a cold instance, 99th percentile, ms (default 800).
     #[serde(default)]
     pub cold_start_ms: Option<u64>,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use skein_domain::event::{Event, Then};
 use skein_domain::{
-    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemState, NodeKey, OnLost, Place, SessionId,
-    SessionState, UserName,
+    AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemState, NanoUsd, NodeKey, OnLost, Place,
+    SessionId, SessionState, UserName,
 };
 
 use skein_domain::actions::{Action, of_attempt};
@@ -47,10 +47,13 @@ impl Core {
     }
 
     /// A paused session goes on.
-    pub(super) fn resume(&mut self, reply: ReplyId, session: SessionId, by: UserName) {
+    pub(super) fn resume(&mut self, reply: ReplyId, session: SessionId, by: UserName, budget: Option<NanoUsd>) {
         match self.snapshot.sessions.get(&session).map(|s| s.state) {
             None => return self.answer(reply, Err(Refusal::not_found(format!("there is no open session {session}")))),
-            Some(SessionState::Paused) => self.happen(vec![Event::SessionResumed { session, by }]),
+            Some(SessionState::Paused) => self.happen(vec![Event::SessionResumed { session, by, budget }]),
+            Some(SessionState::Running) if budget.is_some() => {
+                self.happen(vec![Event::SessionResumed { session, by, budget }]);
+            }
             Some(SessionState::Running) => {}
             Some(SessionState::Stopping | SessionState::Ended(_)) => {
                 let why = format!("session {session} is stopping: start it again instead");

@@ -32,6 +32,8 @@ pub enum Input {
         client_key: Option<String>,
         /// Content it refers to.
         digests: Vec<Digest>,
+        /// What it is expected to cost, where a cap holds for it.
+        estimate: Option<skein_domain::NanoUsd>,
     },
     /// Stop a session.
     Stop {
@@ -61,6 +63,8 @@ pub enum Input {
         session: SessionId,
         /// By whom.
         by: UserName,
+        /// The most that it may spend from now on, if that changes.
+        budget: Option<skein_domain::NanoUsd>,
     },
     /// A person answers items whose place was lost (`on_lost = "ask"`).
     Answer {

@@ -23,6 +23,7 @@ mod replies;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use skein_domain::decide::budget::{refused, standings};
 use skein_domain::decide::demand::Demands;
 use skein_domain::decide::deployment::{Effort, REPLANNED_MAX, deploy, replan};
 use skein_domain::decide::replay::deconflict;
@@ -201,10 +202,12 @@ impl Core {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Submit { reply, spec, client_key, digests } => self.submit(reply, spec, client_key, digests),
+            Input::Submit { reply, spec, client_key, digests, estimate } => {
+                self.submit(reply, spec, client_key, digests, estimate);
+            }
             Input::Stop { reply, session, by } => self.stop(reply, session, by),
             Input::Pause { reply, session, by, stop_running } => self.pause(reply, session, by, stop_running),
-            Input::Resume { reply, session, by } => self.resume(reply, session, by),
+            Input::Resume { reply, session, by, budget } => self.resume(reply, session, by, budget),
             Input::Answer { reply, node, ranges, again } => self.answer_items(reply, node, &ranges, again),
             Input::RetryNow { reply, node, ranges, by } => self.retry_now(reply, node, &ranges, &by),
             Input::CancelItems { reply, node, ranges, by } => self.cancel_items(reply, node, &ranges, &by),
@@ -279,6 +282,7 @@ impl Core {
         spec: Arc<skein_domain::SessionSpec>,
         client_key: Option<String>,
         digests: Vec<skein_domain::Digest>,
+        estimate: Option<skein_domain::NanoUsd>,
     ) {
         let known = client_key.as_ref().and_then(|key| self.recent_keys.get(&(spec.user.clone(), key.clone())));
         if let Some(session) = known {
@@ -293,6 +297,9 @@ impl Core {
             return self.answer(reply, Err(Refusal::busy(why)));
         }
         let session = SessionId::derive(self.turn.turn, self.ordinal);
+        if let Err(why) = self.within_budgets(session, &spec, estimate) {
+            return self.answer(reply, Err(Refusal { kind: RefusalKind::OverBudget, why }));
+        }
         let deployed = match deploy(&self.snapshot, &self.settings.policy, session, &spec.thread, IN_TURN) {
             Ok(deployed) => deployed,
             Err(why) => {
@@ -313,6 +320,24 @@ impl Core {
         let deployed = deployed.map(|d| Event::Deployed { session, deployment: Box::new(d), why });
         self.happen(std::iter::once(Event::SessionStarted { session, spec }).chain(deployed).collect());
         self.answer(reply, Ok(Answer::Session { session, new: true }));
+    }
+
+    /// Does every cap that refuses allow what the session is expected to cost?
+    fn within_budgets(
+        &self,
+        session: SessionId,
+        spec: &skein_domain::SessionSpec,
+        estimate: Option<skein_domain::NanoUsd>,
+    ) -> Result<(), String> {
+        let Some(estimate) = estimate else { return Ok(()) };
+        let (policy, of) = (&self.settings.policy, (&spec.user, session, spec.budget));
+        let over = refused(&standings(&self.snapshot, policy, of, self.now), estimate);
+        over.map_or(Ok(()), |over| {
+            let raise = over.cap.raise();
+            Err(format!(
+                "the session is not started: {over}; {raise}, or start less ('skein plan' says what costs what)"
+            ))
+        })
     }
 
     /// Is there room for one more session's items in the queue?

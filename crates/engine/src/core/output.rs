@@ -173,6 +173,8 @@ pub enum RefusalKind {
     Conflict,
     /// Later, perhaps.
     Busy,
+    /// A cap does not allow it.
+    OverBudget,
 }
 
 impl Refusal {

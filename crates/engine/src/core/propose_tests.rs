@@ -48,7 +48,7 @@ impl Rig {
         let mut other = self.scene.clone();
         let session = other.start_task(task("later"));
         let spec = other.snapshot.sessions[&session].spec.clone();
-        self.turn(vec![Input::Submit { reply: 1, spec, client_key: None, digests: Vec::new() }])
+        self.turn(vec![Input::Submit { reply: 1, spec, client_key: None, digests: Vec::new(), estimate: None }])
     }
 
     fn answers(&mut self, ask: u64, answer: Result<Answer, Fault>) -> TurnResult {

@@ -109,6 +109,7 @@ impl From<Failure> for Fail {
             Failure::Refused(r) if matches!(r.kind, RefusalKind::Protected | RefusalKind::Conflict) => {
                 StatusCode::CONFLICT
             }
+            Failure::Refused(r) if r.kind == RefusalKind::OverBudget => StatusCode::PAYMENT_REQUIRED,
             Failure::Refused(_) | Failure::Stopping | Failure::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Failure::DiskFull => StatusCode::INSUFFICIENT_STORAGE,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod agents;
+mod budgets;
 mod documents;
 mod fail;
 mod files;

@@ -34,7 +34,7 @@ const OPERATIONS: &[Operation] = &[
     op("get", "/api/v1/sessions/{session}", "One session", None, Some("SessionDetail")),
     op("post", "/api/v1/sessions/{session}/stop", "Stop a session", None, None),
     op("post", "/api/v1/sessions/{session}/pause", "Start nothing new in a session", Some("PauseRequest"), None),
-    op("post", "/api/v1/sessions/{session}/resume", "Let a paused session go on", None, None),
+    op("post", "/api/v1/sessions/{session}/resume", "Let a paused session go on", Some("ResumeRequest"), None),
     op(
         "post",
         "/api/v1/sessions/{session}/rerun",
@@ -195,7 +195,9 @@ const OPERATIONS: &[Operation] = &[
         skein_api::AnswersRequest,
         skein_api::RetryNowRequest,
         skein_api::PauseRequest,
+        skein_api::BudgetView,
         skein_api::RerunRequest,
+        skein_api::ResumeRequest,
         skein_api::CancelRequest,
         skein_api::LogSearch,
         skein_api::ReplySecret,

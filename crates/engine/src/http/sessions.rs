@@ -6,21 +6,20 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use skein_api::{
-    AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, HoldView, InputRequest, PageQuery,
-    PauseRequest, PlaceCount, PlanView, PlannedItem, RerunRequest, RetryNowRequest, SessionDetail, SessionSummary,
-    SignalRequest, StartRequest, Started, StuckView, Why,
+    AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, BudgetView, CancelRequest, HoldView, InputRequest,
+    PageQuery, PauseRequest, PlaceCount, PlanView, PlannedItem, RerunRequest, ResumeRequest, RetryNowRequest,
+    SessionDetail, SessionSummary, SignalRequest, StartRequest, Started, StuckView, Why,
 };
 use skein_domain::actions::{Action, of_session};
 use skein_domain::decide::deployment::{Effort, deploy};
 use skein_domain::decide::explain::{Explanation, explain, never_fits};
-use skein_domain::decide::project::project;
-use skein_domain::event::Event;
 use skein_domain::session::Earlier;
-use skein_domain::{AttemptKey, ItemKey, NodeKey, SessionId, SessionSpec, UserName};
+use skein_domain::{AttemptKey, ItemKey, NanoUsd, NodeKey, SessionId, SessionSpec, UserName};
 use skein_store::{AttemptRow, DocumentKind, Page, Reader as _};
 use skein_wire::AttemptCommand;
 
 use super::User;
+use super::budgets;
 use super::documents::find_task;
 use super::fail::{Fail, typed_body};
 use super::views;
@@ -48,6 +47,7 @@ pub(super) async fn prepare(app: &Arc<App>, user: &UserName, request: &StartRequ
 
 /// The same, with the running modes that are left to the engine still open.
 pub(super) async fn as_written(app: &Arc<App>, user: &UserName, request: &StartRequest) -> Result<Submission, Fail> {
+    budget_of(request.budget_nano_usd)?;
     let (document, version) = document_of(app, request)?;
     let settled = app.settled();
     let submission = submit::settle(document, request, version, user, &settled, |name| find_task(app, name))?;
@@ -165,14 +165,32 @@ pub(super) async fn start(
     if let Some(key) = &request.client_key
         && let Some(known) = app.readers.get()?.client_key(user.as_str(), key)?
     {
-        return Ok(Json(Started { session: known.to_string(), new: false }));
+        return Ok(Json(started(known, false, None)));
     }
     let Submission { spec, digests } = prepare(&app, &user, &request).await?;
-    let (spec, client_key) = (Arc::new(spec), request.client_key);
-    match app.writer.ask(|reply| Input::Submit { reply, spec, client_key, digests }).await? {
-        Answer::Session { session, new } => Ok(Json(Started { session: session.to_string(), new })),
+    submit(&app, spec, request.client_key, digests).await
+}
+
+/// Starts it, unless a cap does not allow what it is expected to cost.
+async fn submit(
+    app: &Arc<App>,
+    spec: SessionSpec,
+    client_key: Option<String>,
+    digests: Vec<skein_domain::Digest>,
+) -> Result<Json<Started>, Fail> {
+    let spec = Arc::new(spec);
+    let estimated = budgets::estimate(app, &spec).await?;
+    let estimate = estimated.as_ref().map(|(cost, _)| *cost);
+    match app.writer.ask(|reply| Input::Submit { reply, spec, client_key, digests, estimate }).await? {
+        Answer::Session { session, new } => Ok(Json(started(session, new, estimated))),
         Answer::Done => Err(Fail::internal("the engine started no session")),
     }
+}
+
+fn started(session: SessionId, new: bool, estimated: Option<(NanoUsd, Vec<BudgetView>)>) -> Started {
+    let (estimate, budgets) = estimated.filter(|_| new).unzip();
+    let estimate_nano_usd = estimate.map(|cost| cost.0);
+    Started { session: session.to_string(), new, estimate_nano_usd, budgets: budgets.unwrap_or_default() }
 }
 
 pub(super) async fn list(
@@ -213,15 +231,16 @@ pub(super) async fn show(
     let places: Vec<PlaceCount> = places.into_iter().map(place).collect();
     let counted: u64 = places.iter().map(|place| place.attempts).sum();
     let now = clock::now();
-    let (running, holds, actions, deployment) = app
+    let (running, holds, actions, deployment, (budgets, over_budget)) = app
         .writer
         .look(move |core| {
             let session = core.snapshot().sessions.get(&id);
             let holds = session.map(|s| s.holds.iter().map(|(i, h)| (i.to_string(), h.attempts)).collect::<Vec<_>>());
             let deployed =
                 session.and_then(|s| Some(views::deployment(&s.spec.thread.groups, s.deployment.as_deref()?)));
+            let money = budgets::of_session(core.snapshot(), core.policy(), id, now);
             let running = views::running(core.snapshot(), id);
-            (running, holds.unwrap_or_default(), views::actions(core.snapshot(), id, now), deployed)
+            (running, holds.unwrap_or_default(), views::actions(core.snapshot(), id, now), deployed, money)
         })
         .await?;
     Ok(Json(SessionDetail {
@@ -234,6 +253,8 @@ pub(super) async fn show(
         overrides: spec.overrides.clone(),
         cost_nano_usd: row.cost().0,
         deployment,
+        budgets,
+        over_budget,
         places_cut: counted >= u64::from(PLACES_OF_MAX),
         places,
     }))
@@ -317,11 +338,7 @@ pub(super) async fn rerun(
     spec.earlier = if all { None } else { Some(earlier(&app, &row, &spec, &mut digests)?) };
     spec.user = user;
     known_secrets(&app, &spec)?;
-    let spec = Arc::new(spec);
-    match app.writer.ask(|reply| Input::Submit { reply, spec, client_key: None, digests }).await? {
-        Answer::Session { session, new } => Ok(Json(Started { session: session.to_string(), new })),
-        Answer::Done => Err(Fail::internal("the engine started no session")),
-    }
+    submit(&app, spec, None, digests).await
 }
 
 /// What the new session takes over; the files of that are its own too, so that they are kept with it.
@@ -480,14 +497,33 @@ pub(super) async fn pause(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The body may be left out.
+async fn resume_budget(request: axum::extract::Request) -> Result<Option<NanoUsd>, Fail> {
+    let none = request.headers().get("content-length").is_none_or(|length| length == "0");
+    if none && !request.headers().contains_key("transfer-encoding") {
+        return Ok(None);
+    }
+    let ResumeRequest { budget_nano_usd } = typed_body(request).await?;
+    budget_of(budget_nano_usd)
+}
+
+fn budget_of(nano_usd: Option<i64>) -> Result<Option<NanoUsd>, Fail> {
+    match nano_usd {
+        Some(nano_usd) if nano_usd < 0 => Err(Fail::bad("budget_nano_usd: give 0 or more")),
+        given => Ok(given.map(NanoUsd)),
+    }
+}
+
 pub(super) async fn resume(
     User(by): User,
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
+    request: axum::extract::Request,
 ) -> Result<StatusCode, Fail> {
     let session: SessionId = id.parse()?;
+    let budget = resume_budget(request).await?;
     app.readers.get()?.session(session)?.ok_or_else(|| unknown(session))?;
-    app.writer.ask(|reply| Input::Resume { reply, session, by }).await?;
+    app.writer.ask(|reply| Input::Resume { reply, session, by, budget }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -601,22 +637,7 @@ pub(super) async fn plan(
     let request: StartRequest = typed_body(request).await?;
     let spec = Arc::new(prepare(&app, &user, &request).await?.spec);
     let (modes, picked) = super::goals::modes(&app, &user, &request).await?;
-    let (snapshot, policy) = app.writer.look(|core| (core.snapshot().clone(), core.policy().clone())).await?;
-    let now = clock::now();
-    let worker = spec.clone();
-    let projected = tokio::task::spawn_blocking(move || {
-        let mut snapshot = snapshot;
-        let turn = snapshot.turn + 1;
-        let session = SessionId::derive(turn, 0);
-        // What could not be deployed was refused above: here it would be the same.
-        let deployed = deploy(&snapshot, &policy, session, &worker.thread, Effort::default()).unwrap_or_default();
-        let view = deployed.as_ref().map(|deployed| views::deployment(&worker.thread.groups, deployed));
-        let deployed = deployed.map(|d| Event::Deployed { session, deployment: Box::new(d), why: String::new() });
-        let started = Event::SessionStarted { session, spec: worker };
-        snapshot.apply_all(turn, now, std::iter::once(started).chain(deployed).collect());
-        (project(&snapshot, &policy, session, now), view)
-    });
-    let (projection, deployment) = projected.await.map_err(Fail::internal)?;
+    let (projection, caps, deployment) = budgets::projected(&app, spec.clone()).await?;
     let name = |node: NodeKey| spec.thread.nodes[node.node as usize].name.to_string();
     let unknown_time = |n: &&skein_domain::NodeSpec| n.task.expected_run_ms.is_none();
     Ok(Json(PlanView {
@@ -650,5 +671,6 @@ pub(super) async fn plan(
         modes,
         picked,
         deployment,
+        budgets: caps.iter().map(|standing| budgets::view(standing, None)).collect(),
     }))
 }

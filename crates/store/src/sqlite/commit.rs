@@ -133,6 +133,18 @@ fn write_change(to: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::ItemEnded(key, end, at) => write_item(to, *key, None, Some(json(end)?), Some(*at)),
         Change::Attempt(attempt) => write_attempt(to, attempt, None),
         Change::AttemptEnded(attempt, end, at) => write_attempt(to, attempt, Some((end, *at))),
+        Change::Spent(key, cost) => run(
+            to,
+            "INSERT INTO spent (month, user, solution, nano_usd) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET nano_usd = excluded.nano_usd",
+            params![key.month.0, key.user.as_str(), key.solution.as_str(), cost.0],
+        ),
+        Change::Warned(cap, said) => run(
+            to,
+            "INSERT INTO warned (cap, body) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET body = excluded.body",
+            params![json(cap)?, json(said)?],
+        ),
+        Change::WarnedGone(cap) => run(to, "DELETE FROM warned WHERE cap = ?1", [json(cap)?]),
     }
 }
 
@@ -144,11 +156,17 @@ struct SessionBody<'a> {
     groups: &'a std::collections::BTreeMap<std::sync::Arc<str>, skein_domain::InstanceId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deployment: Option<&'a skein_domain::decide::deployment::Deployment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<skein_domain::NanoUsd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<&'a skein_domain::decide::budget::OverBudget>,
 }
 
 fn write_session(to: &Connection, session: &Session, new: bool, ended_at: Option<Timestamp>) -> Result<(), StoreError> {
-    let (holds, groups, deployment) = (&session.holds, &session.groups, session.deployment.as_deref());
-    let body = SessionBody { nodes_open: session.nodes_open, holds, groups, deployment };
+    let deployment = session.deployment.as_deref();
+    let (budget, over) = (session.budget, session.over.as_deref());
+    let (nodes_open, holds, groups) = (session.nodes_open, &session.holds, &session.groups);
+    let body = SessionBody { nodes_open, holds, groups, deployment, budget, over };
     let (id, body, state) = (int(session.id.0), json(&body)?, json(&session.state)?);
     let ended_at = ended_at.map(|at| at.0);
     if !new {

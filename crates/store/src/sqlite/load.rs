@@ -6,11 +6,13 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use skein_domain::decide::budget::{CapKey, OverBudget, Warned};
 use skein_domain::decide::change::NodeRow;
 use skein_domain::decide::deployment::Deployment;
 use skein_domain::decide::snapshot::Stored;
 use skein_domain::session::{Hold, ItemState};
-use skein_domain::{InstanceId, Node, Session, SessionId, SessionSpec, Timestamp};
+use skein_domain::spend::{MONTHS_MAX, Month, SpentKey};
+use skein_domain::{InstanceId, NanoUsd, Node, Session, SessionId, SessionSpec, Timestamp};
 
 use super::int;
 use crate::StoreError;
@@ -32,6 +34,8 @@ pub(super) fn load(connection: &Connection) -> Result<Stored, StoreError> {
             "SELECT session || '.' || node || '.' || idx || '.' || number, body FROM attempts INDEXED BY attempts_open
              WHERE ending IS NULL AND session IN (SELECT id FROM sessions WHERE ended_at IS NULL)",
         )?,
+        spent: spent(connection)?,
+        warned: warned(connection)?,
     })
 }
 
@@ -53,6 +57,40 @@ struct SessionBody {
     groups: BTreeMap<Arc<str>, InstanceId>,
     #[serde(default)]
     deployment: Option<Arc<Deployment>>,
+    #[serde(default)]
+    budget: Option<NanoUsd>,
+    #[serde(default)]
+    over: Option<Box<OverBudget>>,
+}
+
+/// What was spent in the months that are looked at.
+fn spent(connection: &Connection) -> Result<Vec<(SpentKey, NanoUsd)>, StoreError> {
+    let sql = "SELECT month, user, solution, nano_usd FROM spent WHERE month > (SELECT max(month) FROM spent) - ?1";
+    let mut query = connection.prepare(sql)?;
+    let mut rows = query.query([MONTHS_MAX])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (month, user, solution): (i32, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let corrupt = |e: skein_domain::id::BadId| StoreError::Corrupt {
+            table: "spent",
+            key: format!("{month} {user} {solution}"),
+            why: e.to_string(),
+        };
+        let (user, solution) = (user.parse().map_err(corrupt)?, solution.parse().map_err(corrupt)?);
+        all.push((SpentKey { month: Month(month), user, solution }, NanoUsd(row.get(3)?)));
+    }
+    Ok(all)
+}
+
+fn warned(connection: &Connection) -> Result<Vec<(CapKey, Warned)>, StoreError> {
+    let mut query = connection.prepare("SELECT cap, body FROM warned")?;
+    let mut rows = query.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (cap, body): (String, String) = (row.get(0)?, row.get(1)?);
+        all.push((parse("warned", &cap, &cap)?, parse("warned", &cap, &body)?));
+    }
+    Ok(all)
 }
 
 fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
@@ -76,6 +114,8 @@ fn sessions(connection: &Connection) -> Result<Vec<Session>, StoreError> {
             holds: body.holds,
             groups: body.groups,
             deployment: body.deployment,
+            budget: body.budget.or(spec.budget),
+            over: body.over,
             spec,
         });
     }

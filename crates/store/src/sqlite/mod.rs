@@ -18,9 +18,14 @@ use skein_domain::EngineId;
 use crate::StoreError;
 pub use check::{BACKUP_SUFFIX, BACKUPS, adopt_copy, copy_ledger, newest_backup};
 
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 /// What each later schema adds to the one before it.
-const STEPS: [&str; 3] = [include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
+];
 const FILE: &str = "ledger.sqlite";
 const LOCK: &str = "ledger.lock";
 

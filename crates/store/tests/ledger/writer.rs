@@ -1,10 +1,10 @@
 //! One writer: the folder's lock, the engine's name, the epoch, the schema.
 
 use rusqlite::Connection;
-use skein_domain::Timestamp;
 use skein_domain::decide::Snapshot;
-use skein_domain::event::Event;
-use skein_domain::testing::{dedicated, name, task};
+use skein_domain::event::{Event, Then};
+use skein_domain::testing::{dedicated, facts, name, task};
+use skein_domain::{AttemptEnd, EndCause, ItemEnd, NanoUsd, Timestamp};
 use skein_store::{Ledger as _, Limits, Reader as _, SqliteLedger, StoreError};
 
 use crate::{Kept, open};
@@ -62,8 +62,16 @@ fn a_newer_schema_is_left_alone() {
 #[test]
 fn a_ledger_of_an_older_schema_is_brought_up_to_date() {
     let mut kept = Kept::new();
+    kept.scene.solution(dedicated("own", 3_600_000_000));
+    kept.scene.instance("i", "own", facts(1));
+    kept.scene.start_task(task("spends"));
+    let spends = kept.scene.pass().assignments[0].item.attempt(1);
+    let end = AttemptEnd { run_ms: 1_000, ..AttemptEnd::bare(EndCause::Succeeded) };
+    kept.scene.happen(vec![Event::Ended { attempt: spends, end, then: Then::End(ItemEnd::Succeeded) }]);
     let session = kept.scene.start_task(task("t"));
     kept.commit(&[], &[]).unwrap();
+    let spent: Vec<NanoUsd> = kept.scene.snapshot.spent.iter().map(|(_, cost)| cost).collect();
+    assert_eq!(spent, [NanoUsd(1_000_000)], "a second of an instance of one slot");
     let (before, spec) = (kept.loaded(), kept.reader().session_spec(session).unwrap());
     let Kept { dir, ledger, .. } = kept;
     drop(ledger);
@@ -74,6 +82,8 @@ fn a_ledger_of_an_older_schema_is_brought_up_to_date() {
              UPDATE sessions SET spec = (SELECT spec FROM specs WHERE session = id);
              DROP TABLE specs;
              DROP TABLE images;
+             DROP TABLE spent;
+             DROP TABLE warned;
              PRAGMA user_version = 2;",
         )
         .unwrap();
