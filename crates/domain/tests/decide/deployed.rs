@@ -259,7 +259,7 @@ fn what_is_loaded_again_holds_the_same_items_to_the_same_servers() {
         solutions: scene.snapshot.solutions.values().cloned().collect(),
         instances: scene.snapshot.instances.values().cloned().collect(),
         sessions,
-        attempts: Vec::new(),
+        ..skein_domain::decide::snapshot::Stored::default()
     });
     assert_eq!(loaded, scene.snapshot);
     for instance in ["a1", "a2", "b1"] {
