@@ -24,15 +24,20 @@ pub struct Bounds {
     pub peak: i64,
 }
 
-/// For the first machine and the first shared solution of a scenario.
+/// Price of what is not there, USD an hour: nothing that is there comes near it.
+const NEVER: f64 = 1e9;
+
+/// For the first machine and the first shared solution of a scenario; where it has none, the other takes all.
 pub fn bounds(scenario: &Scenario) -> Bounds {
-    let (machine, shared) = (&scenario.machines[0], &scenario.shared[0]);
-    let slots = i64::from(machine.slots);
-    let per_us = |price: skein_domain::NanoUsd| price.usd() / float(HOUR_US);
-    let (on_price, off_price) = (per_us(machine.price_per_hour), per_us(shared.price_per_hour));
-    let boot = on_price * machine.boot.mean();
+    let (machine, shared) = (scenario.machines.first(), scenario.shared.first());
+    let slots = machine.map_or(1, |machine| i64::from(machine.slots));
+    let per_us = |price: Option<skein_domain::NanoUsd>| price.map_or(NEVER, |price| price.usd()) / float(HOUR_US);
+    let on_price = per_us(machine.map(|machine| machine.price_per_hour));
+    let off_price = per_us(shared.map(|shared| shared.price_per_hour));
+    let boot = on_price * machine.map_or(0.0, |machine| machine.boot.mean());
     let curve = concurrency(scenario.items.iter().copied());
-    let long = |item: &Item| item.lasts_us > shared.timeout_us;
+    let timeout_us = shared.filter(|_| machine.is_some()).map_or(i64::MAX, |shared| shared.timeout_us);
+    let long = |item: &Item| item.lasts_us > timeout_us;
     let forced = concurrency(scenario.items.iter().copied().filter(long));
     let peak = curve.iter().map(|(_, items)| *items).max().unwrap_or(0);
     let layers = usize::try_from((peak + slots - 1) / slots).unwrap_or(0);

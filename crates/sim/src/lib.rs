@@ -22,6 +22,7 @@ mod quantiles;
 mod rule;
 mod scaled;
 mod scenario;
+mod swf;
 mod trace;
 mod world;
 
@@ -32,8 +33,8 @@ pub use quantiles::Quantiles;
 pub use rule::{FixedAtPeak, Keda, Rule, ServerlessOnly};
 pub use scaled::Scaled;
 pub use scenario::{MachineOffer, Scenario, ScenarioError, Scenarios, SharedOffer};
-pub use trace::{Item, concurrency, read as read_trace};
-pub use world::{World, simulate};
+pub use trace::{Item, Trace, concurrency, read as read_trace};
+pub use world::{Course, World, play, simulate};
 
 /// Microseconds of a second.
 pub const SECOND_US: i64 = 1_000_000;

@@ -72,9 +72,11 @@ pub fn make(name: &str, offers: &Scenarios) -> Option<Result<Scenario, ScenarioE
         Ok(Scenario {
             name: (*name).to_owned(),
             items: generate(recipe),
+            left_out: 0,
             machines: vec![offers.machine(MACHINE)?],
             shared: vec![offers.shared(shared)?],
             allowed_wait_us: wait_s * SECOND_US,
+            allowed_waits_us: Vec::new(),
             loose_wait_us: 4 * wait_s * SECOND_US,
         })
     };
