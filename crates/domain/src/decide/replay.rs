@@ -59,6 +59,8 @@ pub struct Played {
     pub allowed_wait_ms: u64,
     /// Where.
     pub place: Place,
+    /// Memory it needs, MiB.
+    pub memory_mb: u32,
 }
 
 /// A ledger being replayed.
@@ -66,7 +68,8 @@ pub struct Played {
 pub struct Replay {
     /// What is open at this point.
     pub snapshot: Snapshot,
-    policy: Policy,
+    /// What was set about deciding, at this point.
+    pub policy: Policy,
     started: bool,
     /// Orders of the plan that is on record next, decided once more.
     expected: std::collections::VecDeque<String>,
@@ -176,8 +179,9 @@ impl Replay {
         let (Some(attempt), Some(node)) = (self.snapshot.attempts.get(&key), self.snapshot.node(key.item.node)) else {
             return;
         };
-        let (ready_at, place, allowed_wait_ms) = (node.ready_at, attempt.place.clone(), node.profile.allowed_wait_ms);
-        self.played.push(Played { attempt: key, ready_at, run_ms, allowed_wait_ms, place });
+        let (ready_at, place, profile) = (node.ready_at, attempt.place.clone(), &node.profile);
+        let (allowed_wait_ms, memory_mb) = (profile.allowed_wait_ms, profile.needs.memory_mb);
+        self.played.push(Played { attempt: key, ready_at, run_ms, allowed_wait_ms, place, memory_mb });
     }
 }
 

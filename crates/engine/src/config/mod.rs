@@ -5,6 +5,7 @@ mod convert;
 mod scaling;
 
 pub use convert::{Current, OWN, Settled};
+pub use scaling::{PlayedPolicy, played_policy};
 pub(crate) use scaling::asked as asked_goals;
 
 use std::collections::BTreeMap;
