@@ -37,7 +37,7 @@ impl Rule for FixedAtPeak {
         let peak = concurrency(world.items().iter().copied()).into_iter().map(|(_, items)| items).max().unwrap_or(0);
         let slots = i64::from(world.machine_offers()[0].slots);
         let machines = u32::try_from((peak + slots - 1) / slots).unwrap_or(u32::MAX);
-        world.launch(0, machines.max(1));
+        world.launch(0, machines.max(1).saturating_sub(world.alive(0)));
     }
 }
 

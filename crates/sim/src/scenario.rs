@@ -131,6 +131,8 @@ pub struct MachineOffer {
     pub min_billed_us: i64,
     /// From launch to its agent's hello.
     pub boot: Quantiles,
+    /// So many are there and paid from the start to the end, whatever a rule wants.
+    pub least: u32,
     /// Most of them at a time.
     pub most: u32,
 }
@@ -234,6 +236,7 @@ impl Scenarios {
             price_per_hour: nano(vm.usd_per_hour),
             min_billed_us: us(vm.min_billed_s),
             boot: Quantiles::new(&vm.boot_quantiles),
+            least: 0,
             most: u32::MAX,
         })
     }

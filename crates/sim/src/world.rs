@@ -239,8 +239,10 @@ impl World {
     }
 
     /// Stops at most so many machines of an offer that have been empty for `idle_us`, the one idle longest
-    /// first. A machine with an item on it is never among them. Answers how many.
+    /// first. A machine with an item on it is never among them, nor one of those that are always there. Answers how
+    /// many.
     pub fn stop_idle(&mut self, offer: usize, most: u32, idle_us: i64) -> u32 {
+        let most = most.min(self.alive[offer].saturating_sub(self.machine_offers[offer].least));
         let mut stopped = 0;
         while stopped < most {
             let Some((_, machine)) = self.idle[offer].first().copied() else { break };
@@ -450,6 +452,9 @@ pub fn simulate(scenario: &Scenario, rule: &mut dyn Rule) -> Metrics {
 pub fn play(scenario: &Scenario, rule: &mut dyn Rule) -> (Metrics, Course) {
     let mut world = World::new(scenario);
     let interval_us = rule.interval_us();
+    for offer in 0..world.machine_offers.len() {
+        world.launch(offer, world.machine_offers[offer].least);
+    }
     rule.begin(&mut world);
     if interval_us > 0 {
         world.push(0, Kind::Tick);

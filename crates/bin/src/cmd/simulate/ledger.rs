@@ -97,7 +97,7 @@ struct History {
 }
 
 fn history(replay: &Replay) -> Option<History> {
-    let mut items: Vec<&Played> = replay.played.iter().collect();
+    let mut items: Vec<&Played> = replay.played.values().collect();
     items.sort_by_key(|item| (item.ready_at, item.attempt));
     let first = items.first()?.ready_at.0;
     let used = used(replay);
@@ -127,10 +127,10 @@ fn history(replay: &Replay) -> Option<History> {
     Some(History { scenario, assumed })
 }
 
-/// Attempts that ended in each solution.
+/// Items that ended in each solution.
 fn used(replay: &Replay) -> BTreeMap<SolutionId, u64> {
     let mut used = BTreeMap::new();
-    for item in &replay.played {
+    for item in replay.played.values() {
         let solution = match &item.place {
             Place::Gateway(solution) => Some(solution.clone()),
             Place::Instance(instance) => replay.snapshot.instances.get(instance).map(|i| i.solution.clone()),
@@ -162,6 +162,7 @@ fn machines(replay: &Replay, solution: &Solution) -> Vec<MachineOffer> {
             price_per_hour,
             min_billed_us: us(machines.min_billed_ms),
             boot: at(machines.typical_boot_ms),
+            least: machines.min,
             most: machines.max,
         };
         return dedicated.sizes().map(offer).collect();
@@ -176,6 +177,7 @@ fn machines(replay: &Replay, solution: &Solution) -> Vec<MachineOffer> {
         price_per_hour: dedicated.price_per_hour,
         min_billed_us: 0,
         boot: at(0),
+        least: most,
         most,
     };
     alike.into_iter().map(own).collect()
@@ -203,18 +205,22 @@ fn shared(name: &str, shared: &Shared, memory_mb: u32) -> SharedOffer {
 /// In words, for who reads the table.
 fn assumed(machines: &[MachineOffer], shared: &[SharedOffer], memory_mb: u32) -> Vec<String> {
     let mut assumed = vec![
-        "every attempt that ended comes when its item could be placed on record, whatever else would have ended sooner"
+        "every item that ended comes when it could be placed on record, whatever else would have ended sooner"
             .to_owned(),
         "it lasts as long as it did there, wherever it goes, takes one slot or one invocation, and suits every place"
             .to_owned(),
     ];
     for machine in machines {
-        let (name, slots, price, most) = (&machine.name, machine.slots, machine.price_per_hour, machine.most);
+        let MachineOffer { name, slots, price_per_hour: price, least, most, .. } = machine;
         let boot = machine.boot.mean() / 1e6;
-        assumed.push(format!(
-            "{name}: up to {most} machines of {slots} slots at {price} an hour, paid from the wish to the end, \
-             ready after {boot:.0} s"
-        ));
+        assumed.push(if least == most {
+            format!("{name}: {most} of {slots} slots at {price} an hour, there and paid from the first item to the last")
+        } else {
+            format!(
+                "{name}: {least} to {most} machines of {slots} slots at {price} an hour, paid from the wish to the end, \
+                 ready after {boot:.0} s"
+            )
+        });
     }
     for offer in shared {
         let cold_us = DelayTable::new(offer.cold.table()).mean();
@@ -234,4 +240,66 @@ fn us(ms: u64) -> i64 {
 
 fn seconds(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use skein_domain::{AttemptKey, NodeKey, Timestamp};
+
+    use super::*;
+
+    fn solution(json: serde_json::Value) -> Solution {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn replay() -> Replay {
+        let facts = json!({"cpus": 2, "memory_mb": 4096, "storage_mb": 1, "os": "linux", "arch": "x86_64", "slots": 8});
+        let machines = json!({"min": 0, "max": 3, "idle_ms": 1, "boot_ms": 1, "avoid_ms": 1, "list_ms": 1,
+            "typical_boot_ms": 40_000, "facts": facts});
+        let made = solution(json!({"id": "cloud", "kind": {"dedicated":
+            {"price_per_hour": 100_000_000, "slots_max": 2, "timeout_ms": 1, "machines": machines}}}));
+        let price = json!({"per_request": 200, "per_gb_s": 16_667, "granularity_ms": 1, "min_billed_ms": 0});
+        let called = solution(json!({"id": "fn", "kind": {"shared": {"url": "http://127.0.0.1:1", "timeout_ms": 900_000,
+            "concurrency": 10, "memory_mb_max": 1, "price": price, "cold_start_ms": 500, "min_warm": 0, "os": "linux",
+            "arch": "x86_64"}}}));
+        let mut replay = Replay::new(None);
+        for solution in [made, called] {
+            replay.snapshot.solutions.insert(solution.id.clone(), solution);
+        }
+        let node = NodeKey { session: SessionId(1), node: 0 };
+        for (index, (at_s, run_ms, allowed_wait_ms)) in [(30, 2_000, 1_000), (10, 4_000, 1_000)].into_iter().enumerate() {
+            let attempt = AttemptKey { item: node.item(u32::try_from(index).unwrap()), number: 1 };
+            let ready_at = Timestamp(at_s * 1_000_000);
+            let place = Place::Gateway("fn".parse().unwrap());
+            replay.played.insert(attempt.item, Played { attempt, ready_at, run_ms, allowed_wait_ms, place, memory_mb: 1_024 });
+        }
+        replay
+    }
+
+    #[test]
+    fn a_history_is_a_scenario_with_what_was_on_record_and_says_what_it_assumes() {
+        let History { scenario, assumed } = history(&replay()).unwrap();
+        let items: Vec<(i64, i64)> = scenario.items.iter().map(|i| (i.arrival_us, i.lasts_us)).collect();
+        assert_eq!(items, [(0, 4_000_000), (20_000_000, 2_000_000)], "in the order of arrival");
+        let machine = &scenario.machines[0];
+        assert_eq!((machine.slots, machine.most, machine.min_billed_us), (2, 3, 60_000_000));
+        assert_eq!((scenario.allowed_wait_us, scenario.allowed_waits_us.len()), (1_000_000, 0));
+        // 1 GiB: 6 s at 16,667 nano-USD, and two calls.
+        let form = Form { json: true, wide: false, charts: None };
+        let played = what_if(&replay(), asked(&["serverless-only".to_owned()], false).unwrap(), form).unwrap().unwrap();
+        let names: Vec<&str> = played["policies"].as_array().unwrap().iter().filter_map(|p| p["policy"].as_str()).collect();
+        assert_eq!(names, [ON_RECORD, "serverless-only"]);
+        let cost = played["policies"][1]["figures"]["cost"].as_f64().unwrap();
+        assert!((cost - (6.0 * 16_667.0 + 400.0) / 1e9).abs() < 1e-8, "{cost}");
+        assert!(assumed.iter().any(|one| one.contains("cloud machine: 0 to 3 machines of 2 slots")), "{assumed:?}");
+    }
+
+    #[test]
+    fn items_that_may_wait_for_different_times_keep_each_their_own() {
+        let mut replay = replay();
+        replay.played.first_entry().unwrap().get_mut().allowed_wait_ms = 9_000;
+        let scenario = history(&replay).unwrap().scenario;
+        assert_eq!(scenario.allowed_waits_us, [1_000_000, 9_000_000]);
+        assert!(history(&Replay::new(None)).is_none(), "nothing ended, nothing is played");
+    }
 }

@@ -99,13 +99,22 @@ const COLUMNS: [Column; 9] = [
 const WIDE: [Column; 8] = [
     ("time too little", |m| percent(m.under_time, 1)),
     ("time too much", |m| percent(m.over_time, 1)),
-    ("for machines", |m| format!("{:.2} USD", m.machine_cost)),
-    ("for shared", |m| format!("{:.2} USD", m.shared_cost)),
+    ("for machines", |m| format!("{} USD", money(m.machine_cost))),
+    ("for shared", |m| format!("{} USD", money(m.shared_cost))),
     ("machine hours", |m| format!("{:.1}", m.machine_hours)),
     ("cold starts", |m| format!("{:.0}", m.cold_starts)),
     ("longest wait", |m| format!("{:.1} s", m.wait_max)),
     ("slowdown", |m| format!("{:.3}", m.slowdown)),
 ];
+
+/// US dollars with as many digits as small amounts need.
+pub(super) fn money(usd: f64) -> String {
+    match usd {
+        usd if usd == 0.0 || usd >= 1.0 => format!("{usd:.2}"),
+        usd if usd >= 0.01 => format!("{usd:.4}"),
+        usd => format!("{usd:.6}"),
+    }
+}
 
 fn percent(share: f64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * share)
@@ -113,12 +122,12 @@ fn percent(share: f64, digits: usize) -> String {
 
 fn print(scenario: &Scenario, bounds: &Bounds, outcomes: &[Outcome], wide: bool) {
     line(&format!(
-        "{}: {} items, at once {:.1} in the mean and {} at most; nobody could pay less than {:.2} USD",
+        "{}: {} items, at once {:.1} in the mean and {} at most; nobody could pay less than {} USD",
         scenario.name,
         scenario.items.len(),
         bounds.mean,
         bounds.peak,
-        bounds.clairvoyant
+        money(bounds.clairvoyant)
     ));
     let more = if wide { &WIDE[..] } else { &[] };
     let columns: Vec<&Column> = COLUMNS.iter().chain(more).collect();
@@ -128,7 +137,7 @@ fn print(scenario: &Scenario, bounds: &Bounds, outcomes: &[Outcome], wide: bool)
     for outcome in outcomes {
         let metrics = &outcome.metrics;
         let over = over(outcome, bounds, "", " x");
-        let first = [outcome.policy.clone(), format!("{:.2}", metrics.cost), over];
+        let first = [outcome.policy.clone(), money(metrics.cost), over];
         table.row(first.into_iter().chain(columns.iter().map(|(_, cell)| cell(metrics))));
     }
     table.print();

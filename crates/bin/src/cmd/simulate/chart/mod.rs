@@ -6,7 +6,7 @@ mod svg;
 
 use skein_sim::{Bounds, Metrics, Scenario};
 
-use super::report::Outcome;
+use super::report::{Outcome, money, over};
 use svg::{Anchor, Area, Scale, Svg, ticks};
 
 const WIDTH: f64 = 1200.0;
@@ -31,11 +31,11 @@ pub(super) fn draw(scenario: &Scenario, bounds: &Bounds, outcomes: &[Outcome]) -
     let mut svg = Svg::new(WIDTH, height, &title, &description(bounds, outcomes));
     svg.bold(40.0, 38.0, 22.0, &title);
     let facts = format!(
-        "{} items; {:.1} at once in the mean and {} at most if none waits. Nobody could pay less than {:.2} USD.",
+        "{} items; {:.1} at once in the mean and {} at most if none waits. Nobody could pay less than {} USD.",
         scenario.items.len(),
         bounds.mean,
         bounds.peak,
-        bounds.clairvoyant
+        money(bounds.clairvoyant)
     );
     svg.text(40.0, 62.0, 14.0, "muted", Anchor::Start, &facts);
     let area = |left, width| Area { left, top: HEAD, width, height: rows * PITCH };
@@ -49,10 +49,10 @@ pub(super) fn draw(scenario: &Scenario, bounds: &Bounds, outcomes: &[Outcome]) -
 fn description(bounds: &Bounds, outcomes: &[Outcome]) -> String {
     let one = |o: &Outcome| {
         let Metrics { cost, late, wait_p99, .. } = &o.metrics;
-        format!("{}: {cost:.2} USD, {:.3} % late, p99 wait {wait_p99:.2} s.", o.policy, 100.0 * late)
+        format!("{}: {} USD, {:.3} % late, p99 wait {wait_p99:.2} s.", o.policy, money(*cost), 100.0 * late)
     };
     let all: Vec<String> = outcomes.iter().map(one).collect();
-    format!("The clairvoyant bound is {:.2} USD. {}", bounds.clairvoyant, all.join(" "))
+    format!("The clairvoyant bound is {} USD. {}", money(bounds.clairvoyant), all.join(" "))
 }
 
 /// The middles of the policies' lines, from the top.
@@ -84,7 +84,7 @@ fn costs(svg: &mut Svg, bounds: &Bounds, outcomes: &[Outcome], area: Area) {
         let bar = |left: f64, right: f64| Area { left, top: y - BAR / 2.0, width: right - left, height: BAR };
         svg.rect(bar(area.left, machines), "machine");
         svg.rect(bar(machines, all), "shared");
-        let words = format!("{:.2}{}", outcome.metrics.cost, super::report::over(outcome, bounds, ", ", " x"));
+        let words = format!("{}{}", money(outcome.metrics.cost), over(outcome, bounds, ", ", " x"));
         svg.text(all.max(x.at(bounds.clairvoyant)) + 6.0, y + 4.0, 12.0, "muted", Anchor::Start, &words);
     }
     let bound = x.at(bounds.clairvoyant);

@@ -24,7 +24,7 @@ pub(super) fn draw(svg: &mut Svg, scenario: &Scenario, outcomes: &[Outcome], top
     let curves: Vec<[Vec<f64>; 2]> =
         outcomes.iter().map(|o| [means(&o.course.slots, end_us), means(&o.course.supply, end_us)]).collect();
     let highest = curves.iter().flatten().flatten().chain(&demand).copied().fold(1.0, f64::max) * 1.05;
-    let y_ticks = ticks(highest, 3);
+    let y_ticks = ticks(highest, 4);
     let (unit_s, unit) = unit(end_us);
     let last = seconds(end_us) / unit_s;
     for ((outcome, [slots, supply]), row) in outcomes.iter().zip(&curves).zip(0_u32..) {
