@@ -48,7 +48,10 @@ fn swf(home: &Home, log: &str) {
 #[test]
 fn a_log_in_the_standard_workload_format_is_played_and_one_that_is_not_is_named_with_its_line() {
     let home = Home::new();
-    swf(&home, "; UnixStartTime: 0\n1 100 1 60 2 -1 -1 2 -1 -1 1 1 1 1 1 1 -1 -1\n2 130 1 -1 4 -1 -1 4 -1 -1 5 1 1 1 1 1 -1 -1\n");
+    swf(
+        &home,
+        "; UnixStartTime: 0\n1 100 1 60 2 -1 -1 2 -1 -1 1 1 1 1 1 1 -1 -1\n2 130 1 -1 4 -1 -1 4 -1 -1 5 1 1 1 1 1 -1 -1\n",
+    );
     let played = home.json(&["simulate", "--scenarios", "s.json", "--policy", "serverless-only"]);
     let figures = &played[0]["policies"][0]["figures"];
     assert_eq!((played[0]["items"].as_u64(), played[0]["left_out"].as_u64()), (Some(2), Some(1)), "{played}");
@@ -74,8 +77,16 @@ fn policies_of_files_stand_beside_the_named_ones_and_a_chart_is_drawn_of_each_sc
     assert!(policies[1]["figures"]["sl_share"].as_f64() < policies[0]["figures"]["sl_share"].as_f64(), "{played}");
     let drawn = home.read("charts/azllm-code.svg");
     assert!(drawn.ends_with("</svg>\n") && names.iter().all(|name| drawn.contains(&format!(">{name}</text>"))));
-    assert!(drawn.contains("prefers-color-scheme:dark") && drawn.contains("USD") && drawn.contains("minutes from the start"));
+    assert!(
+        drawn.contains("prefers-color-scheme:dark")
+            && drawn.contains("USD")
+            && drawn.contains("minutes from the start")
+    );
     std::fs::write(home.path("wrong.toml"), "late_bugdet_percent = 1.0\n").unwrap();
     let wrong = home.skein(&["simulate", "--scenarios", SCENARIOS, "--policy", "wrong.toml"]);
-    assert!(wrong.code == 2 && wrong.err.contains("wrong.toml") && wrong.err.contains("late_bugdet_percent"), "{}", wrong.err);
+    assert!(
+        wrong.code == 2 && wrong.err.contains("wrong.toml") && wrong.err.contains("late_bugdet_percent"),
+        "{}",
+        wrong.err
+    );
 }

@@ -14,6 +14,7 @@
 //! arrival. Times are microseconds, money is nano-USD.
 
 mod bound;
+mod clairvoyant;
 pub mod generate;
 pub mod made;
 mod metrics;
@@ -27,6 +28,7 @@ mod trace;
 mod world;
 
 pub use bound::{Bounds, bounds};
+pub use clairvoyant::BoundsPlan;
 pub use metrics::Metrics;
 pub use policy::{Defaults, Engine};
 pub use quantiles::Quantiles;

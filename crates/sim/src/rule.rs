@@ -24,6 +24,10 @@ pub trait Rule {
     }
     /// An item asked for by [`World::call_at`] has not started.
     fn late(&mut self, _world: &mut World, _item: u32) {}
+    /// A moment asked for by [`World::wake_at`], by its number.
+    fn woken(&mut self, _world: &mut World, _number: usize) {}
+    /// A machine is ready, and took what was queued.
+    fn ready(&mut self, _world: &mut World) {}
     /// An item ended, on a machine or in a shared solution.
     fn ended(&mut self, _world: &mut World, _item: u32, _shared: Option<usize>) {}
 }

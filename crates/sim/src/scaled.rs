@@ -68,7 +68,8 @@ impl Rule for Scaled {
     }
 
     fn begin(&mut self, world: &mut World) {
-        self.cold = world.shared_offers().first().map(|shared| DelayTable::new(shared.cold.table())).unwrap_or_default();
+        self.cold =
+            world.shared_offers().first().map(|shared| DelayTable::new(shared.cold.table())).unwrap_or_default();
     }
 
     fn tick(&mut self, world: &mut World) {

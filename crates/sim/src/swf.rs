@@ -106,7 +106,8 @@ mod tests {
     use super::*;
 
     fn source(json: &str) -> Source {
-        let mut all = serde_json::json!({"trace": "t.swf", "vm": "m", "serverless": "s", "slo_wait_s": 1, "loose_slo_s": 1});
+        let mut all =
+            serde_json::json!({"trace": "t.swf", "vm": "m", "serverless": "s", "slo_wait_s": 1, "loose_slo_s": 1});
         let more: serde_json::Value = serde_json::from_str(json).unwrap();
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(all).unwrap()
@@ -132,7 +133,9 @@ mod tests {
         let said = |log: &str, json: &str| read(log.as_bytes(), &source(json)).unwrap_err();
         assert_eq!(said("; x\n1 0 0 abc 1\n", "{}"), "line 2: 'abc' in 'run_s' is no number");
         assert_eq!(said("1 0 0\n", "{}"), "line 1: it has 3 fields where the format has 18");
-        assert!(said("", r#"{"filter": {"color": "8"}}"#).starts_with("the format has no field 'color' (it has number,"));
+        assert!(
+            said("", r#"{"filter": {"color": "8"}}"#).starts_with("the format has no field 'color' (it has number,")
+        );
         assert!(said("1 0 0 1 2000000\n", "{}").starts_with("line 1: 2000000 processors"));
     }
 }

@@ -18,6 +18,7 @@ enum Kind {
     Ended { item: u32, machine: u32 },
     Tick,
     Late { item: u32 },
+    Woken { number: usize },
     InvocationEnded { item: u32, offer: u32 },
 }
 
@@ -26,7 +27,7 @@ impl Kind {
         match self {
             Self::Ready { .. } => 0,
             Self::Ended { .. } => 1,
-            Self::Tick | Self::Late { .. } => 2,
+            Self::Tick | Self::Late { .. } | Self::Woken { .. } => 2,
             Self::InvocationEnded { .. } => 3,
         }
     }
@@ -221,21 +222,31 @@ impl World {
     pub fn launch(&mut self, offer: usize, machines: u32) {
         let room = self.machine_offers[offer].most.saturating_sub(self.alive[offer]);
         for _ in 0..machines.min(room) {
-            let boot_us = self.machine_offers[offer].boot.draw();
-            let machine = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
-            self.machines.push(Machine {
-                offer,
-                launched_us: self.now_us,
-                ready: false,
-                stopped: false,
-                free: 0,
-                stamp: 0,
-                idle_since_us: 0,
-            });
-            self.alive[offer] += 1;
-            self.sums.launches += 1;
-            self.push(self.now_us + boot_us, Kind::Ready { machine });
+            let boot_us = self.draw_boot(offer);
+            self.launch_taking(offer, boot_us);
         }
+    }
+
+    /// How long the boot of the next machine of an offer takes, us. Only who knows the future asks.
+    pub(crate) fn draw_boot(&mut self, offer: usize) -> i64 {
+        self.machine_offers[offer].boot.draw()
+    }
+
+    /// Buys a machine whose boot takes so long, us.
+    pub(crate) fn launch_taking(&mut self, offer: usize, boot_us: i64) {
+        let machine = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
+        self.machines.push(Machine {
+            offer,
+            launched_us: self.now_us,
+            ready: false,
+            stopped: false,
+            free: 0,
+            stamp: 0,
+            idle_since_us: 0,
+        });
+        self.alive[offer] += 1;
+        self.sums.launches += 1;
+        self.push(self.now_us + boot_us, Kind::Ready { machine });
     }
 
     /// Stops at most so many machines of an offer that have been empty for `idle_us`, the one idle longest
@@ -318,6 +329,11 @@ impl World {
     /// Calls [`Rule::late`] for an item at a moment, if it has not started by then.
     pub fn call_at(&mut self, at_us: i64, item: u32) {
         self.push(at_us, Kind::Late { item });
+    }
+
+    /// Calls [`Rule::woken`] at a moment.
+    pub(crate) fn wake_at(&mut self, at_us: i64, number: usize) {
+        self.push(at_us, Kind::Woken { number });
     }
 
     fn push(&mut self, at: i64, kind: Kind) {
@@ -415,7 +431,7 @@ impl World {
                 self.ended += 1;
                 self.supply_changed();
             }
-            Kind::Tick | Kind::Late { .. } => {}
+            Kind::Tick | Kind::Late { .. } | Kind::Woken { .. } => {}
         }
     }
 
@@ -476,7 +492,9 @@ pub fn play(scenario: &Scenario, rule: &mut dyn Rule) -> (Metrics, Course) {
                     Kind::Late { item } if !world.has_started(item) => rule.late(&mut world, item),
                     Kind::Ended { item, .. } => rule.ended(&mut world, item, None),
                     Kind::InvocationEnded { item, offer } => rule.ended(&mut world, item, Some(index(offer))),
-                    Kind::Late { .. } | Kind::Ready { .. } => {}
+                    Kind::Woken { number } => rule.woken(&mut world, number),
+                    Kind::Ready { .. } => rule.ready(&mut world),
+                    Kind::Late { .. } => {}
                 }
             }
             (None, Some(arrival)) => {

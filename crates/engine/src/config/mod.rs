@@ -5,8 +5,8 @@ mod convert;
 mod scaling;
 
 pub use convert::{Current, OWN, Settled};
-pub use scaling::{PlayedPolicy, played_policy};
 pub(crate) use scaling::asked as asked_goals;
+pub use scaling::{PlayedPolicy, played_policy};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -71,7 +71,9 @@ pub fn played_policy(document: Value) -> Result<PlayedPolicy, BadConfig> {
     let written = written.map_err(|error| wrong("scaling.thresholds", error.to_string()))?;
     let mut limit = |name: &str, default: u32| match document.remove(name) {
         None => Ok(default),
-        Some(_) if written.is_none() => Err(bad(format!("'{name}' limits thresholds: give those too, or leave it out"))),
+        Some(_) if written.is_none() => {
+            Err(bad(format!("'{name}' limits thresholds: give those too, or leave it out")))
+        }
         Some(value) => value.as_u64().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| {
             wrong(format!("scaling.{name}"), format!("{value} is not usable: give a number of machines"))
         }),

@@ -259,7 +259,8 @@ mod tests {
         let made = solution(json!({"id": "cloud", "kind": {"dedicated":
             {"price_per_hour": 100_000_000, "slots_max": 2, "timeout_ms": 1, "machines": machines}}}));
         let price = json!({"per_request": 200, "per_gb_s": 16_667, "granularity_ms": 1, "min_billed_ms": 0});
-        let called = solution(json!({"id": "fn", "kind": {"shared": {"url": "http://127.0.0.1:1", "timeout_ms": 900_000,
+        let called =
+            solution(json!({"id": "fn", "kind": {"shared": {"url": "http://127.0.0.1:1", "timeout_ms": 900_000,
             "concurrency": 10, "memory_mb_max": 1, "price": price, "cold_start_ms": 500, "min_warm": 0, "os": "linux",
             "arch": "x86_64"}}}));
         let mut replay = Replay::new(None);
@@ -267,11 +268,14 @@ mod tests {
             replay.snapshot.solutions.insert(solution.id.clone(), solution);
         }
         let node = NodeKey { session: SessionId(1), node: 0 };
-        for (index, (at_s, run_ms, allowed_wait_ms)) in [(30, 2_000, 1_000), (10, 4_000, 1_000)].into_iter().enumerate() {
+        for (index, (at_s, run_ms, allowed_wait_ms)) in [(30, 2_000, 1_000), (10, 4_000, 1_000)].into_iter().enumerate()
+        {
             let attempt = AttemptKey { item: node.item(u32::try_from(index).unwrap()), number: 1 };
             let ready_at = Timestamp(at_s * 1_000_000);
             let place = Place::Gateway("fn".parse().unwrap());
-            replay.played.insert(attempt.item, Played { attempt, ready_at, run_ms, allowed_wait_ms, place, memory_mb: 1_024 });
+            replay
+                .played
+                .insert(attempt.item, Played { attempt, ready_at, run_ms, allowed_wait_ms, place, memory_mb: 1_024 });
         }
         replay
     }
@@ -287,7 +291,8 @@ mod tests {
         // 1 GiB: 6 s at 16,667 nano-USD, and two calls.
         let form = Form { json: true, wide: false, charts: None };
         let played = what_if(&replay(), asked(&["serverless-only".to_owned()], false).unwrap(), form).unwrap().unwrap();
-        let names: Vec<&str> = played["policies"].as_array().unwrap().iter().filter_map(|p| p["policy"].as_str()).collect();
+        let names: Vec<&str> =
+            played["policies"].as_array().unwrap().iter().filter_map(|p| p["policy"].as_str()).collect();
         assert_eq!(names, [ON_RECORD, "serverless-only"]);
         let cost = played["policies"][1]["figures"]["cost"].as_f64().unwrap();
         assert!((cost - (6.0 * 16_667.0 + 400.0) / 1e9).abs() < 1e-8, "{cost}");

@@ -94,8 +94,7 @@ pub(super) fn asked(words: &[String], all_named: bool) -> anyhow::Result<Vec<Pol
     if named.is_empty() && all_named {
         named = NAMES.to_vec();
     }
-    let mut policies: Vec<Policy> =
-        NAMES.into_iter().filter(|name| named.contains(name)).map(Policy::named).collect();
+    let mut policies: Vec<Policy> = NAMES.into_iter().filter(|name| named.contains(name)).map(Policy::named).collect();
     let mut taken: BTreeSet<String> = NAMES.into_iter().map(str::to_owned).collect();
     for word in words.iter().filter(|word| !NAMES.contains(&word.as_str())) {
         let policy = of_file(word)?;

@@ -3,8 +3,8 @@
 use skein_sim::{Scenario, concurrency};
 
 use super::super::report::Outcome;
-use super::svg::{Anchor, Area, Scale, Svg, ticks};
 use super::seconds;
+use super::svg::{Anchor, Area, Scale, Svg, ticks};
 
 /// Title and legend.
 pub(super) const HEAD: f64 = 64.0;

@@ -64,7 +64,10 @@ pub(super) fn ticks(top: f64, most: u32) -> Vec<(f64, String)> {
     let digits = (0..9).find(|digits| gap * 10_f64.powi(*digits) >= 0.999_999).unwrap_or(9);
     let digits = usize::try_from(digits).unwrap_or(0);
     let numbers = (0..=most + 1).map(|number| f64::from(number) * gap);
-    numbers.take_while(|number| *number <= top * 1.000_001).map(|number| (number, format!("{number:.digits$}"))).collect()
+    numbers
+        .take_while(|number| *number <= top * 1.000_001)
+        .map(|number| (number, format!("{number:.digits$}")))
+        .collect()
 }
 
 /// An SVG being written.
