@@ -89,7 +89,8 @@ impl Layered {
     fn of(scenario: &Scenario) -> Self {
         let (machine, shared) = (scenario.machines.first(), scenario.shared.first());
         let slots = machine.map_or(1, |machine| i64::from(machine.slots));
-        let per_us = |price: Option<skein_domain::NanoUsd>| price.map_or(NEVER, |price| price.usd()) / float(HOUR_US);
+        let per_us =
+            |price: Option<skein_domain::NanoUsd>| price.map_or(NEVER, skein_domain::NanoUsd::usd) / float(HOUR_US);
         let on_price = per_us(machine.map(|machine| machine.price_per_hour));
         let curve = concurrency(scenario.items.iter().copied());
         let timeout_us = shared.filter(|_| machine.is_some()).map_or(i64::MAX, |shared| shared.timeout_us);
