@@ -98,8 +98,9 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
             println!("  at the end: {capacity}");
         }
         let free = made::with_choice(scenario.clone(), &offers)?;
+        let start = Instant::now();
         let metrics = simulate(&free, &mut Engine::new(Defaults::default()));
-        line("size, kind too", &metrics, &bounds, 0.0, None);
+        line("size, kind too", &metrics, &bounds, start.elapsed().as_secs_f64(), None);
         means.entry((traced, "size, kind too")).or_default().push(metrics.cost / bounds.clairvoyant);
         best_of(&reference, &scenario.name);
     }

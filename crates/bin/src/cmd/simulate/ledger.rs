@@ -214,7 +214,10 @@ fn assumed(machines: &[MachineOffer], shared: &[SharedOffer], memory_mb: u32) ->
         let MachineOffer { name, slots, price_per_hour: price, least, most, .. } = machine;
         let boot = machine.boot.mean() / 1e6;
         assumed.push(if least == most {
-            format!("{name}: {most} of {slots} slots at {price} an hour, there and paid from the first item to the last")
+            format!(
+                "{name}: {most} of {slots} slots at {price} an hour, there and paid from the first item to the last \
+                 (only the bound may do without)"
+            )
         } else {
             format!(
                 "{name}: {least} to {most} machines of {slots} slots at {price} an hour, paid from the wish to the end, \
