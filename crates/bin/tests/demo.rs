@@ -65,4 +65,8 @@ fn the_demo_survives_a_kill_and_uses_both_kinds_of_place() {
     let again = home.json(&["simulate", "--from-ledger", "d", "--session", summary["session"].as_str().unwrap()]);
     assert_eq!((&again["orders_differing"], &again["items"]), (&0.into(), &69.into()), "{again}");
     assert!(again["orders_equal"].as_u64().is_some_and(|orders| orders >= 69), "{again}");
+    // And what its items would have cost otherwise.
+    let (played, policy) = (&again["played"], &again["played"]["policies"][0]);
+    assert_eq!((&played["items"], &policy["policy"]), (&again["items"], &"on record".into()), "{played}");
+    assert!(policy["figures"]["cost"].as_f64().is_some_and(|cost| cost > 0.0), "{policy}");
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use skein_domain::decide::capacity::{Family, Settings};
 use skein_sim::{
-    Bounds, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scaled, Scenario, ScenarioError, Scenarios,
+    Bounds, BoundsPlan, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scaled, Scenario, ScenarioError, Scenarios,
     ServerlessOnly, bounds, made, simulate,
 };
 
@@ -78,13 +78,14 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
         let bounds = bounds(&scenario);
         heading(&scenario, &bounds);
         let mut engine = Engine::new(Defaults::default());
-        let rules: [(&'static str, &mut dyn Rule); 6] = [
+        let rules: [(&'static str, &mut dyn Rule); 7] = [
             ("static-peak", &mut FixedAtPeak),
             ("serverless-only", &mut ServerlessOnly::default()),
             ("keda+ca", &mut Keda::default()),
             ("thresholds", &mut Scaled::by_share()),
             ("by projection", &mut Scaled::by_projection()),
             ("engine", &mut engine),
+            ("oracle-schedule", &mut BoundsPlan::new(&scenario)),
         ];
         for (name, rule) in rules {
             let start = Instant::now();
@@ -97,8 +98,9 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
             println!("  at the end: {capacity}");
         }
         let free = made::with_choice(scenario.clone(), &offers)?;
+        let start = Instant::now();
         let metrics = simulate(&free, &mut Engine::new(Defaults::default()));
-        line("size, kind too", &metrics, &bounds, 0.0, None);
+        line("size, kind too", &metrics, &bounds, start.elapsed().as_secs_f64(), None);
         means.entry((traced, "size, kind too")).or_default().push(metrics.cost / bounds.clairvoyant);
         best_of(&reference, &scenario.name);
     }

@@ -14,6 +14,7 @@
 //! arrival. Times are microseconds, money is nano-USD.
 
 mod bound;
+mod clairvoyant;
 pub mod generate;
 pub mod made;
 mod metrics;
@@ -22,18 +23,20 @@ mod quantiles;
 mod rule;
 mod scaled;
 mod scenario;
+mod swf;
 mod trace;
 mod world;
 
 pub use bound::{Bounds, bounds};
+pub use clairvoyant::BoundsPlan;
 pub use metrics::Metrics;
 pub use policy::{Defaults, Engine};
 pub use quantiles::Quantiles;
 pub use rule::{FixedAtPeak, Keda, Rule, ServerlessOnly};
 pub use scaled::Scaled;
 pub use scenario::{MachineOffer, Scenario, ScenarioError, Scenarios, SharedOffer};
-pub use trace::{Item, concurrency, read as read_trace};
-pub use world::{World, simulate};
+pub use trace::{Item, Trace, concurrency, read as read_trace};
+pub use world::{Course, World, play, simulate};
 
 /// Microseconds of a second.
 pub const SECOND_US: i64 = 1_000_000;

@@ -102,14 +102,15 @@ impl Metrics {
         ]
     }
 
-    pub(crate) fn of(scenario: &Scenario, items: &[Item], sums: Sums) -> Self {
+    pub(crate) fn of(scenario: &Scenario, items: &[Item], sums: &Sums) -> Self {
         let mut waits: Vec<i64> = items.iter().zip(&sums.started_us).map(|(i, start)| start - i.arrival_us).collect();
         let slowdown: f64 = waits.iter().zip(items).map(|(wait, item)| slowdown(*wait, item.lasts_us)).sum();
+        let late = waits.iter().enumerate().filter(|(item, wait)| **wait > scenario.allowed_us(*item)).count();
         waits.sort_unstable();
         let all = float(i64::try_from(items.len()).unwrap_or(i64::MAX));
         let above = |limit: i64| float(count(waits.len() - waits.partition_point(|wait| *wait <= limit))) / all;
         let shared = sums.ran.iter().filter(|ran| **ran == Ran::Shared).count();
-        let elasticity = Elasticity::of(items, &sums);
+        let elasticity = Elasticity::of(items, sums);
         Self {
             cost: (sums.machine_cost + sums.shared_cost).usd(),
             machine_cost: sums.machine_cost.usd(),
@@ -123,7 +124,7 @@ impl Metrics {
             wait_p95: higher(&waits, 950),
             wait_p99: higher(&waits, 990),
             wait_max: higher(&waits, 1000),
-            late: above(scenario.allowed_wait_us),
+            late: float(count(late)) / all,
             late_loose: above(scenario.loose_wait_us),
             slowdown: slowdown / all,
             under: elasticity.under,

@@ -1,11 +1,13 @@
 //! The engine's own policy in a world: it does what the functions of `skein_domain::decide` say, and nothing
 //! by itself.
 
+use skein_domain::NanoUsd;
 use skein_domain::Timestamp;
-use skein_domain::decide::capacity::{Capacity, DEDICATED, Family, Settings};
-use skein_domain::decide::guard::{MachineFacts, SharedFacts};
+use skein_domain::decide::capacity::{self, Capacity, DEDICATED, Family, Settings};
+use skein_domain::decide::guard::{MachineFacts, SharedFacts, break_even_ppm};
 use skein_domain::decide::offers::{self, Lengths, Offer, Out};
-use skein_domain::decide::patience::{DelayTable, LATE_BUDGET_PPM, LateBudget, patience};
+use skein_domain::decide::patience::{DelayTable, LATE_BUDGET_PPM, LateBudget, PPM, patience};
+use skein_domain::decide::policy::{CapacityPolicy, CapacityRule};
 
 use crate::quantiles::whole;
 use crate::rule::Rule;
@@ -19,11 +21,20 @@ pub struct Defaults {
     pub capacity: Settings,
     /// Share of items that may be late, ppm.
     pub late_budget_ppm: u32,
+    /// What decides between machines and shared solutions.
+    pub rule: CapacityRule,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { capacity: Settings::default(), late_budget_ppm: LATE_BUDGET_PPM }
+        Self { capacity: Settings::default(), late_budget_ppm: LATE_BUDGET_PPM, rule: CapacityRule::default() }
+    }
+}
+
+impl From<&CapacityPolicy> for Defaults {
+    fn from(policy: &CapacityPolicy) -> Self {
+        let CapacityPolicy { rule, family, late_budget_ppm } = policy;
+        Self { capacity: family.clone(), late_budget_ppm: *late_budget_ppm, rule: *rule }
     }
 }
 
@@ -71,6 +82,10 @@ impl Engine {
     /// Which shared solution is called, from now on.
     fn choose_shared(&mut self, world: &World) {
         let typical_us = self.lasted_us.checked_div(self.ended).unwrap_or(ASSUMED_US).max(1);
+        if self.offers.is_empty() {
+            self.calls = false;
+            return;
+        }
         let allowed_wait_us = unsigned(world.allowed_wait_us());
         let lengths = Lengths { typical_us, longest_us: Some(self.longest_us), allowed_wait_us };
         let ranking = offers::shared(&self.offers, &lengths);
@@ -93,7 +108,7 @@ impl Engine {
         }
         self.cold_now = world.cold_starts() > before;
         if self.cold_now {
-            let left = u64::try_from(world.allowed_wait_us()).unwrap_or(0).saturating_sub(waited);
+            let left = unsigned(world.allowed_wait_of_us(item)).saturating_sub(waited);
             self.budget.overflowed_cold(self.cold.longer_than(left), waited > 0);
         }
         true
@@ -111,10 +126,18 @@ impl Rule for Engine {
         // A task states how long it may last at most; a trace shows it.
         self.longest_us = world.items().iter().map(|item| unsigned(item.lasts_us)).max().unwrap_or(0);
         self.choose_shared(world);
+        if machines.is_empty() {
+            return;
+        }
+        let called = self.offers.get(self.shared).cloned().unwrap_or_else(nothing_shared);
         if !self.calls {
             self.defaults.capacity.fixed = Some(DEDICATED);
+        } else if self.defaults.rule == CapacityRule::Price {
+            // As the engine does it: a slot against an invocation, at list prices.
+            let cheaper = machines.iter().any(|machine| break_even_ppm(machine, called.price_per_hour) < PPM);
+            self.defaults.capacity.fixed = Some(if cheaper { DEDICATED } else { capacity::Rule::None });
         }
-        self.family = Some(Family::new(self.defaults.capacity.clone(), &machines, self.offers[self.shared].clone()));
+        self.family = Some(Family::new(self.defaults.capacity.clone(), &machines, called));
     }
 
     fn tick(&mut self, world: &mut World) {
@@ -138,7 +161,7 @@ impl Rule for Engine {
 
     fn arrive(&mut self, world: &mut World, item: u32) {
         self.budget.item();
-        let allowed_us = u64::try_from(world.allowed_wait_us()).unwrap_or(0);
+        let allowed_us = unsigned(world.allowed_wait_of_us(item));
         let patience = patience(allowed_us, &self.cold, &self.budget);
         if let Some(family) = &mut self.family {
             family.arrived(item, patience.wait_us, Timestamp(world.now_us()));
@@ -171,7 +194,7 @@ impl Rule for Engine {
     fn ended(&mut self, world: &mut World, item: u32, _: Option<usize>) {
         let lasted_us = u64::try_from(world.items()[index(item)].lasts_us).unwrap_or(0);
         self.ended += 1;
-        if world.waited_us(item) > world.allowed_wait_us() {
+        if world.waited_us(item) > world.allowed_wait_of_us(item) {
             self.budget.was_late();
         }
         self.lasted_us = self.lasted_us.saturating_add(lasted_us);
@@ -208,6 +231,21 @@ fn shared_facts(offer: &SharedOffer) -> SharedFacts {
         bills_cold: offer.bills_cold,
         concurrency: offer.concurrency,
         cold: DelayTable::new(offer.cold.table()),
+    }
+}
+
+/// Where there is no shared solution: one that takes nothing and is dearer than any machine.
+fn nothing_shared() -> SharedFacts {
+    SharedFacts {
+        price_per_hour: NanoUsd(1_000_000_000_000_000),
+        per_request: NanoUsd::ZERO,
+        granularity_us: 1,
+        min_billed_us: 0,
+        timeout_us: 0,
+        keepalive_us: 0,
+        bills_cold: false,
+        concurrency: 0,
+        cold: DelayTable::default(),
     }
 }
 

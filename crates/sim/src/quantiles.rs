@@ -35,6 +35,11 @@ impl Quantiles {
         })
     }
 
+    /// The longest delay, us.
+    pub(crate) fn most(&self) -> i64 {
+        whole(self.points.last().map_or(0.0, |(_, us)| *us))
+    }
+
     /// Mean delay, us.
     pub fn mean(&self) -> f64 {
         self.points.windows(2).map(|pair| (pair[1].0 - pair[0].0) * f64::midpoint(pair[0].1, pair[1].1)).sum()

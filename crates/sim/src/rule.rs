@@ -24,6 +24,10 @@ pub trait Rule {
     }
     /// An item asked for by [`World::call_at`] has not started.
     fn late(&mut self, _world: &mut World, _item: u32) {}
+    /// A moment asked for by [`World::wake_at`], by its number.
+    fn woken(&mut self, _world: &mut World, _number: usize) {}
+    /// A machine is ready, and took what was queued.
+    fn ready(&mut self, _world: &mut World) {}
     /// An item ended, on a machine or in a shared solution.
     fn ended(&mut self, _world: &mut World, _item: u32, _shared: Option<usize>) {}
 }
@@ -37,7 +41,7 @@ impl Rule for FixedAtPeak {
         let peak = concurrency(world.items().iter().copied()).into_iter().map(|(_, items)| items).max().unwrap_or(0);
         let slots = i64::from(world.machine_offers()[0].slots);
         let machines = u32::try_from((peak + slots - 1) / slots).unwrap_or(u32::MAX);
-        world.launch(0, machines.max(1));
+        world.launch(0, machines.max(1).saturating_sub(world.alive(0)));
     }
 }
 

@@ -50,7 +50,7 @@ impl Scaled {
     }
 
     fn call(&mut self, world: &mut World, item: u32) {
-        let (before, left) = (world.cold_starts(), world.allowed_wait_us() - world.waits_us(item));
+        let (before, left) = (world.cold_starts(), world.allowed_wait_of_us(item) - world.waits_us(item));
         if !world.call(item, 0) {
             world.call_at(world.now_us() + RETRY_US, item);
             return;
@@ -68,7 +68,8 @@ impl Rule for Scaled {
     }
 
     fn begin(&mut self, world: &mut World) {
-        self.cold = DelayTable::new(world.shared_offers()[0].cold.table());
+        self.cold =
+            world.shared_offers().first().map(|shared| DelayTable::new(shared.cold.table())).unwrap_or_default();
     }
 
     fn tick(&mut self, world: &mut World) {
@@ -96,10 +97,12 @@ impl Rule for Scaled {
         if world.place(item) {
             return;
         }
-        let allowed_us = u64::try_from(world.allowed_wait_us()).unwrap_or(0);
+        let allowed_us = u64::try_from(world.allowed_wait_of_us(item)).unwrap_or(0);
         let wait_us = if world.alive(0) > 0 { patience(allowed_us, &self.cold, &self.budget).wait_us } else { 0 };
         world.queue(item);
-        world.call_at(world.now_us().saturating_add_unsigned(wait_us), item);
+        if !world.shared_offers().is_empty() {
+            world.call_at(world.now_us().saturating_add_unsigned(wait_us), item);
+        }
     }
 
     fn late(&mut self, world: &mut World, item: u32) {
@@ -107,7 +110,7 @@ impl Rule for Scaled {
     }
 
     fn ended(&mut self, world: &mut World, item: u32, _: Option<usize>) {
-        if world.waited_us(item) > world.allowed_wait_us() {
+        if world.waited_us(item) > world.allowed_wait_of_us(item) {
             self.budget.was_late();
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use skein_domain::NanoUsd;
 
 use crate::quantiles::{Quantiles, us, whole};
-use crate::trace::{Item, read};
+use crate::trace::{Item, Trace, read};
 
 /// What is wrong with a scenario.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,8 @@ struct Serverless {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Source {
     pub(crate) trace: String,
+    /// The column of lengths; of a trace in the standard workload format, `run_s` when it is not said.
+    #[serde(default)]
     pub(crate) dur: String,
     #[serde(default = "unchanged")]
     pub(crate) dur_affine: (f64, f64),
@@ -129,6 +131,10 @@ pub struct MachineOffer {
     pub min_billed_us: i64,
     /// From launch to its agent's hello.
     pub boot: Quantiles,
+    /// So many are there and paid from the start to the end, whatever a rule wants.
+    pub least: u32,
+    /// Most of them at a time.
+    pub most: u32,
 }
 
 /// A shared solution that can be called.
@@ -165,14 +171,25 @@ pub struct Scenario {
     pub name: String,
     /// What arrives, in order.
     pub items: Vec<Item>,
-    /// Machines: the first is what the reference rules buy.
+    /// Lines of its trace that are no items.
+    pub left_out: u64,
+    /// Machines: the first is what the reference rules buy. None: everything goes to a shared solution.
     pub machines: Vec<MachineOffer>,
-    /// Shared solutions: the first is what the reference rules call.
+    /// Shared solutions: the first is what the reference rules call. None: everything goes to machines.
     pub shared: Vec<SharedOffer>,
     /// Longest wait that is in time, us.
     pub allowed_wait_us: i64,
+    /// The same of each item, where they differ; else empty.
+    pub allowed_waits_us: Vec<i64>,
     /// Longest wait that is tolerable, us.
     pub loose_wait_us: i64,
+}
+
+impl Scenario {
+    /// Longest wait of an item that is in time, us.
+    pub(crate) fn allowed_us(&self, item: usize) -> i64 {
+        self.allowed_waits_us.get(item).copied().unwrap_or(self.allowed_wait_us)
+    }
 }
 
 impl Scenarios {
@@ -194,16 +211,18 @@ impl Scenarios {
         self.with_items(name, source, read(folder, source)?)
     }
 
-    fn with_items(&self, name: &str, source: &Source, items: Vec<Item>) -> Result<Scenario, ScenarioError> {
+    fn with_items(&self, name: &str, source: &Source, trace: Trace) -> Result<Scenario, ScenarioError> {
         let machines = [&source.vm].into_iter().chain(source.vms.iter().filter(|vm| **vm != source.vm));
         let shared = [&source.serverless].into_iter();
         let shared = shared.chain(source.serverlesses.iter().filter(|s| **s != source.serverless));
         Ok(Scenario {
             name: name.to_owned(),
-            items,
+            items: trace.items,
+            left_out: trace.left_out,
             machines: machines.map(|vm| self.machine(vm)).collect::<Result<_, _>>()?,
             shared: shared.map(|offer| self.shared(offer)).collect::<Result<_, _>>()?,
             allowed_wait_us: us(source.slo_wait_s),
+            allowed_waits_us: Vec::new(),
             loose_wait_us: us(source.loose_slo_s),
         })
     }
@@ -217,6 +236,8 @@ impl Scenarios {
             price_per_hour: nano(vm.usd_per_hour),
             min_billed_us: us(vm.min_billed_s),
             boot: Quantiles::new(&vm.boot_quantiles),
+            least: 0,
+            most: u32::MAX,
         })
     }
 

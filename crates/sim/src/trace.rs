@@ -1,13 +1,15 @@
-//! Reading a trace: when items arrive, and how long each lasts.
+//! Reading a trace: when items arrive, and how long each lasts. CSV, or the standard workload format ([`crate::swf`])
+//! where the file's name ends in `.swf`; either may be packed by gzip.
 
-use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use crate::quantiles::us;
 use crate::scenario::{ScenarioError, Source};
+use crate::swf;
 
 /// Most items of a trace.
-const ITEMS_MAX: usize = 10_000_000;
+pub(crate) const ITEMS_MAX: usize = 10_000_000;
 
 /// One item of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,39 +20,78 @@ pub struct Item {
     pub lasts_us: i64,
 }
 
-/// Reads a trace from a CSV file, packed by gzip or not, and changes it as the scenario says.
-pub fn read(folder: &Path, source: &Source) -> Result<Vec<Item>, ScenarioError> {
+/// What a file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// In order of arrival.
+    pub items: Vec<Item>,
+    /// Lines that are no items, as they never started or it is not known when they came or how long they lasted.
+    pub left_out: u64,
+}
+
+/// Reads a trace and changes it as the scenario says. Errors name the line.
+pub fn read(folder: &Path, source: &Source) -> Result<Trace, ScenarioError> {
     let path = folder.join(&source.trace);
     let failed = |what: String| ScenarioError::Trace { path: path.clone(), what };
     let file = std::fs::File::open(&path).map_err(|error| failed(error.to_string()))?;
-    let packed = path.extension().is_some_and(|e| e == "gz");
-    let reader: Box<dyn std::io::Read> =
-        if packed { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut rows = csv::Reader::from_reader(std::io::BufReader::new(reader));
-    let mut items: Vec<Item> = Vec::new();
-    for row in rows.deserialize::<BTreeMap<String, String>>() {
-        let row = row.map_err(|error| failed(error.to_string()))?;
-        if source.filter.iter().any(|(column, value)| row.get(column) != Some(value)) {
-            continue;
-        }
-        let number = |column: &str| -> Result<f64, ScenarioError> {
-            let text = row.get(column).ok_or_else(|| failed(format!("it has no column '{column}'")))?;
-            let value: f64 = text.trim().parse().map_err(|_| failed(format!("'{text}' in '{column}' is no number")))?;
-            if value.is_finite() { Ok(value) } else { Err(failed(format!("'{text}' in '{column}' is no number"))) }
-        };
-        let (base, factor) = source.dur_affine;
-        let lasts = (base + factor * number(&source.dur)?).max(source.min_dur);
-        items.push(Item { arrival_us: us(number("arrival_s")?), lasts_us: us(lasts) });
-        if items.len() > ITEMS_MAX {
-            return Err(failed(format!("it has more than {ITEMS_MAX} rows: split it")));
-        }
+    let name = source.trace.to_ascii_lowercase();
+    let plain = name.strip_suffix(".gz").unwrap_or(&name);
+    let reader: Box<dyn BufRead> = if plain.len() < name.len() {
+        Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file)))
+    } else {
+        Box::new(BufReader::new(file))
+    };
+    let standard = Path::new(plain).extension().is_some_and(|e| e == "swf");
+    let trace = if standard { swf::read(reader, source) } else { rows(reader, source) }.map_err(failed)?;
+    if trace.items.is_empty() {
+        return Err(failed("no item is left of it: check 'filter'".to_owned()));
     }
-    if items.is_empty() {
-        return Err(failed("no row is left of it: check 'filter'".to_owned()));
-    }
-    Ok(changed(items, source.fold_s()?))
+    Ok(Trace { items: changed(trace.items, source.fold_s()?), ..trace })
 }
 
+/// CSV with a line of names: `arrival_s`, and what the scenario's `dur` names.
+fn rows(reader: impl BufRead, source: &Source) -> Result<Trace, String> {
+    let mut rows = csv::Reader::from_reader(reader);
+    let header = rows.headers().map_err(|error| error.to_string())?.clone();
+    let column = |name: &str| {
+        let known = || header.iter().collect::<Vec<_>>().join(", ");
+        let at = header.iter().position(|column| column.trim() == name);
+        at.ok_or_else(|| format!("it has no column '{name}' (it has {})", known()))
+    };
+    let (arrival, dur) = (column("arrival_s")?, column(&source.dur)?);
+    let filter = source.filter.iter().map(|(name, value)| Ok((column(name)?, value.as_str())));
+    let filter = filter.collect::<Result<Vec<_>, String>>()?;
+    let mut trace = Trace::default();
+    for row in rows.records() {
+        let row = row.map_err(|error| error.to_string())?;
+        if filter.iter().any(|(at, value)| row.get(*at) != Some(*value)) {
+            continue;
+        }
+        let number = |at: usize| {
+            let text = row.get(at).unwrap_or_default();
+            let line = row.position().map_or(0, csv::Position::line);
+            number(text).ok_or_else(|| format!("line {line}: '{text}' in '{}' is no number", &header[at]))
+        };
+        trace.items.push(Item { arrival_us: us(number(arrival)?), lasts_us: lasts(source, number(dur)?) });
+        bounded(&trace.items)?;
+    }
+    Ok(trace)
+}
+
+/// A number that is one.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// How long an item lasts, us, by what is written of it.
+pub(crate) fn lasts(source: &Source, written: f64) -> i64 {
+    let (base, factor) = source.dur_affine;
+    us((base + factor * written).max(source.min_dur))
+}
+
+pub(crate) fn bounded(items: &[Item]) -> Result<(), String> {
+    if items.len() > ITEMS_MAX { Err(format!("it has more than {ITEMS_MAX} items: split it")) } else { Ok(()) }
+}
 /// In order of arrival, from 0; or all of it laid over one stretch of time.
 fn changed(mut items: Vec<Item>, fold_s: Option<f64>) -> Vec<Item> {
     if let Some(fold) = fold_s.map(us) {

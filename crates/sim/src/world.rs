@@ -18,6 +18,7 @@ enum Kind {
     Ended { item: u32, machine: u32 },
     Tick,
     Late { item: u32 },
+    Woken { number: usize },
     InvocationEnded { item: u32, offer: u32 },
 }
 
@@ -26,7 +27,7 @@ impl Kind {
         match self {
             Self::Ready { .. } => 0,
             Self::Ended { .. } => 1,
-            Self::Tick | Self::Late { .. } => 2,
+            Self::Tick | Self::Late { .. } | Self::Woken { .. } => 2,
             Self::InvocationEnded { .. } => 3,
         }
     }
@@ -76,6 +77,8 @@ pub(crate) struct Sums {
     pub(crate) ready_slot_us: i128,
     /// Slots and invocations there were, from each moment on.
     pub(crate) supply: Vec<(i64, i64)>,
+    /// Slots of ready machines alone, the same.
+    pub(crate) slots: Vec<(i64, i64)>,
     pub(crate) started_us: Vec<i64>,
     pub(crate) ran: Vec<Ran>,
     pub(crate) end_us: i64,
@@ -89,6 +92,7 @@ pub struct World {
     machine_offers: Vec<MachineOffer>,
     shared_offers: Vec<SharedOffer>,
     allowed_wait_us: i64,
+    allowed_waits_us: Vec<i64>,
     now_us: i64,
     events: BinaryHeap<Reverse<(i64, u8, u64, Kind)>>,
     sequence: u64,
@@ -115,6 +119,7 @@ impl World {
             machine_offers: scenario.machines.clone(),
             shared_offers: scenario.shared.clone(),
             allowed_wait_us: scenario.allowed_wait_us,
+            allowed_waits_us: scenario.allowed_waits_us.clone(),
             now_us: 0,
             events: BinaryHeap::new(),
             sequence: 0,
@@ -132,6 +137,7 @@ impl World {
                 started_us: vec![-1; scenario.items.len()],
                 ran: vec![Ran::Not; scenario.items.len()],
                 supply: vec![(0, 0)],
+                slots: vec![(0, 0)],
                 ..Sums::default()
             },
         }
@@ -160,6 +166,11 @@ impl World {
     /// Longest wait that is in time, us.
     pub fn allowed_wait_us(&self) -> i64 {
         self.allowed_wait_us
+    }
+
+    /// Longest wait of an item that is in time, us.
+    pub fn allowed_wait_of_us(&self, item: u32) -> i64 {
+        self.allowed_waits_us.get(index(item)).copied().unwrap_or(self.allowed_wait_us)
     }
 
     /// Machines of an offer that are paid now, those that boot among them.
@@ -207,29 +218,42 @@ impl World {
         self.sums.started_us[index(item)] >= 0
     }
 
-    /// Buys machines.
+    /// Buys machines, as far as there may be more of them.
     pub fn launch(&mut self, offer: usize, machines: u32) {
-        for _ in 0..machines {
-            let boot_us = self.machine_offers[offer].boot.draw();
-            let machine = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
-            self.machines.push(Machine {
-                offer,
-                launched_us: self.now_us,
-                ready: false,
-                stopped: false,
-                free: 0,
-                stamp: 0,
-                idle_since_us: 0,
-            });
-            self.alive[offer] += 1;
-            self.sums.launches += 1;
-            self.push(self.now_us + boot_us, Kind::Ready { machine });
+        let room = self.machine_offers[offer].most.saturating_sub(self.alive[offer]);
+        for _ in 0..machines.min(room) {
+            let boot_us = self.draw_boot(offer);
+            self.launch_taking(offer, boot_us);
         }
     }
 
+    /// How long the boot of the next machine of an offer takes, us. Only who knows the future asks.
+    pub(crate) fn draw_boot(&mut self, offer: usize) -> i64 {
+        self.machine_offers[offer].boot.draw()
+    }
+
+    /// Buys a machine whose boot takes so long, us.
+    pub(crate) fn launch_taking(&mut self, offer: usize, boot_us: i64) {
+        let machine = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
+        self.machines.push(Machine {
+            offer,
+            launched_us: self.now_us,
+            ready: false,
+            stopped: false,
+            free: 0,
+            stamp: 0,
+            idle_since_us: 0,
+        });
+        self.alive[offer] += 1;
+        self.sums.launches += 1;
+        self.push(self.now_us + boot_us, Kind::Ready { machine });
+    }
+
     /// Stops at most so many machines of an offer that have been empty for `idle_us`, the one idle longest
-    /// first. A machine with an item on it is never among them. Answers how many.
+    /// first. A machine with an item on it is never among them, nor one of those that are always there. Answers how
+    /// many.
     pub fn stop_idle(&mut self, offer: usize, most: u32, idle_us: i64) -> u32 {
+        let most = most.min(self.alive[offer].saturating_sub(self.machine_offers[offer].least));
         let mut stopped = 0;
         while stopped < most {
             let Some((_, machine)) = self.idle[offer].first().copied() else { break };
@@ -259,7 +283,10 @@ impl World {
 
     /// Calls a shared solution for an item. Answers whether it had room.
     pub fn call(&mut self, item: u32, offer: usize) -> bool {
-        let (now, pool, shared) = (self.now_us, &mut self.pools[offer], &mut self.shared_offers[offer]);
+        let (Some(pool), Some(shared)) = (self.pools.get_mut(offer), self.shared_offers.get_mut(offer)) else {
+            return false;
+        };
+        let now = self.now_us;
         if pool.inflight >= shared.concurrency {
             return false;
         }
@@ -302,6 +329,11 @@ impl World {
     /// Calls [`Rule::late`] for an item at a moment, if it has not started by then.
     pub fn call_at(&mut self, at_us: i64, item: u32) {
         self.push(at_us, Kind::Late { item });
+    }
+
+    /// Calls [`Rule::woken`] at a moment.
+    pub(crate) fn wake_at(&mut self, at_us: i64, number: usize) {
+        self.push(at_us, Kind::Woken { number });
     }
 
     fn push(&mut self, at: i64, kind: Kind) {
@@ -350,11 +382,8 @@ impl World {
 
     fn supply_changed(&mut self) {
         let supply = self.ready_slots + self.pools.iter().map(|pool| i64::from(pool.inflight)).sum::<i64>();
-        match self.sums.supply.last_mut() {
-            Some((_, last)) if *last == supply => {}
-            Some((at, last)) if *at == self.now_us => *last = supply,
-            _ => self.sums.supply.push((self.now_us, supply)),
-        }
+        put(&mut self.sums.supply, self.now_us, supply);
+        put(&mut self.sums.slots, self.now_us, self.ready_slots);
     }
 
     fn advance(&mut self, to_us: i64) {
@@ -402,7 +431,7 @@ impl World {
                 self.ended += 1;
                 self.supply_changed();
             }
-            Kind::Tick | Kind::Late { .. } => {}
+            Kind::Tick | Kind::Late { .. } | Kind::Woken { .. } => {}
         }
     }
 
@@ -417,10 +446,31 @@ impl World {
     }
 }
 
+/// How it went: what figures leave out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Course {
+    /// Slots of ready machines and invocations, from each moment (us) on.
+    pub supply: Vec<(i64, i64)>,
+    /// Slots of ready machines alone, the same.
+    pub slots: Vec<(i64, i64)>,
+    /// When the last item ended, us.
+    pub end_us: i64,
+    /// Items that never started: nothing could take them.
+    pub never: u64,
+}
+
 /// Plays a scenario under a rule until the last item has ended.
 pub fn simulate(scenario: &Scenario, rule: &mut dyn Rule) -> Metrics {
+    play(scenario, rule).0
+}
+
+/// The same, and tells how it went.
+pub fn play(scenario: &Scenario, rule: &mut dyn Rule) -> (Metrics, Course) {
     let mut world = World::new(scenario);
     let interval_us = rule.interval_us();
+    for offer in 0..world.machine_offers.len() {
+        world.launch(offer, world.machine_offers[offer].least);
+    }
     rule.begin(&mut world);
     if interval_us > 0 {
         world.push(0, Kind::Tick);
@@ -442,7 +492,9 @@ pub fn simulate(scenario: &Scenario, rule: &mut dyn Rule) -> Metrics {
                     Kind::Late { item } if !world.has_started(item) => rule.late(&mut world, item),
                     Kind::Ended { item, .. } => rule.ended(&mut world, item, None),
                     Kind::InvocationEnded { item, offer } => rule.ended(&mut world, item, Some(index(offer))),
-                    Kind::Late { .. } | Kind::Ready { .. } => {}
+                    Kind::Woken { number } => rule.woken(&mut world, number),
+                    Kind::Ready { .. } => rule.ready(&mut world),
+                    Kind::Late { .. } => {}
                 }
             }
             (None, Some(arrival)) => {
@@ -455,7 +507,19 @@ pub fn simulate(scenario: &Scenario, rule: &mut dyn Rule) -> Metrics {
         }
     }
     let (items, sums) = world.finish();
-    Metrics::of(scenario, &items, sums)
+    let metrics = Metrics::of(scenario, &items, &sums);
+    let never = sums.started_us.iter().filter(|started| **started < 0).count();
+    let never = u64::try_from(never).unwrap_or(u64::MAX);
+    (metrics, Course { supply: sums.supply, slots: sums.slots, end_us: sums.end_us, never })
+}
+
+/// What a curve is from a moment on.
+fn put(curve: &mut Vec<(i64, i64)>, now_us: i64, value: i64) {
+    match curve.last_mut() {
+        Some((_, last)) if *last == value => {}
+        Some((at, last)) if *at == now_us => *last = value,
+        _ => curve.push((now_us, value)),
+    }
 }
 
 impl SharedOffer {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use skein_sim::{FixedAtPeak, Keda, Metrics, Rule, Scenarios, ServerlessOnly, bounds, simulate};
+use skein_sim::{BoundsPlan, FixedAtPeak, Keda, Metrics, Rule, Scenarios, ServerlessOnly, bounds, simulate};
 
 /// Largest difference of a figure, as a share of it; of the shares of time, as a share of all time: what happens
 /// in one moment here is a last digit apart in floating point there.
@@ -58,5 +58,17 @@ fn serverless_only_costs_what_the_reference_says() {
 fn keda_costs_what_the_reference_says() {
     for scenario in ["azllm-code", "azllm-conv"] {
         compare(scenario, "keda+ca", &mut Keda::default());
+    }
+}
+
+/// Of two courses that cost the bound the same, here and there may take another each: only the cost is compared.
+#[test]
+fn the_bounds_own_plan_with_items_fixed_in_place_costs_what_the_reference_says() {
+    let scenarios = Scenarios::read(&data().join("scenarios.json")).unwrap();
+    for name in ["azllm-code", "azllm-conv"] {
+        let scenario = scenarios.load(name, &data()).unwrap();
+        let cost = simulate(&scenario, &mut BoundsPlan::new(&scenario)).cost;
+        let reference = expected(name, "oracle-schedule")[1];
+        assert!((cost / reference - 1.0).abs() < CLOSE, "{name}: {cost} here, {reference} there");
     }
 }

@@ -681,8 +681,10 @@ impl<'a> Pass<'a> {
                 self.plan.wake_at(due);
             }
         }
-        // What a session gives back counts against its own limit no more.
-        let limited = self.overlay.policy.instances_per_session_max.is_some();
+        // What a session gives back counts against its own limit no more; and what no cap allows may find a cheaper
+        // place where it was.
+        let over = |w: &Waiting| matches!(w.reason, Reason::OverBudget(_));
+        let limited = self.overlay.policy.instances_per_session_max.is_some() || self.plan.waiting.iter().any(over);
         if limited && !self.plan.releases.is_empty() && !self.plan.waiting.is_empty() {
             self.plan.wake_at(self.now);
         }

@@ -9,13 +9,15 @@
 //! what classes are worth. So equal orders, byte for byte, say that nothing else had a part in it. Failure paths: a
 //! ledger whose first events its retention has removed cannot be replayed (there is no beginning to start from).
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::policy::Policy;
 use super::reserve::may_keep;
 use super::scale::may_end;
 use super::snapshot::Snapshot;
 use crate::attempt::Place;
 use crate::event::Event;
-use crate::id::{AttemptKey, SessionId};
+use crate::id::{AttemptKey, ItemKey, SessionId};
 use crate::quantity::Timestamp;
 
 /// Differences that are kept; further ones are only counted.
@@ -46,7 +48,7 @@ pub struct Difference {
     pub decided: Option<String>,
 }
 
-/// One item that ended, as a trace has it.
+/// One item that ended, as a trace has it: its last attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Played {
     /// Its attempt.
@@ -59,6 +61,8 @@ pub struct Played {
     pub allowed_wait_ms: u64,
     /// Where.
     pub place: Place,
+    /// Memory it needs, MiB.
+    pub memory_mb: u32,
 }
 
 /// A ledger being replayed.
@@ -66,10 +70,11 @@ pub struct Played {
 pub struct Replay {
     /// What is open at this point.
     pub snapshot: Snapshot,
-    policy: Policy,
+    /// What was set about deciding, at this point.
+    pub policy: Policy,
     started: bool,
     /// Orders of the plan that is on record next, decided once more.
-    expected: std::collections::VecDeque<String>,
+    expected: VecDeque<String>,
     turn: u64,
     /// Plans decided again.
     pub plans: u64,
@@ -79,8 +84,8 @@ pub struct Replay {
     pub differing: u64,
     /// The first of those.
     pub differences: Vec<Difference>,
-    /// Items that ended after an attempt, in the order of their ends.
-    pub played: Vec<Played>,
+    /// Items of which an attempt ended; where several did (the first was lost), the last of them counts.
+    pub played: BTreeMap<ItemKey, Played>,
     /// Only orders about this session are compared, and only its items are kept.
     session: Option<SessionId>,
 }
@@ -176,8 +181,9 @@ impl Replay {
         let (Some(attempt), Some(node)) = (self.snapshot.attempts.get(&key), self.snapshot.node(key.item.node)) else {
             return;
         };
-        let (ready_at, place, allowed_wait_ms) = (node.ready_at, attempt.place.clone(), node.profile.allowed_wait_ms);
-        self.played.push(Played { attempt: key, ready_at, run_ms, allowed_wait_ms, place });
+        let (ready_at, place, profile) = (node.ready_at, attempt.place.clone(), &node.profile);
+        let (allowed_wait_ms, memory_mb) = (profile.allowed_wait_ms, profile.needs.memory_mb);
+        self.played.insert(key.item, Played { attempt: key, ready_at, run_ms, allowed_wait_ms, place, memory_mb });
     }
 }
 

@@ -76,7 +76,7 @@ fn draw_task(random: &mut Random, text: &str) -> TaskSpec {
     task.needs.memory_mb = random.pick(&[16, 512, 2048]);
     task.array = random.pick(&[1, 1, 1, 2, 3, 9]);
     task.retries = random.small(3);
-    task.movable = random.chance(30);
+    task.movable = random.chance(60);
     task.on_lost = random.pick(&[OnLost::Retry, OnLost::Retry, OnLost::Fail, OnLost::Ask]);
     task.urgency = random.pick(&[10, 50, 50, 90]);
     task.service_level = random.pick(&[ServiceLevel::BestEffort, ServiceLevel::Standard, ServiceLevel::Standard]);

@@ -11,6 +11,7 @@ pub use budgets::{BudgetsConfig, CapConfig};
 pub(crate) use convert::SCHEMES;
 pub use convert::{Current, OWN, Settled};
 pub(crate) use scaling::asked as asked_goals;
+pub use scaling::{PlayedPolicy, played_policy};
 pub use sites::{RackConfig, ServerConfig, SiteConfig};
 
 use std::collections::BTreeMap;

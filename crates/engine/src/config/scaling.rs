@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use skein_domain::InstanceFacts;
 use skein_domain::decide::capacity;
 use skein_domain::decide::goals::Goals;
@@ -44,6 +45,44 @@ pub(super) fn capacity(scaling: &Scaling) -> Result<CapacityPolicy, BadConfig> {
             ..family
         },
     })
+}
+
+/// A policy to be played.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlayedPolicy {
+    /// What decides how many machines are had.
+    pub capacity: CapacityPolicy,
+    /// People say it instead.
+    pub thresholds: Option<Thresholds>,
+}
+
+/// A policy from a document: the configuration's `scaling`, by itself or under that key, and beside its keys
+/// `thresholds`, `min` and `max` as machines have them. Other keys of a configuration are not looked at where
+/// `scaling` is a key.
+pub fn played_policy(document: Value) -> Result<PlayedPolicy, BadConfig> {
+    let bad = |why: String| wrong("scaling", why);
+    let Value::Object(mut document) = document else {
+        return Err(bad("write a table of its keys, such as late_budget_percent and thresholds".to_owned()));
+    };
+    if let Some(Value::Object(inner)) = document.remove("scaling") {
+        document = inner;
+    }
+    let written = document.remove("thresholds").map(serde_json::from_value::<ThresholdsConfig>).transpose();
+    let written = written.map_err(|error| wrong("scaling.thresholds", error.to_string()))?;
+    let mut limit = |name: &str, default: u32| match document.remove(name) {
+        None => Ok(default),
+        Some(_) if written.is_none() => {
+            Err(bad(format!("'{name}' limits thresholds: give those too, or leave it out")))
+        }
+        Some(value) => value.as_u64().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| {
+            wrong(format!("scaling.{name}"), format!("{value} is not usable: give a number of machines"))
+        }),
+    };
+    let base = Thresholds::default();
+    let (min, max) = (limit("min", base.min)?, limit("max", base.max)?);
+    let scaling: Scaling = serde_json::from_value(Value::Object(document)).map_err(|error| bad(error.to_string()))?;
+    let thresholds = written.map(|config| limited("scaling.thresholds", &config, min, max)).transpose()?;
+    Ok(PlayedPolicy { capacity: capacity(&scaling)?, thresholds })
 }
 
 /// What sessions are to reach.
@@ -108,7 +147,11 @@ pub(super) fn sizes(key: &str, config: &MachinesConfig, own: &InstanceFacts) -> 
 /// When more and fewer are wanted.
 pub(super) fn thresholds(key: &str, machines: &MachinesConfig) -> Result<Option<Thresholds>, BadConfig> {
     let Some(config) = &machines.thresholds else { return Ok(None) };
-    let key = format!("{key}.thresholds");
+    limited(&format!("{key}.thresholds"), config, machines.min, machines.max).map(Some)
+}
+
+/// Thresholds, between a least and a most number of machines.
+fn limited(key: &str, config: &ThresholdsConfig, min: u32, max: u32) -> Result<Thresholds, BadConfig> {
     let ThresholdsConfig { up_percent, up_free_slots, up_projected, .. } = config;
     let up = one(&format!("{key}.up"), *up_percent, *up_free_slots, *up_projected)?;
     let down = one(&format!("{key}.down"), config.down_percent, config.down_free_slots, config.down_projected)?;
@@ -122,15 +165,15 @@ pub(super) fn thresholds(key: &str, machines: &MachinesConfig) -> Result<Option<
         Some(_) => ms(&format!("{key}.{name}"), value, 0.0).map(|ms| ms * 1_000),
         None => Ok(default_us),
     };
-    Ok(Some(Thresholds {
+    Ok(Thresholds {
         up,
         down,
         cooldown_us: us("cooldown_s", config.cooldown_s, base.cooldown_us)?,
         turn_us: us("turn_s", config.turn_s, base.turn_us)?,
-        min: machines.min,
-        max: machines.max,
+        min,
+        max,
         change_max: config.change_max.unwrap_or(base.change_max).max(1),
-    }))
+    })
 }
 
 fn one(key: &str, percent: Option<f64>, free: Option<u32>, projected: bool) -> Result<Threshold, BadConfig> {
