@@ -110,6 +110,15 @@ pub enum Event {
         /// What was seen.
         seen: crate::decide::demand::DemandSeen,
     },
+    /// How many machines the scaling element of a solution wants from now on.
+    ElementWants {
+        /// The solution.
+        solution: SolutionId,
+        /// How many.
+        machines: u32,
+        /// Why.
+        why: String,
+    },
     /// A shared solution is to keep so many instances warm: more are reserved, or some released [0063].
     WarmSet {
         /// Which.
@@ -402,6 +411,7 @@ impl Event {
             Self::SolutionAvoided { .. } => "solution_avoided",
             Self::CapacitySet { .. } => "capacity_set",
             Self::DemandSeen { .. } => "demand_seen",
+            Self::ElementWants { .. } => "element_wants",
             Self::WarmSet { .. } => "warm_set",
             Self::InstanceWanted { .. } => "instance_wanted",
             Self::InstanceRequested { .. } => "instance_requested",
@@ -472,6 +482,7 @@ impl Event {
             | Self::SolutionAvoided { .. }
             | Self::CapacitySet { .. }
             | Self::DemandSeen { .. }
+            | Self::ElementWants { .. }
             | Self::WarmSet { .. }
             | Self::InstanceWanted { .. }
             | Self::InstanceRequested { .. }

@@ -1,11 +1,14 @@
 //! A solution: one account or place in one cloud, with the facts and prices that decide [0049].
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decide::threshold::Thresholds;
 use crate::id::SolutionId;
 use crate::instance::InstanceFacts;
 use crate::quantity::NanoUsd;
+use crate::scaling::Element;
 
 /// One solution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,9 @@ pub struct Machines {
     /// People say when more and fewer are wanted; none: the engine decides by what waits and what it is worth.
     #[serde(default)]
     pub thresholds: Option<Thresholds>,
+    /// A scaling element says when more and fewer are wanted.
+    #[serde(default)]
+    pub element: Option<Arc<Element>>,
     /// What its agent is expected to offer; what it says when it comes holds from then on.
     pub facts: InstanceFacts,
     /// Other sizes that may be made instead; each names its instance type.

@@ -95,7 +95,8 @@ impl Keeper {
         let class = settled.algorithm.as_ref().map(|script| &script.path);
         let named =
             config.vm_configuration_files.values().chain(config.logging.configuration_file.as_ref()).chain(class);
-        self.path.iter().chain(named).map(|path| (path.clone(), state_of(path))).collect()
+        let all = self.path.iter().chain(named).cloned().chain(config.element_files());
+        all.map(|path| (path.clone(), state_of(&path))).collect()
     }
 
     fn documents(&self) -> Seen {

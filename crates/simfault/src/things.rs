@@ -68,6 +68,7 @@ pub fn solutions() -> Vec<Solution> {
         cpus_max: None,
         free: FreeAgents::default(),
         thresholds: None,
+        element: None,
         facts: facts(CLOUD_SLOTS),
         sizes: Vec::new(),
     };

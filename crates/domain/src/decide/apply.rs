@@ -29,12 +29,14 @@ impl Snapshot {
             Event::SolutionSet { solution } => {
                 self.touched.solutions.insert(solution.id.clone());
                 self.capacity.clear();
+                self.elements.remove(&solution.id);
                 self.solutions.insert(solution.id.clone(), solution.clone());
             }
             Event::SolutionRemoved { solution } => {
                 self.touched.solutions.insert(solution.clone());
                 self.warm.remove(solution);
                 self.capacity.clear();
+                self.elements.remove(solution);
                 self.solutions.remove(solution);
             }
             Event::InstanceWanted { .. }
@@ -48,6 +50,7 @@ impl Snapshot {
             | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
             Event::CapacitySet { .. }
             | Event::DemandSeen { .. }
+            | Event::ElementWants { .. }
             | Event::WarmSet { .. }
             | Event::EngineStarted
             | Event::PolicySet { .. }
@@ -99,6 +102,9 @@ impl Snapshot {
             }
             Event::DemandSeen { solution, seen } => {
                 self.seen.insert(solution.clone(), seen.clone());
+            }
+            Event::ElementWants { solution, machines, why } => {
+                self.elements.insert(solution.clone(), (*machines, why.clone()));
             }
             Event::WarmSet { solution, warm, .. } => {
                 self.warm.insert(solution.clone(), (*warm, at));

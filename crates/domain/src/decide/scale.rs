@@ -156,11 +156,21 @@ impl<'a> Standing<'a> {
         Some(scale_by(&load, &limits, &changes, now))
     }
 
+    /// What a scaling element wants, where there is one.
+    fn by_element<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s (u32, String)> {
+        let goes_by_one = self.machines.element.is_some() && self.is_own_size();
+        snapshot.elements.get(self.id).filter(|_| goes_by_one)
+    }
+
     /// Machines wished for, each wish with its reason: the most of them is what is wanted.
     fn wishes(&self, pass: &mut Pass<'_>) -> Vec<(u32, String)> {
         let snapshot = pass.overlay.snapshot;
         let for_minimum = self.least().saturating_sub(self.serving);
         let mut wishes = vec![(for_minimum, "the solution's minimum".to_owned())];
+        if let Some((machines, why)) = self.by_element(snapshot) {
+            wishes.push((machines.saturating_sub(self.serving), why.clone()));
+            return wishes;
+        }
         match self.by_thresholds(snapshot, pass.now) {
             Some(scale @ Scale::Up { machines, .. }) => wishes.push((machines, scale.to_string())),
             Some(Scale::Stay(Held::Cooldown(until))) => pass.plan.wake_at(until),
@@ -355,6 +365,10 @@ impl Kept {
         // Beyond what they are worth they go soon: each look is a chance to, and waiting costs.
         let soon_ms = pass.overlay.policy.capacity.family.idle_us / 1_000;
         let idle_ms = worth.map_or(machines.idle_ms, |_| machines.idle_ms.min(soon_ms));
+        if let Some((wanted, why)) = standing.by_element(snapshot) {
+            let may_go = standing.serving.saturating_sub((*wanted).max(least)).min(standing.free);
+            return Self { may_go, over_most: 0, idle_ms: 0, said: Some(why.clone()) };
+        }
         match standing.by_thresholds(snapshot, pass.now) {
             None => Self { may_go, over_most, idle_ms, said: None },
             Some(scale @ Scale::Down { machines, .. }) => {

@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub(super) capacity: BTreeMap<Profile, CapacityPlan>,
     /// Demand of each solution that has machines, as seen of late; not kept.
     pub(super) seen: BTreeMap<SolutionId, DemandSeen>,
+    /// Machines that scaling elements want, by solution, and why; not kept.
+    pub(super) elements: BTreeMap<SolutionId, (u32, String)>,
     /// Instances that each shared solution was told to keep warm, and when; not kept: after a restart it is told again.
     pub(super) warm: BTreeMap<SolutionId, (u32, Timestamp)>,
     /// When machines of each solution were last asked for and marked as going; not kept.
@@ -149,6 +151,7 @@ impl Snapshot {
     pub(super) fn forget_unkept(&mut self) {
         self.avoided.clear();
         self.warm.clear();
+        self.elements.clear();
         self.proposals = Proposals::default();
         self.capacity.clear();
         self.seen.clear();

@@ -132,6 +132,7 @@ pub fn machines(min: u32, max: u32, facts: InstanceFacts) -> Machines {
         cpus_max: None,
         free: FreeAgents::default(),
         thresholds: None,
+        element: None,
         facts,
         sizes: Vec::new(),
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use skein_domain::decide::{Algorithm, Policy};
 use skein_domain::draft::TaskDefaults;
+use skein_domain::scaling::Element;
 use skein_domain::{
     Balance, CpuSetting, Dedicated, EngineId, HoldPolicy, InstanceFacts, Machines, NanoUsd, RunningMode, Shared,
     SharedPrice, Solution, SolutionId, SolutionKind,
@@ -314,7 +315,7 @@ impl Config {
                     price_per_hour: usd(&format!("{key}.price_per_hour_usd"), *price_per_hour_usd)?,
                     slots_max: self.vm_slots(id)?.or(*slots_max),
                     timeout_ms: ms(&format!("{key}.timeout_s"), *timeout_s, DAY_S)?,
-                    machines: machines.as_deref().map(|m| machine_facts(&format!("{key}.machines"), m)).transpose()?,
+                    machines: machines.as_deref().map(|m| self.machines(&format!("{key}.machines"), m)).transpose()?,
                 })
             }
             SolutionConfig::Shared(shared) => SolutionKind::Shared(shared_facts(&key, shared)?),
@@ -324,6 +325,28 @@ impl Config {
         let minimum_purchase =
             super::money(*minimum).map_err(|why| wrong(format!("{key}.minimum_purchase_usd_per_month"), why))?;
         Ok(Solution { id: name::<SolutionId>(&key, id)?, kind, minimum_purchase })
+    }
+
+    fn machines(&self, key: &str, config: &MachinesConfig) -> Result<Machines, BadConfig> {
+        Ok(Machines { element: self.element(key, config)?, ..machine_facts(key, config)? })
+    }
+
+    /// Files of scaling elements, by solution.
+    pub(crate) fn element_files(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = self.folder.as_deref().unwrap_or(Path::new(""));
+        self.solutions.values().filter_map(move |solution| match solution {
+            SolutionConfig::Dedicated { machines: Some(machines), .. } => {
+                machines.scaling_element.as_ref().map(|path| folder.join(path))
+            }
+            _ => None,
+        })
+    }
+
+    /// The scaling element that a solution's machines go by.
+    fn element(&self, key: &str, config: &MachinesConfig) -> Result<Option<Arc<Element>>, BadConfig> {
+        let Some(path) = &config.scaling_element else { return Ok(None) };
+        let path = self.folder.as_deref().unwrap_or(Path::new("")).join(path);
+        super::scaling::element(&format!("{key}.scaling_element"), &path).map(Some)
     }
 
     /// The VM configuration file's `slots`, which holds over the solution's own `slots_max`.
@@ -385,6 +408,7 @@ fn machine_facts(key: &str, config: &MachinesConfig) -> Result<Machines, BadConf
         cpus_max: config.cpus_max,
         free: super::scaling::free(&format!("{key}.free"), &config.free)?,
         thresholds: super::scaling::thresholds(key, config)?,
+        element: None,
         sizes: super::scaling::sizes(key, config, &facts)?,
         facts,
     })

@@ -226,6 +226,10 @@ pub struct MachinesConfig {
     /// Those that no session holds, kept ready.
     #[serde(default)]
     pub free: FreeConfig,
+    /// A file with a scaling element (`skein scaling check`): its policies say when more and fewer are wanted. `cpu`,
+    /// `memory`, `slots` (percent) and `queue` (items that wait) are measured once a minute.
+    #[serde(default)]
+    pub scaling_element: Option<PathBuf>,
     /// When more and fewer are wanted, if not the engine says so.
     #[serde(default)]
     pub thresholds: Option<ThresholdsConfig>,

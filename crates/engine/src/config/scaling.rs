@@ -1,13 +1,17 @@
 //! Scaling as people write it, checked.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
+use skein_api::document::{self, Format};
 use skein_domain::InstanceFacts;
 use skein_domain::decide::capacity;
 use skein_domain::decide::goals::Goals;
 use skein_domain::decide::policy::CapacityPolicy;
 use skein_domain::decide::threshold::{Threshold, Thresholds};
+use skein_domain::scaling::Element;
 use skein_domain::solution::{FreeAgents, MachineSize};
 
 use super::convert::{ms, usd, word, wrong};
@@ -101,6 +105,17 @@ pub(super) fn goals(config: &GoalsConfig) -> Result<Goals, BadConfig> {
 pub(crate) fn asked(request: &skein_api::GoalsRequest) -> Result<Goals, BadConfig> {
     let skein_api::GoalsRequest { objective, cost_max_usd, within_s, machines_max } = request.clone();
     goals(&GoalsConfig { objective, cost_max_usd, within_s, machines_max, spread_percent: None })
+}
+
+/// A scaling element's file, in TOML, JSON or YAML.
+pub(super) fn element(key: &str, path: &Path) -> Result<Arc<Element>, BadConfig> {
+    let said = |why: String| wrong(key, format!("{}: {why}", path.display()));
+    let format = Format::of_path(path).map_err(|e| said(e.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|e| said(e.to_string()))?;
+    let value = document::parse(&bytes, format).map_err(|e| said(e.to_string()))?;
+    let element: Element = serde_json::from_value(value).map_err(|e| said(e.to_string()))?;
+    element.check().map_err(|e| said(e.to_string()))?;
+    Ok(Arc::new(element))
 }
 
 /// Machines kept ready.

@@ -233,7 +233,9 @@ impl Core {
     /// Applies events, and what follows from them, to the snapshot and this turn.
     fn happen(&mut self, events: Vec<Event>) {
         let lazy = |event: &Event| {
-            let unheard = |e: &Event| matches!(e, Event::CapacitySet { .. } | Event::DemandSeen { .. });
+            let unheard = |e: &Event| {
+                matches!(e, Event::CapacitySet { .. } | Event::DemandSeen { .. } | Event::ElementWants { .. })
+            };
             matches!(event, Event::Sent { .. } | Event::Started { .. }) || unheard(event)
         };
         self.learn_telling(&events);

@@ -11,6 +11,7 @@
 //! solution's facts or prices begins anew as well. Failure paths: a class beyond [`CLASSES_MAX`] and items of a
 //! class beyond [`ITEMS_MAX`] are not followed; they are placed by list prices, and by what waits for room.
 
+mod element;
 mod facts;
 mod followed;
 mod seen;
@@ -28,6 +29,7 @@ use crate::id::{InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
 use crate::quantity::Timestamp;
 use crate::session::SessionState;
 use crate::task::Profile;
+use element::Measured;
 pub(super) use facts::items_at_once;
 use followed::Followed;
 pub use seen::DemandSeen;
@@ -82,6 +84,8 @@ pub struct Demands {
     /// Demand of each solution that has machines.
     series: BTreeMap<SolutionId, Series>,
     series_anew: bool,
+    /// Metrics of solutions whose machines go by a scaling element.
+    measured: BTreeMap<SolutionId, Measured>,
     /// Everything that is ready is to be looked at, not only what was touched.
     anew: bool,
 }
@@ -126,8 +130,8 @@ impl Demands {
     }
 
     fn forget_all(&mut self) {
-        let Self { wanted, boots, series, .. } = std::mem::take(self);
-        *self = Self { wanted, boots, series, anew: true, series_anew: true, ..Self::default() };
+        let Self { wanted, boots, series, measured, .. } = std::mem::take(self);
+        *self = Self { wanted, boots, series, measured, anew: true, series_anew: true, ..Self::default() };
     }
 
     fn booted(&mut self, instance: &InstanceId, now: Timestamp) {
@@ -288,6 +292,14 @@ impl Demands {
             let seen = series.observe(seen::demand(snapshot, id), now);
             if !snapshot.demand_of(id).is_some_and(|before| before.says(&seen)) {
                 events.push(Event::DemandSeen { solution: id.clone(), seen });
+            }
+            let Some(element) = snapshot.solutions.get(id).and_then(|s| s.machines()?.element.clone()) else {
+                continue;
+            };
+            let measured = self.measured.entry(id.clone()).or_default();
+            let (machines, why) = element::wanted(snapshot, id, &element, measured, now);
+            if snapshot.elements.get(id).is_none_or(|(before, _)| *before != machines) {
+                events.push(Event::ElementWants { solution: id.clone(), machines, why });
             }
         }
         events

@@ -100,17 +100,19 @@ impl Series {
 
 /// Slots of a solution's machines that are in use, and items that its machines could take and that wait.
 pub(super) fn demand(snapshot: &Snapshot, solution: &SolutionId) -> u32 {
-    let Some(machines) = snapshot.solutions.get(solution).and_then(|s| s.dedicated()?.machines.as_ref()) else {
-        return 0;
-    };
     let on = snapshot.machines_in(solution, InstanceState::Ready..=InstanceState::Draining);
     let used: u32 = on.map(|id| snapshot.load_of(id).slots).sum();
+    used.saturating_add(waiting(snapshot, solution))
+}
+
+/// Slots that items would take which a solution's machines could take and that wait.
+pub(super) fn waiting(snapshot: &Snapshot, solution: &SolutionId) -> u32 {
+    let Some(machines) = snapshot.solutions.get(solution).and_then(|s| s.machines()) else { return 0 };
     let ready = snapshot.index.ready.iter();
     let suits = ready.filter(|(class, _)| {
         super::super::place::suits_within(snapshot, solution, &machines.facts, &class.profile).is_ok()
     });
     let items = suits.flat_map(|(_, nodes)| nodes).filter_map(|(_, key)| snapshot.node(*key));
     let slots = |node: &crate::session::Node| node.untouched().saturating_mul(node.profile.needs.slots);
-    let waiting = items.map(slots).fold(0, u32::saturating_add);
-    used.saturating_add(waiting)
+    items.map(slots).fold(0, u32::saturating_add)
 }

@@ -258,3 +258,42 @@ fn a_shared_solution_is_told_what_comes_and_never_to_keep_less_than_works_there(
     world.turn(0);
     assert!(!super::super::reserve::may_keep(&world.scene.snapshot, &crate::testing::name("fn"), 1), "four work there");
 }
+
+/// The element's own words: more when items wait, fewer when slots are idle, within its limits and after its cooldowns.
+#[test]
+fn a_scaling_element_is_carried_out_on_own_machines() {
+    let element: crate::scaling::Element = serde_json::from_value(serde_json::json!({
+        "name": "render",
+        "metrics": {"queue": {"unit": "count", "statistic": "maximum"}, "slots": {"unit": "percent"}},
+        "launch": {"image": {"name": "render"}, "instance_type": "any"},
+        "group": {"min": 1, "max": 5, "cooldown_s": 60},
+        "alarms": {
+            "behind": {"metric": "queue", "comparison": "above", "threshold": 2, "periods": 1},
+            "idle": {"metric": "slots", "comparison": "below", "threshold": 20, "periods": 2},
+        },
+        "policies": {
+            "more": {"kind": "simple", "alarm": "behind", "change": 2, "cooldown_s": 60},
+            "fewer": {"kind": "simple", "alarm": "idle", "change": -1, "cooldown_s": 60},
+        },
+    }))
+    .unwrap();
+    element.check().unwrap();
+    let element = Arc::new(element);
+    let mut world = Followed::new([cloud(1, |m| m.element = Some(element.clone()))]);
+    let (mut most, mut seen) = (0, Vec::new());
+    for second in 0..3_000_u64 {
+        if second == 100 {
+            world.start(TaskSpec { running_mode: RunningMode::Dedicated, array: 400, ..both() });
+        }
+        world.turn(30_000);
+        most = most.max(world.machines());
+        if second % 60 == 59 {
+            seen.push(world.machines());
+        }
+        world.scene.after_ms(1_000);
+    }
+    assert_eq!((seen[0], most, seen.last()), (1, 5, Some(&1)), "{seen:?}");
+    let steps: Vec<i64> =
+        seen.windows(2).map(|pair| pair[1] as i64 - pair[0] as i64).filter(|step| *step != 0).collect();
+    assert!(steps.iter().all(|step| *step == 2 || *step == -1), "as its policies say: {steps:?}");
+}
