@@ -326,6 +326,10 @@ pub struct Why {
     pub next_step: Option<String>,
     /// Typed reason or choice.
     pub detail: serde_json::Value,
+    /// How many machines its class of items is worth and how long one waits, with prices and alternatives; absent
+    /// where not both kinds of place could take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// What each place says.
     pub candidates: Vec<CandidateView>,
     /// Attempts so far, oldest first.

@@ -283,3 +283,46 @@ fn two_engines_on_one_machine_and_one_cloud_take_nothing_of_each_other() {
         engine.0.wait().unwrap();
     }
 }
+
+/// Both kinds of place could take it: functions bridge the start of the machines that it is worth, machines take
+/// the rest, `why` says what was reckoned, and all of it comes out again from the ledger.
+#[test]
+fn functions_bridge_the_start_of_machines_that_the_work_is_worth() {
+    let home = Home::new();
+    let mut function = home.command(&["functions", "--listen", "127.0.0.1:0", "--dir", "fn", "--announce", "address"]);
+    let function = function.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _function = support::Guard(function.spawn().unwrap());
+    until("the function host to listen", || home.path("address").exists());
+    let mut config = lab(&home, &serde_json::json!({"max": 2, "typical_boot_s": 2, "min_billed_s": 1}));
+    let url = home.read("address").trim().to_owned();
+    config["solutions"]["fn"] = serde_json::json!({
+        "kind": "shared", "url": url, "concurrency": 4, "timeout_s": 60,
+        "price": {"per_request_usd": 0.0, "per_gb_s_usd": 0.001, "granularity_ms": 1, "min_billed_ms": 1},
+    });
+    config["scaling"] = serde_json::json!({"look_s": 1, "idle_s": 1});
+    home.write("config.json", &config.to_string());
+    let home = Home::with_engine_in(home, &["--config", "config.json"]);
+    let _cloud = Cloud(home.path("cloud"));
+    let sets = ["w.expected_run_s=0.5", "w.longest_run_s=5", "w.allowed_wait_s=3", "w.memory_mb=256"];
+    let mut work = vec!["run", "--detach", "--name", "w", "--array", "40"];
+    sets.iter().for_each(|set| work.extend(["--set", set]));
+    work.extend(["--", "sleep", "0.5"]);
+    let session = home.skein(&work).ok().out.trim().to_owned();
+    let mut said = String::new();
+    until("the session to end", || {
+        let why = home.json(&["why", &format!("{session}/w")]);
+        said = why["class"].as_str().map_or(std::mem::take(&mut said), str::to_owned);
+        home.json(&["session", "show", &session])["summary"]["state"] == "succeeded"
+    });
+    assert!(said.contains(" machines by '") && said.contains("waits "), "{said:?}");
+    let places = home.json(&["session", "show", &session])["places"].clone();
+    let of = |at: &dyn Fn(&str) -> bool| -> u64 {
+        let all = places.as_array().unwrap().iter();
+        all.filter(|p| at(p["place"].as_str().unwrap())).map(|p| p["attempts"].as_u64().unwrap()).sum()
+    };
+    let (on_functions, on_machines) = (of(&|place| place == "fn"), of(&|place| place.starts_with("lab-")));
+    assert!(on_functions > 0 && on_machines > 0, "{places}");
+    until("every machine to be ended", || there(&home) == 0);
+    let again = home.json(&["simulate", "--from-ledger", "engine"]);
+    assert_eq!(again["orders_differing"], 0, "{again}");
+}

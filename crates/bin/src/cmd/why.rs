@@ -96,6 +96,9 @@ fn say(why: &Why, array: bool) {
     if let Some(next) = &why.next_step {
         output::line(&format!("next step: {next}"));
     }
+    if let Some(class) = &why.class {
+        output::line(&format!("its class: {class}"));
+    }
     if !why.candidates.is_empty() {
         output::line("");
         let mut table = Table::new(&["place", "kind", "expected cost", "says"]).right(&[2]);

@@ -561,7 +561,14 @@ pub(super) async fn why(
 ) -> Result<Json<Why>, Fail> {
     let (spec, item) = item_at(&app, &id, &node, index)?;
     let now = clock::now();
-    let explained = app.writer.look(move |core| explain(core.snapshot(), core.policy(), item, now)).await?;
+    let of = spec.thread.nodes.get(item.node.node as usize).map(|node| node.task.profile().demand());
+    let (explained, class) = app
+        .writer
+        .look(move |core| {
+            let class = of.and_then(|class| Some(core.snapshot().capacity_of(&class)?.why.clone()));
+            (explain(core.snapshot(), core.policy(), item, now), class)
+        })
+        .await?;
     let (rows, ended) = {
         let reader = app.readers.get()?;
         (reader.attempts_at(item)?, reader.item(item)?.and_then(|row| row.ended))
@@ -575,6 +582,7 @@ pub(super) async fn why(
         text: String::new(),
         next_step: None,
         detail: serde_json::Value::Null,
+        class,
         candidates: Vec::new(),
         attempts,
     };
