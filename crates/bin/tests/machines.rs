@@ -294,7 +294,7 @@ fn functions_bridge_the_start_of_machines_that_the_work_is_worth() {
     let _function = support::Guard(function.spawn().unwrap());
     until("the function host to listen", || home.path("address").exists());
     let mut config = lab(&home, &serde_json::json!({"max": 2, "typical_boot_s": 2, "min_billed_s": 1}));
-    let url = home.read("address").trim().to_owned();
+    let url = format!("http://{}", home.read("address").trim());
     config["solutions"]["fn"] = serde_json::json!({
         "kind": "shared", "url": url, "concurrency": 4, "timeout_s": 60,
         "price": {"per_request_usd": 0.0, "per_gb_s_usd": 0.001, "granularity_ms": 1, "min_billed_ms": 1},
@@ -312,7 +312,7 @@ fn functions_bridge_the_start_of_machines_that_the_work_is_worth() {
     until("the session to end", || {
         let why = home.json(&["why", &format!("{session}/w")]);
         said = why["class"].as_str().map_or(std::mem::take(&mut said), str::to_owned);
-        home.json(&["session", "show", &session])["summary"]["state"] == "succeeded"
+        home.json(&["session", "show", &session])["state"] == "succeeded"
     });
     assert!(said.contains(" machines by '") && said.contains("waits "), "{said:?}");
     let places = home.json(&["session", "show", &session])["places"].clone();
@@ -323,6 +323,6 @@ fn functions_bridge_the_start_of_machines_that_the_work_is_worth() {
     let (on_functions, on_machines) = (of(&|place| place == "fn"), of(&|place| place.starts_with("lab-")));
     assert!(on_functions > 0 && on_machines > 0, "{places}");
     until("every machine to be ended", || there(&home) == 0);
-    let again = home.json(&["simulate", "--from-ledger", "engine"]);
+    let again = home.json(&["simulate", "--from-ledger", ".local/share/skein"]);
     assert_eq!(again["orders_differing"], 0, "{again}");
 }
