@@ -305,7 +305,9 @@ fn functions_bridge_the_start_of_machines_that_the_work_is_worth() {
     let _cloud = Cloud(home.path("cloud"));
     let sets = ["w.expected_run_s=0.5", "w.longest_run_s=5", "w.allowed_wait_s=3", "w.memory_mb=256"];
     let mut work = vec!["run", "--detach", "--name", "w", "--array", "40"];
-    sets.iter().for_each(|set| work.extend(["--set", set]));
+    for set in sets {
+        work.extend(["--set", set]);
+    }
     work.extend(["--", "sleep", "0.5"]);
     let session = home.skein(&work).ok().out.trim().to_owned();
     let mut said = String::new();

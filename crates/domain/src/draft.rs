@@ -72,6 +72,8 @@ pub struct TaskDraft {
     pub resources: BTreeMap<String, u64>,
     /// Expected run time, s.
     pub expected_run_s: Option<f64>,
+    /// What it is expected to leave (its outputs), MiB: what leaves a cloud is paid.
+    pub data_out_mb: Option<u32>,
     /// Longest run time, s.
     pub longest_run_s: Option<f64>,
     /// A long-running service.
@@ -350,6 +352,7 @@ impl TaskDraft {
             outputs: self.outputs.clone(),
             needs: self.resolve_needs(defaults, &mut wrong),
             expected_run_ms: self.time("expected_run_s", self.expected_run_s, &mut wrong),
+            data_out_mb: self.data_out_mb.unwrap_or(0),
             longest_run_ms: self.time("longest_run_s", self.longest_run_s, &mut wrong),
             service: self.service.unwrap_or(false),
             grace_ms: self.time("grace_s", self.grace_s, &mut wrong).unwrap_or(defaults.grace_ms),

@@ -20,6 +20,9 @@ pub struct Solution {
     /// Paid there each month in any case: until so much was used, using it costs nothing more. 0: nothing is.
     #[serde(default)]
     pub minimum_purchase: NanoUsd,
+    /// What a GiB that leaves it costs.
+    #[serde(default)]
+    pub per_gb_out: NanoUsd,
 }
 
 /// The two kinds of [0024] and [0025].

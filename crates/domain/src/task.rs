@@ -198,6 +198,9 @@ pub struct TaskSpec {
     pub needs: Needs,
     /// Expected run time, ms.
     pub expected_run_ms: Option<u64>,
+    /// What it is expected to leave (its outputs), MiB: what leaves a cloud is paid.
+    #[serde(default, skip_serializing_if = "no_data")]
+    pub data_out_mb: u32,
     /// Longest run time, ms; none for a service or when nothing was stated (then the place's limit holds).
     pub longest_run_ms: Option<u64>,
     /// A long-running service: no end expected, exempt from the time limit on purpose.
@@ -243,6 +246,11 @@ pub struct TaskSpec {
     pub custom: serde_json::Map<String, serde_json::Value>,
     /// Fields that nobody stated: shown as defaults.
     pub defaulted: BTreeSet<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn no_data(mb: &u32) -> bool {
+    *mb == 0
 }
 
 /// Who is told of an item's status [0089].
@@ -310,6 +318,9 @@ pub struct Profile {
     pub mode: RunningMode,
     /// Expected run time, ms.
     pub expected_run_ms: Option<u64>,
+    /// What it is expected to leave (its outputs), MiB: what leaves a cloud is paid.
+    #[serde(default, skip_serializing_if = "no_data")]
+    pub data_out_mb: u32,
     /// Longest run time, ms.
     pub longest_run_ms: Option<u64>,
     /// No time limit on purpose.
@@ -346,6 +357,7 @@ impl TaskSpec {
             needs: self.needs.clone(),
             mode: self.running_mode,
             expected_run_ms: self.expected_run_ms,
+            data_out_mb: self.data_out_mb,
             longest_run_ms: self.longest_run_ms,
             service: self.service,
             allowed_wait_ms: self.allowed_wait_ms,

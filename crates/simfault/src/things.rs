@@ -96,11 +96,13 @@ pub fn solutions() -> Vec<Solution> {
             arch: "x86_64".into(),
         }),
         minimum_purchase: NanoUsd::ZERO,
+        per_gb_out: NanoUsd::ZERO,
     };
     let dedicated = |id: &str, kind| Solution {
         id: id.parse().unwrap(),
         kind: SolutionKind::Dedicated(kind),
         minimum_purchase: NanoUsd::ZERO,
+        per_gb_out: NanoUsd::ZERO,
     };
     vec![dedicated("own", own), dedicated(CLOUD, cloud), shared("fn-a", 3), shared("fn-b", 2)]
 }

@@ -490,16 +490,21 @@ impl Snapshot {
     /// What an attempt cost, by the prices of now; nothing when its place is not known any more.
     fn cost_of(&self, attempt: &Attempt, end: &AttemptEnd) -> Option<NanoUsd> {
         let needs = &self.node(attempt.key.item.node)?.profile.needs;
+        let left = end.outputs.iter().map(|output| output.size).sum();
         match &attempt.place {
             Place::Gateway(id) => {
-                let shared = self.solutions.get(id)?.shared()?;
-                Some(cost::in_gateway(shared, needs.memory_mb, end.run_ms + end.cold_start_ms.unwrap_or(0)))
+                let solution = self.solutions.get(id)?;
+                let lasted_ms = end.run_ms + end.cold_start_ms.unwrap_or(0);
+                let cost = cost::in_gateway(solution.shared()?, needs.memory_mb, lasted_ms);
+                Some(cost + cost::data_out(solution.per_gb_out, left))
             }
             Place::Instance(id) => {
                 let instance = self.instances.get(id)?;
-                let dedicated = self.solutions.get(&instance.solution)?.dedicated()?;
+                let solution = self.solutions.get(&instance.solution)?;
+                let dedicated = solution.dedicated()?;
                 let slots = dedicated.slots_max.map_or(instance.facts.slots, |most| most.min(instance.facts.slots));
-                Some(cost::on_instance(dedicated.price_of(&instance.facts), slots, needs, end.run_ms))
+                let cost = cost::on_instance(dedicated.price_of(&instance.facts), slots, needs, end.run_ms);
+                Some(cost + cost::data_out(solution.per_gb_out, left))
             }
         }
     }

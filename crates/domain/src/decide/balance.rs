@@ -23,6 +23,7 @@ use crate::id::{InstanceId, SessionId, SolutionId};
 use crate::instance::{Instance, InstanceFacts};
 use crate::needs::CpuSetting;
 use crate::quantity::{NanoUsd, Timestamp};
+use crate::solution::Solution;
 use crate::task::{Balance, Profile};
 
 /// Most rooms looked at to name the commonest reason of a class that finds none; `explain` looks at
@@ -230,7 +231,8 @@ impl<'a> Overlay<'a> {
         };
         let slots = slots(self.snapshot, solution, facts, self.policy);
         let price = dedicated.price_of(facts);
-        cost::on_instance(price, slots, &profile.needs, cost::expected_ms(profile, self.policy))
+        let out = self.snapshot.solutions.get(solution).map_or(NanoUsd::ZERO, |s| cost::expected_data_out(s, profile));
+        cost::on_instance(price, slots, &profile.needs, cost::expected_ms(profile, self.policy)) + out
     }
 
     /// Could it ever be there, once what is there has ended?
@@ -476,11 +478,10 @@ impl<'a> Overlay<'a> {
 
     /// Why the ones that cost at most `most` do not take it.
     fn why_no_gateway(&self, profile: &Profile, most: NanoUsd) -> Reason {
-        let run_ms = cost::expected_ms(profile, self.policy);
-        let shared = self.snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s.shared()?)));
-        let cost = |s| cost::in_gateway(s, profile.needs.memory_mb, run_ms);
-        let cheap = shared.filter(|(id, s)| self.more(id, cost(s)) <= most);
-        let mut reasons = cheap.filter_map(|(id, s)| fits_gateway(id, s, self.open_in(id), profile).err());
+        let shared = self.snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s, s.shared()?)));
+        let cost = |of: &Solution, s| cost::expected_in_gateway(of, s, profile, self.policy);
+        let cheap = shared.filter(|(id, of, s)| self.more(id, cost(of, s)) <= most);
+        let mut reasons = cheap.filter_map(|(id, _, s)| fits_gateway(id, s, self.open_in(id), profile).err());
         reasons.next().unwrap_or(Reason::NoneConfigured { what: "shared solution".into() })
     }
 
@@ -501,8 +502,7 @@ impl<'a> Overlay<'a> {
             let Some(shared) = solution.shared() else { continue };
             match fits(id, shared) {
                 Ok(()) => {
-                    let run_ms = cost::expected_ms(profile, self.policy);
-                    let cost = cost::in_gateway(shared, profile.needs.memory_mb, run_ms);
+                    let cost = cost::expected_in_gateway(solution, shared, profile, self.policy);
                     fitting.push(InGateway { id: id.clone(), cost, more: self.more(id, cost) });
                 }
                 Err(reason) => why = why.or(Some(reason)),

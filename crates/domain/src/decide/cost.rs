@@ -2,9 +2,10 @@
 
 use crate::needs::{CpuSetting, Needs};
 use crate::quantity::NanoUsd;
-use crate::solution::Shared;
+use crate::solution::{Shared, Solution};
 use crate::task::Profile;
 
+use super::patience::DelayTable;
 use super::policy::Policy;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -29,6 +30,25 @@ pub fn on_instance(price_per_hour: NanoUsd, slots: u32, needs: &Needs, run_ms: u
         CpuSetting::Exclusive => (1, 1),
     };
     NanoUsd::charge(price_per_hour, run_ms.saturating_mul(share), HOUR_MS.saturating_mul(of))
+}
+
+/// What data that leaves a solution costs, `bytes` of it.
+pub fn data_out(per_gb_out: NanoUsd, bytes: u64) -> NanoUsd {
+    NanoUsd::charge(per_gb_out, bytes, 1 << 30)
+}
+
+/// What an item of a profile is expected to cost in a shared solution: its run, what it leaves, and, where nothing
+/// stays warm, the start that is billed.
+pub fn expected_in_gateway(solution: &Solution, shared: &Shared, profile: &Profile, policy: &Policy) -> NanoUsd {
+    let always_cold = shared.price.bills_cold && shared.keepalive_ms == 0;
+    let cold_ms = if always_cold { DelayTable::of_p99(shared.cold_start_ms * 1_000).mean() / 1_000 } else { 0 };
+    let run_ms = expected_ms(profile, policy).saturating_add(cold_ms);
+    in_gateway(shared, profile.needs.memory_mb, run_ms) + expected_data_out(solution, profile)
+}
+
+/// What the outputs of a profile's items are expected to cost when they leave.
+pub fn expected_data_out(solution: &Solution, profile: &Profile) -> NanoUsd {
+    data_out(solution.per_gb_out, u64::from(profile.data_out_mb) << 20)
 }
 
 /// In a shared solution: the request, and the billed time (rounded up, at least the minimum) times
@@ -68,6 +88,21 @@ mod tests {
             arch: "x86_64".into(),
         };
         assert_eq!(in_gateway(&shared, 1024, 60_000), NanoUsd(1_000_220));
+    }
+
+    #[test]
+    fn what_is_left_is_paid_where_it_leaves_and_a_start_where_nothing_stays_warm() {
+        let mut there = crate::testing::shared("fn", 1_000_000, 900_000, 1);
+        let profile = crate::task::Profile { data_out_mb: 2_048, ..crate::testing::task("t").profile() };
+        let policy = Policy::default();
+        let cost = |s: &Solution| expected_in_gateway(s, s.shared().unwrap(), &profile, &policy);
+        let before = cost(&there);
+        there.per_gb_out = NanoUsd(90_000_000);
+        assert_eq!(cost(&there), before + NanoUsd(180_000_000));
+        if let crate::solution::SolutionKind::Shared(shared) = &mut there.kind {
+            (shared.price.bills_cold, shared.keepalive_ms, shared.cold_start_ms) = (true, 0, 4_000);
+        }
+        assert!(cost(&there) > before + NanoUsd(180_000_000));
     }
 
     #[test]

@@ -153,13 +153,12 @@ fn candidates(overlay: &Overlay<'_>, session: SessionId, profile: &Profile) -> V
         reason: overlay.fits(session, profile, instance).err(),
         cost: overlay.cost_on(profile, &instance.solution, &instance.facts),
     });
-    let run_ms = super::cost::expected_ms(profile, policy);
     let gateways = snapshot.solutions.iter().filter_map(|(id, solution)| {
         let shared = solution.shared()?;
         Some(Candidate {
             place: Place::Gateway(id.clone()),
             reason: place::fits_gateway(id, shared, overlay.open_in(id), profile).err(),
-            cost: super::cost::in_gateway(shared, profile.needs.memory_mb, run_ms),
+            cost: super::cost::expected_in_gateway(solution, shared, profile, policy),
         })
     });
     instances.chain(gateways).collect()

@@ -51,6 +51,7 @@ pub fn task(text: &str) -> TaskSpec {
             container: false,
         },
         expected_run_ms: Some(10_000),
+        data_out_mb: 0,
         longest_run_ms: Some(60_000),
         service: false,
         grace_ms: 5_000,
@@ -115,7 +116,12 @@ pub fn facts(slots: u32) -> InstanceFacts {
 /// A dedicated solution; `price` in nano-USD per hour.
 pub fn dedicated(id: &str, price: i64) -> Solution {
     let kind = Dedicated { price_per_hour: NanoUsd(price), slots_max: None, timeout_ms: 3_600_000, machines: None };
-    Solution { id: name(id), kind: SolutionKind::Dedicated(kind), minimum_purchase: NanoUsd::ZERO }
+    Solution {
+        id: name(id),
+        kind: SolutionKind::Dedicated(kind),
+        minimum_purchase: NanoUsd::ZERO,
+        per_gb_out: NanoUsd::ZERO,
+    }
 }
 
 /// Machines of a cloud that makes and ends them at once.
@@ -160,7 +166,12 @@ pub fn shared(id: &str, price: i64, timeout_ms: u64, concurrency: u32) -> Soluti
         os: "linux".into(),
         arch: "x86_64".into(),
     };
-    Solution { id: name(id), kind: SolutionKind::Shared(kind), minimum_purchase: NanoUsd::ZERO }
+    Solution {
+        id: name(id),
+        kind: SolutionKind::Shared(kind),
+        minimum_purchase: NanoUsd::ZERO,
+        per_gb_out: NanoUsd::ZERO,
+    }
 }
 
 /// A snapshot with a clock and a policy.

@@ -297,6 +297,7 @@ impl Config {
                 slots_max: None,
                 timeout_s: None,
                 minimum_purchase_usd_per_month: 0.0,
+                data_out_usd_per_gb: 0.0,
                 machines: None,
             };
             all.push(self.solution(OWN, &own)?);
@@ -324,7 +325,10 @@ impl Config {
         | SolutionConfig::Shared(SharedConfig { minimum_purchase_usd_per_month: minimum, .. })) = config;
         let minimum_purchase =
             super::money(*minimum).map_err(|why| wrong(format!("{key}.minimum_purchase_usd_per_month"), why))?;
-        Ok(Solution { id: name::<SolutionId>(&key, id)?, kind, minimum_purchase })
+        let (SolutionConfig::Dedicated { data_out_usd_per_gb: out, .. }
+        | SolutionConfig::Shared(SharedConfig { data_out_usd_per_gb: out, .. })) = config;
+        let per_gb_out = usd(&format!("{key}.data_out_usd_per_gb"), *out)?;
+        Ok(Solution { id: name::<SolutionId>(&key, id)?, kind, minimum_purchase, per_gb_out })
     }
 
     fn machines(&self, key: &str, config: &MachinesConfig) -> Result<Machines, BadConfig> {

@@ -171,6 +171,9 @@ pub enum SolutionConfig {
         /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
         #[serde(default)]
         minimum_purchase_usd_per_month: f64,
+        /// What a GiB of outputs that leaves it costs, USD.
+        #[serde(default)]
+        data_out_usd_per_gb: f64,
         /// Machines that are made and ended as work comes and goes.
         #[serde(default)]
         machines: Option<Box<MachinesConfig>>,
@@ -313,6 +316,9 @@ pub struct SharedConfig {
     /// Paid each month in any case, USD: until so much was used, using it costs nothing more.
     #[serde(default)]
     pub minimum_purchase_usd_per_month: f64,
+    /// What a GiB of outputs that leaves it costs, USD.
+    #[serde(default)]
+    pub data_out_usd_per_gb: f64,
     /// Start of a cold instance, 99th percentile, ms (default 800).
     #[serde(default)]
     pub cold_start_ms: Option<u64>,

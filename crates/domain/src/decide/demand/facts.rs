@@ -68,7 +68,15 @@ pub(super) fn machines(
 pub(super) fn shared(snapshot: &Snapshot, profile: &Profile) -> Vec<(SolutionId, SharedFacts)> {
     let shared = snapshot.solutions.iter().filter_map(|(id, s)| Some((id, s.shared()?)));
     let suits = shared.filter(|(id, shared)| suits_gateway(id, shared, profile).is_ok());
-    suits.map(|(id, shared)| (id.clone(), invocation(shared, profile))).collect()
+    suits
+        .map(|(id, shared)| {
+            let mut facts = invocation(shared, profile);
+            // What leaves is paid with each item, as a request is.
+            let out = snapshot.solutions.get(id).map(|s| super::super::cost::expected_data_out(s, profile));
+            facts.per_request += out.unwrap_or_default();
+            (id.clone(), facts)
+        })
+        .collect()
 }
 
 fn invocation(shared: &Shared, profile: &Profile) -> SharedFacts {
