@@ -288,12 +288,11 @@ fn a_scaling_element_is_carried_out_on_own_machines() {
         world.turn(30_000);
         most = most.max(world.machines());
         if second % 60 == 59 {
-            seen.push(world.machines());
+            seen.push(i64::try_from(world.machines()).unwrap());
         }
         world.scene.after_ms(1_000);
     }
     assert_eq!((seen[0], most, seen.last()), (1, 5, Some(&1)), "{seen:?}");
-    let steps: Vec<i64> =
-        seen.windows(2).map(|pair| pair[1] as i64 - pair[0] as i64).filter(|step| *step != 0).collect();
+    let steps: Vec<i64> = seen.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step != 0).collect();
     assert!(steps.iter().all(|step| *step == 2 || *step == -1), "as its policies say: {steps:?}");
 }
