@@ -370,6 +370,9 @@ pub struct PlanView {
     /// Which mode the goals pick, and why; absent without a goal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picked: Option<String>,
+    /// Why no mode reaches the goals, when none does: a start would be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<String>,
     /// Where its groups would be deployed; absent when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<DeploymentView>,

@@ -102,8 +102,13 @@ pub(crate) fn ranges(indices: &[u32]) -> String {
         }
     }
     let text = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+    let shown: Vec<String> = parts.iter().take(RANGES_MAX).map(text).collect();
+    let more = if parts.len() > RANGES_MAX { format!(", ... ({} in all)", indices.len()) } else { String::new() };
+    shown.join(", ") + &more
 }
+
+/// Ranges that are shown of a list of indices: more make a line that nobody reads.
+const RANGES_MAX: usize = 6;
 
 /// Why an attempt is where it is, in a few words, from the typed choice; the whole text when that is
 /// a new one.
@@ -157,6 +162,8 @@ mod tests {
     fn index_runs_are_joined() {
         assert_eq!(ranges(&[5, 0, 1, 2, 7]), "0-2, 5, 7");
         assert_eq!(ranges(&[]), "");
+        let odd: Vec<u32> = (0..40).map(|at| 2 * at + 1).collect();
+        assert_eq!(ranges(&odd), "1, 3, 5, 7, 9, 11, ... (40 in all)");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) async fn run(args: PlanArgs) -> Ended {
     } else {
         show(&plan);
     }
-    Ok(if plan.stuck.is_empty() { OK } else { FAILED })
+    Ok(if plan.stuck.is_empty() && plan.missed.is_none() { OK } else { FAILED })
 }
 
 /// Items of one node at one place for one reason: a row.
@@ -102,6 +102,9 @@ fn show(plan: &PlanView) {
         show_deployment::print(deployment);
     }
     show_modes(&plan.modes, plan.picked.as_deref());
+    if let Some(missed) = &plan.missed {
+        output::line(&format!("it would not be started: {missed}"));
+    }
     if !plan.budgets.is_empty() {
         output::line("");
         super::session::budgets_table(&plan.budgets).print();

@@ -31,7 +31,26 @@ async fn projected(app: &Arc<App>, spec: SessionSpec, goals: Goals) -> Result<Ve
     compared.await.map_err(Fail::internal)
 }
 
-/// The submission in the mode that its goals pick; as it is where there is no goal, or nothing left open.
+/// The spec in the mode that its goals pick, and why that one; as it is where there is no goal, or nothing left open.
+/// An error has every mode's figures.
+fn picked(spec: &SessionSpec, goals: &Goals, projected: &[Projected]) -> Result<Option<(SessionSpec, String)>, String> {
+    if !goals.asks() || !is_open(spec) {
+        return Ok(None);
+    }
+    let choice = choose_mode(spec, goals, projected).map_err(|figures| format!("{NONE}: {figures}"))?;
+    let mut settled = in_mode(spec, choice.mode);
+    for (source, node) in settled.mode_sources.iter_mut().zip(&spec.thread.nodes) {
+        if node.task.running_mode == RunningMode::Auto {
+            *source = format!("goal ({})", choice.why);
+        }
+    }
+    Ok(Some((settled, choice.why)))
+}
+
+const NONE: &str = "no running mode reaches the goals";
+const NEXT: &str = "raise the goal (--cost-max, --within, --machines-max, or 'goals' in the configuration), or name a mode with --mode";
+
+/// The submission in the mode that its goals pick.
 pub(super) async fn settle_mode(
     app: &Arc<App>,
     request: &StartRequest,
@@ -42,30 +61,34 @@ pub(super) async fn settle_mode(
         return Ok(submission);
     }
     let projected = projected(app, submission.spec.clone(), goals.clone()).await?;
-    let choice = choose_mode(&submission.spec, &goals, &projected).map_err(|figures| {
-        let next = "raise the goal (--cost-max, --within, --machines-max, or 'goals' in the configuration), or name a mode with --mode";
-        Fail::new(StatusCode::UNPROCESSABLE_ENTITY, format!("no running mode reaches the goals: {figures}"), Some(next))
-    })?;
-    let mut spec = in_mode(&submission.spec, choice.mode);
-    for (source, node) in spec.mode_sources.iter_mut().zip(&submission.spec.thread.nodes) {
-        if node.task.running_mode == RunningMode::Auto {
-            *source = format!("goal ({})", choice.why);
-        }
-    }
-    Ok(Submission { spec, ..submission })
+    let picked = picked(&submission.spec, &goals, &projected)
+        .map_err(|why| Fail::new(StatusCode::UNPROCESSABLE_ENTITY, why, Some(NEXT)))?;
+    Ok(match picked {
+        Some((spec, _)) => Submission { spec, ..submission },
+        None => submission,
+    })
 }
 
-/// Every mode and every solution by itself, for a dry run; and which the goals pick.
-pub(super) async fn modes(
-    app: &Arc<App>,
-    user: &UserName,
-    request: &StartRequest,
-) -> Result<(Vec<ModeView>, Option<String>), Fail> {
+/// A dry run of modes: each, and every solution by itself; the spec in the mode that the goals pick, and why, or why
+/// none does.
+pub(super) struct Modes {
+    pub(super) spec: SessionSpec,
+    pub(super) views: Vec<ModeView>,
+    pub(super) picked: Option<String>,
+    pub(super) missed: Option<String>,
+}
+
+/// Every mode and every solution by itself, for a dry run.
+pub(super) async fn modes(app: &Arc<App>, user: &UserName, request: &StartRequest) -> Result<Modes, Fail> {
     let spec = as_written(app, user, request).await?.spec;
     let goals = goals_of(app, request)?;
     let projected = projected(app, spec.clone(), goals.clone()).await?;
-    let picked = (goals.asks() && is_open(&spec)).then(|| choose_mode(&spec, &goals, &projected));
-    Ok((projected.iter().map(view).collect(), picked.and_then(Result::ok).map(|choice| choice.why)))
+    let views = projected.iter().map(view).collect();
+    Ok(match picked(&spec, &goals, &projected) {
+        Ok(Some((spec, why))) => Modes { spec, views, picked: Some(why), missed: None },
+        Ok(None) => Modes { spec, views, picked: None, missed: None },
+        Err(why) => Modes { spec, views, picked: None, missed: Some(format!("{why}; {NEXT}")) },
+    })
 }
 
 fn view(of: &Projected) -> ModeView {

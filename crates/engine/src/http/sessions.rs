@@ -643,8 +643,8 @@ pub(super) async fn plan(
     request: Request,
 ) -> Result<Json<PlanView>, Fail> {
     let request: StartRequest = typed_body(request).await?;
-    let spec = Arc::new(prepare(&app, &user, &request).await?.spec);
-    let (modes, picked) = super::goals::modes(&app, &user, &request).await?;
+    let super::goals::Modes { spec, views: modes, picked, missed } = super::goals::modes(&app, &user, &request).await?;
+    let spec = Arc::new(spec);
     let (projection, caps, deployment) = budgets::projected(&app, spec.clone()).await?;
     let name = |node: NodeKey| spec.thread.nodes[node.node as usize].name.to_string();
     let unknown_time = |n: &&skein_domain::NodeSpec| n.task.expected_run_ms.is_none();
@@ -678,6 +678,7 @@ pub(super) async fn plan(
         cut: projection.cut,
         modes,
         picked,
+        missed,
         deployment,
         budgets: caps.iter().map(|standing| budgets::view(standing, None)).collect(),
     }))
