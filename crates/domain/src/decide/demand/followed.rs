@@ -77,7 +77,7 @@ impl Followed {
     fn settings(&self, policy: &Policy) -> Settings {
         let settings = policy.capacity.family.clone();
         let fixed = match policy.capacity.rule {
-            CapacityRule::LeastCost => None,
+            CapacityRule::LeastCost => settings.fixed,
             CapacityRule::Price => {
                 let per_hour = self.shared.get(self.called).map(|(_, s)| s.price_per_hour).unwrap_or_default();
                 let cheaper = self.machines.iter().any(|offer| break_even_ppm(&offer.facts, per_hour) < PPM);

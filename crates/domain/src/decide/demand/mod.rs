@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::Policy;
+use super::policy::{CapacityPolicy, Policy};
 use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd, Place};
 use crate::event::{Event, Then};
@@ -81,6 +81,8 @@ pub struct Demands {
     /// Time from the wish to the first hello, by solution, us.
     boots: BTreeMap<SolutionId, u64>,
     look_at: Option<Timestamp>,
+    /// What the families were made with.
+    settings: Option<CapacityPolicy>,
     /// Demand of each solution that has machines.
     series: BTreeMap<SolutionId, Series>,
     series_anew: bool,
@@ -112,6 +114,11 @@ impl Demands {
     pub fn observe(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::SolutionSet { .. } | Event::SolutionRemoved { .. } => self.forget_all(),
+            // A family follows the settings that it was made with.
+            Event::PolicySet { policy } if self.settings.as_ref() != Some(&policy.capacity) => {
+                self.settings = Some(policy.capacity.clone());
+                self.forget_all();
+            }
             Event::InstanceWanted { instance, solution, .. } => {
                 self.wanted.insert(instance.clone(), (solution.clone(), now));
             }
@@ -130,8 +137,8 @@ impl Demands {
     }
 
     fn forget_all(&mut self) {
-        let Self { wanted, boots, series, measured, .. } = std::mem::take(self);
-        *self = Self { wanted, boots, series, measured, anew: true, series_anew: true, ..Self::default() };
+        let Self { wanted, boots, series, measured, settings, .. } = std::mem::take(self);
+        *self = Self { wanted, boots, series, measured, settings, anew: true, series_anew: true, ..Self::default() };
     }
 
     fn booted(&mut self, instance: &InstanceId, now: Timestamp) {

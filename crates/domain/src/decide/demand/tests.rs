@@ -296,3 +296,23 @@ fn a_scaling_element_is_carried_out_on_own_machines() {
     let steps: Vec<i64> = seen.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step != 0).collect();
     assert!(steps.iter().all(|step| *step == 2 || *step == -1), "as its policies say: {steps:?}");
 }
+
+/// The configuration is re-read live: a family made with other settings is not followed any longer.
+#[test]
+fn another_rule_holds_from_the_moment_it_is_set() {
+    let mut world = Followed::new([cloud(72_000_000, |_| ()), shared("fn", 10_000, 900_000, 1_000)]);
+    world.scene.policy.capacity.family.fixed = Some(super::super::capacity::Rule::None);
+    let one = TaskSpec { needs: crate::needs::Needs { memory_mb: 1_024, ..both().needs }, array: 8, ..both() };
+    world.start(one.clone());
+    world.turn(0);
+    assert_eq!(world.machines(), 0);
+    world.scene.policy.capacity = super::super::policy::CapacityPolicy {
+        rule: super::super::policy::CapacityRule::Price,
+        ..super::super::policy::CapacityPolicy::default()
+    };
+    let policy = Box::new(world.scene.policy.clone());
+    world.happen(vec![Event::PolicySet { policy }]);
+    world.start(one);
+    world.turn(0);
+    assert!(world.machines() > 0, "a slot costs less than an invocation");
+}
