@@ -66,8 +66,27 @@ fn calls_per_s(mut call: impl FnMut()) -> f64 {
     (0..ROUNDS).map(|_| round(&mut call)).fold(0.0, f64::max)
 }
 
+fn script(text: String) -> Script {
+    Script::new("luau:best", Path::new("best.luau"), text, serde_json::Map::new())
+}
+
+/// The largest class file that becomes machine code, and one that is interpreted: how long each takes to load.
+fn loads() {
+    let limits = Limits::default();
+    for bytes in [limits.native_bytes, 16 * limits.native_bytes] {
+        let function =
+            "local function f(a, b) local t = {} for n = a, b do t[n] = (t[n] or 0) + n * a end return t end\n";
+        let functions = function.repeat(bytes / function.len() - BEST.len() / function.len() - 2);
+        let class = script(format!("do\n{functions}end\n{BEST}").replace("\nlocal function f", "\nfunction f"));
+        let start = Instant::now();
+        Asker::new(&class, limits).unwrap();
+        println!("a class file of {} bytes loads in {:.1} ms", class.text.len(), start.elapsed().as_secs_f64() * 1e3);
+    }
+}
+
 fn main() {
-    let script = Script::new("luau:best", Path::new("best.luau"), BEST.to_owned(), serde_json::Map::new());
+    loads();
+    let script = script(BEST.to_owned());
     println!("calls per second, one core, interrupt hook on (best of {ROUNDS} rounds)");
     println!("{:>5} {:>10} {:>12} {:>18} {:>12}", "items", "instances", "kept", "one tenth patched", "built anew");
     for (items, instances) in [(1, 100), (10, 100), (64, 100), (64, 256)] {

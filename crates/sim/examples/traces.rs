@@ -1,5 +1,6 @@
-//! `cargo xtask sim traces [NAME...] [--sensitivity | --rules]`: every scenario under every rule, beside the figures of the
-//! reference; then scenarios from seeds; then geometric means of both kinds.
+//! `cargo xtask sim traces [NAME...] [--sensitivity | --rules [--choice]]`: every scenario under every rule, beside the
+//! figures of the reference; then scenarios from seeds; then geometric means of both kinds. Each is played twice by the
+//! engine: with the one machine and the one shared solution that it names, and with all that there are.
 //!
 //! The shipped scenarios are in `crates/sim/data`. With `SKEIN_TRACES` set, the scenarios of the
 //! `scenarios.json` in that folder are played instead, and those whose trace is not there are skipped by name.
@@ -15,18 +16,23 @@ use std::time::Instant;
 use skein_domain::decide::capacity::{Family, Settings};
 use skein_sim::{
     Bounds, BoundsPlan, Defaults, Engine, FixedAtPeak, Keda, Metrics, Rule, Scaled, Scenario, ScenarioError, Scenarios,
-    ServerlessOnly, bounds, made, simulate,
+    ServerlessOnly, bounds, bounds_of_choice, made, simulate,
 };
+
+/// The engine where size and kind are decided too.
+const CHOICE: &str = "size, kind too";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (options, names): (Vec<String>, Vec<String>) = arguments.into_iter().partition(|a| a.starts_with("--"));
     let result = match options.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tables(&names),
-        ["--sensitivity"] => variants_table(&names, &sensitivity()),
-        ["--rules"] => variants_table(&names, &rules()),
+        ["--sensitivity"] => variants_table(&names, &sensitivity(), false),
+        ["--rules"] => variants_table(&names, &rules(), false),
+        ["--sensitivity", "--choice"] => variants_table(&names, &sensitivity(), true),
+        ["--rules", "--choice"] => variants_table(&names, &rules(), true),
         other => {
-            eprintln!("traces: there is no option {other:?}: [NAME...] [--sensitivity | --rules]");
+            eprintln!("traces: there is no option {other:?}: [NAME...] [--sensitivity | --rules [--choice]]");
             return ExitCode::FAILURE;
         }
     };
@@ -77,7 +83,7 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
     for (traced, scenario) in scenarios(names)? {
         let bounds = bounds(&scenario);
         heading(&scenario, &bounds);
-        let mut engine = Engine::new(Defaults::default());
+        let (mut engine, mut paid) = (Engine::new(Defaults::default()), 0.0);
         let rules: [(&'static str, &mut dyn Rule); 7] = [
             ("static-peak", &mut FixedAtPeak),
             ("serverless-only", &mut ServerlessOnly::default()),
@@ -93,15 +99,12 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
             let beside = reference.get(&(scenario.name.clone(), name.to_owned()));
             line(name, &metrics, &bounds, start.elapsed().as_secs_f64(), beside);
             means.entry((traced, name)).or_default().push(metrics.cost / bounds.clairvoyant);
+            if name == "engine" {
+                paid = metrics.cost;
+            }
         }
-        if let Some(capacity) = &engine.last {
-            println!("  at the end: {capacity}");
-        }
-        let free = made::with_choice(scenario.clone(), &offers)?;
-        let start = Instant::now();
-        let metrics = simulate(&free, &mut Engine::new(Defaults::default()));
-        line("size, kind too", &metrics, &bounds, start.elapsed().as_secs_f64(), None);
-        means.entry((traced, "size, kind too")).or_default().push(metrics.cost / bounds.clairvoyant);
+        println!("  {}", beside_fixed_modes(&scenario, paid, &engine));
+        chosen(&made::with_choice(scenario.clone(), &offers)?, traced, &mut means);
         best_of(&reference, &scenario.name);
     }
     println!();
@@ -111,6 +114,36 @@ fn tables(names: &[String]) -> Result<(), ScenarioError> {
         println!("{kind:<7} {name:<16} geometric mean {:.3}  worst {worst:.3}  of {}", mean(&costs), costs.len());
     }
     Ok(())
+}
+
+/// The engine where size and kind are decided too, over the bound of that.
+fn chosen(scenario: &Scenario, traced: bool, means: &mut BTreeMap<(bool, &'static str), Vec<f64>>) {
+    let bounds = bounds_of_choice(scenario);
+    let mut engine = Engine::new(Defaults::default());
+    let start = Instant::now();
+    let metrics = simulate(scenario, &mut engine);
+    line(CHOICE, &metrics, &bounds, start.elapsed().as_secs_f64(), None);
+    println!("  over its own bound, {:.2} USD: any machine, any solution that starts in time", bounds.clairvoyant);
+    println!("  {}", beside_fixed_modes(scenario, metrics.cost, &engine));
+    means.entry((traced, CHOICE)).or_default().push(metrics.cost / bounds.clairvoyant);
+}
+
+/// What the engine paid of the cheapest fixed mode: one machine by the rule of KEDA, or one shared solution for all.
+fn beside_fixed_modes(scenario: &Scenario, cost: f64, engine: &Engine) -> String {
+    let machines = scenario.machines.iter().map(|machine| {
+        let alone = Scenario { machines: vec![machine.clone()], ..scenario.clone() };
+        (machine.name.as_str(), simulate(&alone, &mut Keda::default()).cost)
+    });
+    let in_time = scenario.shared.iter().filter(|shared| scenario.starts_in_time(shared));
+    let shared = in_time.map(|shared| {
+        let alone = Scenario { shared: vec![shared.clone()], ..scenario.clone() };
+        (shared.name.as_str(), simulate(&alone, &mut ServerlessOnly::default()).cost)
+    });
+    let Some((name, fixed)) = machines.chain(shared).min_by(|a, b| a.1.total_cmp(&b.1)) else { return String::new() };
+    let last = engine.last.as_ref().map_or(String::new(), |last| {
+        format!("; at the end {last} of {}", scenario.machines[last.chosen.machine].name)
+    });
+    format!("{:.3} of the cheapest fixed mode, {name}{last}", cost / fixed)
 }
 
 fn mean(costs: &[f64]) -> f64 {
@@ -157,13 +190,18 @@ fn best_of(reference: &BTreeMap<(String, String), (f64, f64)>, scenario: &str) {
     }
 }
 
-/// The engine with other settings, side by side.
-fn variants_table(names: &[String], variants: &[(String, Defaults)]) -> Result<(), ScenarioError> {
-    let scenarios = scenarios(names)?;
-    let bounds: Vec<f64> = scenarios.iter().map(|(_, scenario)| bounds(scenario).clairvoyant).collect();
+/// The engine with other settings, side by side; with a `choice` of size and kind, over the bound of that.
+fn variants_table(names: &[String], variants: &[(String, Defaults)], choice: bool) -> Result<(), ScenarioError> {
+    let mut scenarios = scenarios(names)?;
+    let offers = Scenarios::read(&data().join("scenarios.json"))?;
+    for (_, scenario) in scenarios.iter_mut().filter(|_| choice) {
+        *scenario = made::with_choice(scenario.clone(), &offers)?;
+    }
+    let bounds = scenarios.iter().map(|(_, s)| if choice { bounds_of_choice(s) } else { bounds(s) }.clairvoyant);
+    let bounds: Vec<f64> = bounds.collect();
     print!("{:<52}", "settings");
     for (_, scenario) in &scenarios {
-        print!(" {:>18}", scenario.name);
+        print!(" {:>18}", scenario.name.split(',').next().unwrap_or_default());
     }
     println!(" {:>8}", "mean");
     for (name, defaults) in variants {
@@ -206,6 +244,12 @@ fn sensitivity() -> Vec<(String, Defaults)> {
     add("memory x 4", &|d| d.capacity.memory_us *= 4);
     add("switch / 3", &|d| d.capacity.switch_ppm /= 3);
     add("switch x 3", &|d| d.capacity.switch_ppm *= 3);
+    add("settle / 3", &|d| d.capacity.settle_us /= 3);
+    add("settle x 3", &|d| d.capacity.settle_us *= 3);
+    add("windows / 4", &|d| d.capacity.windows_us.iter_mut().for_each(|window| *window /= 4));
+    add("windows x 4", &|d| d.capacity.windows_us.iter_mut().for_each(|window| *window *= 4));
+    add("shares x 3 / 4", &|d| d.capacity.shares_ppm.iter_mut().for_each(|share| *share = *share * 3 / 4));
+    add("shares x 4 / 3", &|d| d.capacity.shares_ppm.iter_mut().for_each(|share| *share = *share * 4 / 3));
     add("late budget / 2", &|d| d.late_budget_ppm /= 2);
     add("late budget x 2", &|d| d.late_budget_ppm *= 2);
     all

@@ -29,7 +29,16 @@ const NEVER: f64 = 1e9;
 
 /// For the first machine and the first shared solution of a scenario; where it has none, the other takes all.
 pub fn bounds(scenario: &Scenario) -> Bounds {
-    let layered = Layered::of(scenario);
+    of_layers(scenario, &Layered::of(scenario))
+}
+
+/// For any mixture of a scenario's machines and shared solutions: layers of a single slot, each at the price of the
+/// cheapest slot and of the shortest boot, and the cheapest of the shared solutions that start in time.
+pub fn bounds_of_choice(scenario: &Scenario) -> Bounds {
+    of_layers(scenario, &Layered::of_choice(scenario))
+}
+
+fn of_layers(scenario: &Scenario, layered: &Layered) -> Bounds {
     let (on, off) = layered.costs(None);
     let (first, end) = (scenario.items.first(), layered.curve.last());
     let span = end.map_or(0, |(at, _)| *at) - first.map_or(0, |item| item.arrival_us);
@@ -89,21 +98,39 @@ impl Layered {
     fn of(scenario: &Scenario) -> Self {
         let (machine, shared) = (scenario.machines.first(), scenario.shared.first());
         let slots = machine.map_or(1, |machine| i64::from(machine.slots));
-        let per_us =
-            |price: Option<skein_domain::NanoUsd>| price.map_or(NEVER, skein_domain::NanoUsd::usd) / float(HOUR_US);
-        let on_price = per_us(machine.map(|machine| machine.price_per_hour));
-        let curve = concurrency(scenario.items.iter().copied());
+        let on_price = machine.map_or(NEVER, |machine| machine.price_per_hour.usd());
+        let boot_us = machine.map_or(0.0, |machine| machine.boot.mean());
+        let off_price = shared.map_or(NEVER, |shared| shared.price_per_hour.usd());
         let timeout_us = shared.filter(|_| machine.is_some()).map_or(i64::MAX, |shared| shared.timeout_us);
+        Self::new(scenario, (slots, on_price, boot_us), (off_price, timeout_us))
+    }
+
+    fn of_choice(scenario: &Scenario) -> Self {
+        let least = |values: &mut dyn Iterator<Item = f64>| values.fold(NEVER, f64::min);
+        let machines = || scenario.machines.iter();
+        let slot = least(&mut machines().map(|machine| machine.price_per_hour.usd() / f64::from(machine.slots)));
+        let boot_us = least(&mut machines().map(|machine| machine.boot.mean()));
+        let shared = || scenario.shared.iter().filter(|offer| scenario.starts_in_time(offer));
+        let off_price = least(&mut shared().map(|offer| offer.price_per_hour.usd()));
+        let timeout_us = shared().map(|offer| offer.timeout_us).max().filter(|_| !scenario.machines.is_empty());
+        Self::new(scenario, (1, slot, boot_us), (off_price, timeout_us.unwrap_or(i64::MAX)))
+    }
+
+    /// Of a machine's slots, USD an hour and boot (us), and of the shared solution's USD an hour and longest item (us).
+    fn new(scenario: &Scenario, machine: (i64, f64, f64), shared: (f64, i64)) -> Self {
+        let ((slots, on_per_hour, boot_us), (off_per_hour, timeout_us)) = (machine, shared);
+        let curve = concurrency(scenario.items.iter().copied());
         let long = |item: &Item| item.lasts_us > timeout_us;
         let peak = curve.iter().map(|(_, items)| *items).max().unwrap_or(0);
+        let on_price = on_per_hour / float(HOUR_US);
         Self {
             forced: concurrency(scenario.items.iter().copied().filter(long)),
             peak,
             layers: usize::try_from((peak + slots - 1) / slots).unwrap_or(0),
             slots,
             on_price,
-            off_price: per_us(shared.map(|shared| shared.price_per_hour)),
-            boot: on_price * machine.map_or(0.0, |machine| machine.boot.mean()),
+            off_price: off_per_hour / float(HOUR_US),
+            boot: on_price * boot_us,
             curve,
         }
     }

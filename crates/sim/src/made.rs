@@ -84,14 +84,14 @@ pub fn make(name: &str, offers: &Scenarios) -> Option<Result<Scenario, ScenarioE
     Some(made())
 }
 
-/// The same with a machine of one slot at the same price a slot, and every shared solution that takes the longest
-/// item: size and kind are decided too. The bound stays that of the scenario as it was.
+/// The same with other machines at their list prices, from one slot to eight, and every shared solution that takes the
+/// longest item: size and kind are decided too.
 pub fn with_choice(mut scenario: Scenario, offers: &Scenarios) -> Result<Scenario, ScenarioError> {
-    let mut small = scenario.machines[0].clone();
-    small.name = format!("{}, a slot of it", small.name);
-    small.price_per_hour.0 /= i64::from(small.slots);
-    small.slots = 1;
-    scenario.machines.push(small);
+    for name in offers.machine_names() {
+        if scenario.machines.iter().all(|known| known.name != name) {
+            scenario.machines.push(offers.machine(name)?);
+        }
+    }
     let longest_us = scenario.items.iter().map(|item| item.lasts_us).max().unwrap_or(0);
     for other in offers.all_shared()? {
         if other.name != scenario.shared[0].name && other.timeout_us >= longest_us {

@@ -26,7 +26,7 @@ impl Quantiles {
     }
 
     /// The delay that a share does not exceed, us.
-    fn at(&self, share: f64) -> f64 {
+    pub(crate) fn at(&self, share: f64) -> f64 {
         let last = self.points.last().map_or(0.0, |(_, us)| *us);
         let pair = self.points.windows(2).find(|pair| share <= pair[1].0);
         pair.map_or(last, |pair| {

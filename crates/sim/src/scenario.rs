@@ -186,6 +186,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Does a shared solution start 99 of 100 items within the wait that is allowed?
+    pub fn starts_in_time(&self, offer: &SharedOffer) -> bool {
+        whole(offer.cold.at(0.99)) <= self.allowed_wait_us
+    }
+
     /// Longest wait of an item that is in time, us.
     pub(crate) fn allowed_us(&self, item: usize) -> i64 {
         self.allowed_waits_us.get(item).copied().unwrap_or(self.allowed_wait_us)
@@ -225,6 +230,11 @@ impl Scenarios {
             allowed_waits_us: Vec::new(),
             loose_wait_us: us(source.loose_slo_s),
         })
+    }
+
+    /// Names of all machines of the file.
+    pub fn machine_names(&self) -> impl Iterator<Item = &str> {
+        self.vm_types.keys().map(String::as_str)
     }
 
     /// A machine by its name.

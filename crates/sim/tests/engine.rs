@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use skein_sim::{Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, made, simulate};
+use skein_sim::{
+    Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, bounds_of_choice, made, simulate,
+};
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
@@ -46,6 +48,19 @@ fn on_made_loads_no_fixed_mode_is_much_cheaper() {
     for name in ["made-flash", "made-heavy", "made-heavy-fargate"] {
         check(&made::make(name, &scenarios).unwrap().unwrap());
     }
+}
+
+/// On work that lasts from seconds to a day, machines of four slots are half empty, and no rule makes them pay: size is
+/// what has to be chosen.
+#[test]
+fn where_one_size_fits_badly_it_chooses_another() {
+    let scenarios = scenarios();
+    let scenario = made::make("made-heavy", &scenarios).unwrap().unwrap();
+    let free = made::with_choice(scenario.clone(), &scenarios).unwrap();
+    let (bounds, of_choice) = (bounds(&scenario), bounds_of_choice(&free));
+    assert!(of_choice.clairvoyant < bounds.clairvoyant, "more to choose from is no dearer");
+    let ours = engine(&free);
+    assert!(ours.late <= 0.001 && ours.cost <= 1.20 * of_choice.clairvoyant, "{ours:?} of {of_choice:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! with a fault.
 
 mod answer;
+mod records;
 mod script;
 mod tables;
 #[cfg(test)]
@@ -181,7 +182,7 @@ impl Asker {
     /// One question; with `anew`, every table is built for it.
     pub fn ask(&mut self, question: &Question, anew: bool) -> Result<Answer, Fault> {
         if anew {
-            self.0.forget();
+            self.0.forget()?;
         }
         self.0.ask(question)
     }

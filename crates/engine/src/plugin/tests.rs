@@ -51,6 +51,32 @@ fn error_of(script: &Script) -> String {
     ask(script).unwrap_err().to_string()
 }
 
+/// Or the same class would fail at one point on one machine, and at another on another. (Each coroutine counts one more
+/// there: of 500,000 that is nothing.)
+#[test]
+fn machine_code_interrupts_as_often_as_the_interpreter() {
+    let class = assigning(
+        "local sum = 0
+        local function deep(n) return if n > 0 then deep(n - 1) + 1 else 0 end
+        for n = 1, 50 do sum += deep(n % 7) end
+        for _, instance in instances do sum += instance.slots end
+        for id in by_name do sum += #id end
+        while sum > 3 do sum //= 2 end
+        repeat sum += 1 until sum > 9
+        pcall(function() error('caught') end)
+        table.sort({3, 1, 2, sum}, function(a, b) return a < b end)
+        return {[items[1].id] = instances[1]}",
+    );
+    let interrupts = |native_bytes| {
+        let mut vm = Vm::load_with(&class, Limits { wall_ms: 60_000, native_bytes, ..Limits::default() }).unwrap();
+        vm.ask(&question(&scene(3, 5))).unwrap();
+        vm.interrupts()
+    };
+    let (native, interpreted) = (interrupts(usize::MAX), interrupts(0));
+    assert!(native > 300, "{native}");
+    assert_eq!(native, interpreted);
+}
+
 #[test]
 fn what_does_not_end_is_stopped_and_says_which_limit_struck() {
     for (what, body) in [

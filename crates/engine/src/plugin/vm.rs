@@ -17,7 +17,7 @@ use skein_domain::decide::{Answer, Fault, Question};
 
 use super::answer;
 use super::script::Script;
-use super::tables::Tables;
+use super::tables::{Makers, Tables};
 use crate::clock;
 
 /// Interrupts (calls, and turns of loops) of one call.
@@ -26,6 +26,8 @@ pub const INTERRUPTS_MAX: u64 = 500_000;
 pub const WALL_MS: u64 = 50;
 /// Memory of a VM, with everything in it, MiB.
 pub const MEMORY_MB: u64 = 16;
+/// Largest class file that becomes machine code, bytes: of a larger one that would take too long, and it is interpreted.
+const NATIVE_BYTES_MAX: usize = 64 << 10;
 /// Time for reading a file and its configuration, ms.
 const LOAD_WALL_MS: u64 = 500;
 /// The clock is read every so many interrupts.
@@ -44,11 +46,13 @@ pub struct Limits {
     pub wall_ms: u64,
     /// Memory, MiB.
     pub memory_mb: u64,
+    /// Largest class file that becomes machine code, bytes. It interrupts as often either way.
+    pub native_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { interrupts: INTERRUPTS_MAX, wall_ms: WALL_MS, memory_mb: MEMORY_MB }
+        Self { interrupts: INTERRUPTS_MAX, wall_ms: WALL_MS, memory_mb: MEMORY_MB, native_bytes: NATIVE_BYTES_MAX }
     }
 }
 
@@ -146,7 +150,7 @@ impl Vm {
             answer.places = answer::places(&said, question.items.len())?;
         }
         if self.allocate.is_some() && !question.solutions.is_empty() {
-            let waiting = self.tables.without(&self.lua, &answer).map_err(|error| self.fault(&error))?;
+            let waiting = self.tables.without(&self.lua, question, &answer).map_err(|error| self.fault(&error))?;
             let said = self.call(self.allocate.as_ref(), (waiting, given.solutions.clone()))?;
             answer.machines = answer::machines(&said)?;
         }
@@ -159,8 +163,14 @@ impl Vm {
     }
 
     /// Everything that is kept between calls is built anew by the next.
-    pub(super) fn forget(&mut self) {
-        self.tables.forget();
+    pub(super) fn forget(&mut self) -> Result<(), Fault> {
+        self.tables.forget(&self.lua).map_err(|error| self.fault(&error))
+    }
+
+    /// Interrupts of the last call.
+    #[cfg(test)]
+    pub(super) fn interrupts(&self) -> u64 {
+        self.meter.interrupts.get()
     }
 
     fn call<A: IntoLuaMulti>(&self, function: Option<&Function>, arguments: A) -> Result<Value, Fault> {
@@ -192,9 +202,10 @@ fn new_lua(meter: &Rc<Meter>) -> mlua::Result<Lua> {
 
 /// The prelude, the seal, the file and its configuration.
 fn prepare(lua: &Lua, meter: &Meter, script: &Script) -> mlua::Result<(Tables, Table)> {
-    let (instance, item, solution) = lua.load(PRELUDE).set_name("=prelude").call(())?;
+    let (instances, items, pick, solution) = lua.load(PRELUDE).set_name("=prelude").call(())?;
     lua.sandbox(true)?;
-    let tables = Tables::new(lua, instance, item, solution)?;
+    lua.enable_jit(script.text.len() <= meter.limits.native_bytes);
+    let tables = Tables::new(lua, Makers { instances, items, pick, solution })?;
     meter.start(LOAD_WALL_MS);
     let class: Value = lua.load(&script.text).set_name(format!("={}", script.name())).call(())?;
     let Value::Table(class) = class else {

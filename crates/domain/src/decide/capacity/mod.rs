@@ -36,7 +36,8 @@ impl Default for Settings {
             idle_us: 15_000_000,
             memory_us: 6 * 3_600_000_000,
             switch_ppm: 30_000,
-            windows_us: vec![300_000_000, 900_000_000, 3_600_000_000, 14_400_000_000],
+            settle_us: 900_000_000,
+            windows_us: vec![15_000_000, 60_000_000, 300_000_000, 900_000_000, 3_600_000_000, 14_400_000_000],
             shares_ppm: vec![700_000, 1_000_000, 1_400_000, 1_900_000],
             fixed: None,
         }
@@ -55,7 +56,10 @@ pub struct Settings {
     pub memory_us: u64,
     /// Another rule is followed when it would have cost less by this share, ppm: against flapping.
     pub switch_ppm: u32,
-    /// Windows of demand that rules look at, us.
+    /// What was watched for less than this, us, must be cheaper by as many times that share: a few minutes say little.
+    pub settle_us: u64,
+    /// Windows of demand that rules look at, us. Short ones answer a crowd before it has gone, and buy a machine for an
+    /// item that lasts while it still waits; long ones keep what is used every hour.
     pub windows_us: Vec<u64>,
     /// Shares of the break-even use at which a layer gets a machine, ppm: above a million for slots that are
     /// paid and not used.
@@ -153,7 +157,8 @@ pub struct Family<K> {
     settings: Settings,
     shared: SharedFacts,
     members: Vec<Member>,
-    /// Windows of demand for each machine's slots, in the order of the settings.
+    /// Windows of demand that rules look at, us, and for each machine's slots what was seen in each.
+    windows_us: Vec<u64>,
     layers: Vec<Vec<Layers>>,
     billing: Billing,
     items: BTreeMap<K, usize>,
@@ -164,6 +169,7 @@ pub struct Family<K> {
     running: u32,
     leader: usize,
     ticked_us: Option<i64>,
+    watched_us: u64,
 }
 
 /// Machines for everything: the rule where there is no shared solution.
@@ -190,10 +196,14 @@ impl<K: Ord + Copy> Family<K> {
             members.retain(|member| member.rule == fixed);
         }
         let samples = |window: &u64| usize::try_from(window / settings.tick_us.max(1)).unwrap_or(usize::MAX);
-        let layers = |m: &MachineFacts| settings.windows_us.iter().map(|w| Layers::new(m.slots, samples(w))).collect();
+        let peak_us = u64::from(PEAK_S) * 1_000_000;
+        let mut windows_us = settings.windows_us.clone();
+        windows_us.extend((!windows_us.contains(&peak_us)).then_some(peak_us));
+        let layers = |m: &MachineFacts| windows_us.iter().map(|w| Layers::new(m.slots, samples(w))).collect();
         Self {
             shared,
             layers: machines.iter().map(layers).collect(),
+            windows_us,
             leader: members.iter().position(|m| m.rule == FIRST).unwrap_or(0),
             members,
             settings,
@@ -204,6 +214,7 @@ impl<K: Ord + Copy> Family<K> {
             limbo: Vec::new(),
             running: 0,
             ticked_us: None,
+            watched_us: 0,
         }
     }
 
@@ -285,6 +296,7 @@ impl<K: Ord + Copy> Family<K> {
         let per_hour = self.billing.price_per_hour(&self.shared);
         let past_us = self.ticked_us.map_or(0, |before| u64::try_from(now.0 - before).unwrap_or(0));
         self.ticked_us = Some(now.0);
+        self.watched_us = self.watched_us.saturating_add(past_us);
         for me in 0..self.members.len() {
             let member = &mut self.members[me];
             member.shadow.advance(now.0, me, &mut self.open, &self.shared);
@@ -306,7 +318,7 @@ impl<K: Ord + Copy> Family<K> {
         let break_even = break_even_ppm(facts, per_hour);
         let alive = member.shadow.alive();
         let window = |window_s: u32| {
-            let at = self.settings.windows_us.iter().position(|w| *w == u64::from(window_s) * 1_000_000)?;
+            let at = self.windows_us.iter().position(|w| *w == u64::from(window_s) * 1_000_000)?;
             self.layers[member.machine].get(at)
         };
         member.target = match member.rule {
@@ -331,20 +343,17 @@ impl<K: Ord + Copy> Family<K> {
         }
     }
 
-    /// Follows another rule when it would have cost less by more than changing over costs: a share of what was
-    /// spent, and a start of every machine that one has and the other has not.
+    /// Follows another rule when it would have cost less by more than changing over costs, and by a share of what was
+    /// spent besides. The best is the best after changing over: at once to the one that is cheapest by itself may be
+    /// too dear where one nearly as cheap is had for nothing.
     fn lead(&mut self) {
-        let spent = |at: usize| self.members[at].spent.0;
-        let Some(best) = (0..self.members.len()).min_by_key(|at| (spent(*at), *at)) else { return };
-        let (from, to) = (&self.members[self.leader], &self.members[best]);
+        let from = &self.members[self.leader];
+        let over = |to: &Member| to.spent.0 + changed(from, to);
+        let Some((best, to)) = self.members.iter().enumerate().min_by_key(|(at, to)| (over(to), *at)) else { return };
+        let settled_us = i128::from(self.watched_us.clamp(1, self.settings.settle_us.max(1)));
         let share = i128::from(from.spent.0) * i128::from(self.settings.switch_ppm) / i128::from(PPM);
-        let changed = if from.machine == to.machine {
-            start(&to.shadow.machine).0 * i64::from(from.shadow.alive().abs_diff(to.shadow.alive()))
-        } else {
-            let all = |m: &Member| start(&m.shadow.machine).0 * i64::from(m.shadow.alive());
-            all(from) + all(to)
-        };
-        if i128::from(from.spent.0) - i128::from(to.spent.0) > share + i128::from(changed) {
+        let share = share * i128::from(self.settings.settle_us.max(1)) / settled_us;
+        if i128::from(from.spent.0) - i128::from(over(to)) > share {
             self.leader = best;
         }
     }
@@ -361,6 +370,17 @@ impl<K: Ord + Copy> Family<K> {
             break_even_ppm: break_even_ppm(&leader.shadow.machine, per_hour),
             shared_per_hour: per_hour,
         }
+    }
+}
+
+/// What following one rule instead of another costs at once: a start of every machine that one has and the other has
+/// not.
+fn changed(from: &Member, to: &Member) -> i64 {
+    let (had, has) = (from.shadow.alive(), to.shadow.alive());
+    if from.machine == to.machine {
+        start(&to.shadow.machine).0 * i64::from(had.abs_diff(has))
+    } else {
+        start(&from.shadow.machine).0 * i64::from(had) + start(&to.shadow.machine).0 * i64::from(has)
     }
 }
 
