@@ -24,7 +24,11 @@ fn function() -> SharedFacts {
 
 /// Plays items (arrival and length, s) to a family for so long, and answers what it said at every look.
 fn play(items: &[(i64, i64)], until_s: i64) -> Vec<Capacity> {
-    let mut family = Family::new(Settings::default(), &[machine()], function());
+    play_with(Settings::default(), items, until_s)
+}
+
+fn play_with(settings: Settings, items: &[(i64, i64)], until_s: i64) -> Vec<Capacity> {
+    let mut family = Family::new(settings, &[machine()], function());
     let mut events: Vec<(i64, bool, usize)> = Vec::new();
     for (at, (arrival, lasts)) in items.iter().enumerate() {
         events.push((*arrival, true, at));
@@ -91,4 +95,26 @@ fn the_shadow_without_machines_pays_what_is_billed() {
         NanoUsd((0..40).map(|_| shared.billed(10 * SECOND, false).0).sum()) + shared.charge(shared.cold.mean());
     // Older costs fade, by less than 810 s of 6 h.
     assert!(none.cost <= billed && none.cost.0 * 100 > billed.0 * 95, "{} of {billed}", none.cost);
+}
+
+#[test]
+fn machines_for_everything_are_had_whatever_windows_the_other_rules_look_at() {
+    let settings = Settings { windows_us: vec![900 * SECOND], fixed: Some(DEDICATED), ..Settings::default() };
+    let last = play_with(settings, &steady(8, 1_200), 1_200).pop().unwrap();
+    assert_eq!(last.chosen.target, 2, "{last}");
+}
+
+/// What was seen of the first minutes does not change the rule; the same for longer does.
+#[test]
+fn a_few_minutes_of_another_rule_being_cheaper_are_not_enough() {
+    let crowds = (0..8).flat_map(|at| steady(8, 300).into_iter().map(move |(from, lasts)| (at * 1_800 + from, lasts)));
+    let crowds: Vec<(i64, i64)> = crowds.collect();
+    let settings = Settings { settle_us: 3_600 * SECOND, ..Settings::default() };
+    let changes = |settings: Settings| {
+        let said = play_with(settings, &crowds, 14_400);
+        let first = said.iter().position(|capacity| capacity.chosen.rule != FIRST);
+        first.map_or(14_400, |look| look * 15)
+    };
+    let (hasty, patient) = (changes(Settings { settle_us: 0, ..settings.clone() }), changes(settings));
+    assert!(hasty < patient && patient < 14_400, "{hasty} s, {patient} s");
 }
