@@ -38,6 +38,12 @@ pub fn bounds_of_choice(scenario: &Scenario) -> Bounds {
     of_layers(scenario, &Layered::of_choice(scenario))
 }
 
+/// For what a scenario offers: of any mixture where there is a choice, else of the one machine and the one solution.
+pub fn bounds_of_offers(scenario: &Scenario) -> Bounds {
+    let choice = scenario.machines.len() > 1 || scenario.shared.len() > 1;
+    if choice { bounds_of_choice(scenario) } else { bounds(scenario) }
+}
+
 fn of_layers(scenario: &Scenario, layered: &Layered) -> Bounds {
     let (on, off) = layered.costs(None);
     let (first, end) = (scenario.items.first(), layered.curve.last());
@@ -110,9 +116,11 @@ impl Layered {
         let machines = || scenario.machines.iter();
         let slot = least(&mut machines().map(|machine| machine.price_per_hour.usd() / f64::from(machine.slots)));
         let boot_us = least(&mut machines().map(|machine| machine.boot.mean()));
-        let shared = || scenario.shared.iter().filter(|offer| scenario.starts_in_time(offer));
+        // Without a machine all goes to a shared solution, late or not.
+        let no_machine = scenario.machines.is_empty();
+        let shared = || scenario.shared.iter().filter(|offer| no_machine || scenario.starts_in_time(offer));
         let off_price = least(&mut shared().map(|offer| offer.price_per_hour.usd()));
-        let timeout_us = shared().map(|offer| offer.timeout_us).max().filter(|_| !scenario.machines.is_empty());
+        let timeout_us = shared().map(|offer| offer.timeout_us).max().filter(|_| !no_machine);
         Self::new(scenario, (1, slot, boot_us), (off_price, timeout_us.unwrap_or(i64::MAX)))
     }
 

@@ -27,7 +27,7 @@ mod swf;
 mod trace;
 mod world;
 
-pub use bound::{Bounds, bounds, bounds_of_choice};
+pub use bound::{Bounds, bounds, bounds_of_choice, bounds_of_offers};
 pub use clairvoyant::BoundsPlan;
 pub use metrics::Metrics;
 pub use policy::{Defaults, Engine};

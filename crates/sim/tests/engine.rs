@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use skein_sim::{
-    Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, bounds_of_choice, made, simulate,
+    Defaults, Engine, Keda, Metrics, Scenario, Scenarios, ServerlessOnly, bounds, bounds_of_choice, bounds_of_offers,
+    made, simulate,
 };
 
 fn data() -> PathBuf {
@@ -75,4 +76,13 @@ fn where_no_shared_solution_starts_in_time_machines_take_everything() {
     scenario.shared = vec![scenarios().shared("fargate-1x2").unwrap()];
     let metrics = engine(&scenario);
     assert!(metrics.shared_share == 0.0 && metrics.launches > 0.0, "{metrics:?}");
+}
+
+/// Of one machine and one solution both bounds speak of the same prices, the second of layers as small as can be.
+#[test]
+fn the_bound_of_a_choice_of_one_is_that_of_its_smallest_layers() {
+    let mut scenario = made::make("made-flash", &scenarios()).unwrap().unwrap();
+    scenario.machines = vec![scenarios().machine("gcp:t2d-standard-1").unwrap()];
+    assert_eq!(bounds(&scenario), bounds_of_choice(&scenario));
+    assert_eq!(bounds(&scenario), bounds_of_offers(&scenario));
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use skein_sim::{Bounds, Course, Metrics, Scenario, bounds};
+use skein_sim::{Bounds, Course, Metrics, Scenario, bounds_of_offers};
 
 use super::chart;
 use super::policies::Policy;
@@ -30,7 +30,7 @@ pub(super) struct Form<'a> {
 
 /// Plays a scenario under policies; prints them side by side and writes their chart, or gives them as JSON.
 pub(super) fn compare(scenario: &Scenario, policies: &[Policy], form: Form<'_>) -> anyhow::Result<serde_json::Value> {
-    let bounds = bounds(scenario);
+    let bounds = bounds_of_offers(scenario);
     let outcomes: Vec<Outcome> = policies.iter().filter_map(|policy| policy.play(scenario)).collect();
     if scenario.left_out > 0 {
         let what = "lines of its trace are left out: they never started, or are not known to have";
