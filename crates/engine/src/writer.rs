@@ -392,7 +392,7 @@ impl Thread {
                 for (id, known) in live {
                     snapshot.set_live(&id, known);
                 }
-                self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now(), turn.owed);
+                self.core = Core::reloaded(snapshot, self.settings.clone(), clock::now(), turn.resumes, turn.owed);
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be read either, however often it is tried; the engine stops");

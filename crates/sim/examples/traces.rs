@@ -244,8 +244,8 @@ fn sensitivity() -> Vec<(String, Defaults)> {
     add("memory x 4", &|d| d.capacity.memory_us *= 4);
     add("switch / 3", &|d| d.capacity.switch_ppm /= 3);
     add("switch x 3", &|d| d.capacity.switch_ppm *= 3);
-    add("settle / 3", &|d| d.capacity.settle_us /= 3);
-    add("settle x 3", &|d| d.capacity.settle_us *= 3);
+    add("settle / 3", &|d| d.capacity.settle_looks /= 3);
+    add("settle x 3", &|d| d.capacity.settle_looks *= 3);
     add("windows / 4", &|d| d.capacity.windows_us.iter_mut().for_each(|window| *window /= 4));
     add("windows x 4", &|d| d.capacity.windows_us.iter_mut().for_each(|window| *window *= 4));
     add("shares x 3 / 4", &|d| d.capacity.shares_ppm.iter_mut().for_each(|share| *share = *share * 3 / 4));

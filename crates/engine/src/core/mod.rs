@@ -70,6 +70,8 @@ pub struct TurnResult {
     /// Inputs that nobody says a second time: if the turn cannot be written, the next core takes them
     /// again ([`Core::reloaded`]). Clients are told and ask again; agents repeat what is not recorded.
     pub owed: Vec<Input>,
+    /// It took up again what gateways and machines of a former engine were at.
+    pub resumes: bool,
 }
 
 impl TurnResult {
@@ -149,11 +151,11 @@ impl Core {
     }
 
     /// A core over what the ledger has open, after a turn that could not be written: whoever waits for
-    /// a gateway's answer still does, so nothing is taken up again. What the failed turn `owed` is taken
-    /// with the next input, or after [`OWED_MS`].
-    pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp, owed: Vec<Input>) -> Self {
+    /// a gateway's answer still does, so nothing is taken up again, unless the failed turn was the one that was to:
+    /// none of its orders went out (`resumes`). What it `owed` is taken with the next input, or after [`OWED_MS`].
+    pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp, resumes: bool, owed: Vec<Input>) -> Self {
         let fresh = Self::new(snapshot, settings, now);
-        Self { resume: false, owed, next_wake: Some(now.after_ms(OWED_MS)), ..fresh }
+        Self { resume: resumes, owed, next_wake: Some(now.after_ms(OWED_MS)), ..fresh }
     }
 
     /// What the planner sees.
@@ -183,6 +185,7 @@ impl Core {
             self.say_what_holds();
         }
         if std::mem::take(&mut self.resume) {
+            self.turn.resumes = true;
             self.resume_gateways();
             self.resume_machines();
         }

@@ -179,7 +179,7 @@ impl World {
         for id in old.snapshot().instances.keys() {
             snapshot.set_live(id, old.snapshot().live(id));
         }
-        self.core = Some(Core::reloaded(snapshot, self.settings(), self.now, turn.owed));
+        self.core = Some(Core::reloaded(snapshot, self.settings(), self.now, turn.resumes, turn.owed));
         self.disk.failures += 1;
         self.disk.waits = Some(Waits::Again);
         self.later((self.disk.failures * RETRY_MS).min(RETRY_MS_MAX), Coming::Synced(engine));

@@ -36,7 +36,7 @@ impl Default for Settings {
             idle_us: 15_000_000,
             memory_us: 6 * 3_600_000_000,
             switch_ppm: 30_000,
-            settle_us: 900_000_000,
+            settle_looks: 60,
             windows_us: vec![15_000_000, 60_000_000, 300_000_000, 900_000_000, 3_600_000_000, 14_400_000_000],
             shares_ppm: vec![700_000, 1_000_000, 1_400_000, 1_900_000],
             fixed: None,
@@ -56,8 +56,8 @@ pub struct Settings {
     pub memory_us: u64,
     /// Another rule is followed when it would have cost less by this share, ppm: against flapping.
     pub switch_ppm: u32,
-    /// What was watched for less than this, us, must be cheaper by as many times that share: a few minutes say little.
-    pub settle_us: u64,
+    /// What was looked at fewer times than this must be cheaper by as many times that share: a few looks say little.
+    pub settle_looks: u32,
     /// Windows of demand that rules look at, us. Short ones answer a crowd before it has gone, and buy a machine for an
     /// item that lasts while it still waits; long ones keep what is used every hour.
     pub windows_us: Vec<u64>,
@@ -169,7 +169,7 @@ pub struct Family<K> {
     running: u32,
     leader: usize,
     ticked_us: Option<i64>,
-    watched_us: u64,
+    looks: u32,
 }
 
 /// Machines for everything: the rule where there is no shared solution.
@@ -214,7 +214,7 @@ impl<K: Ord + Copy> Family<K> {
             limbo: Vec::new(),
             running: 0,
             ticked_us: None,
-            watched_us: 0,
+            looks: 0,
         }
     }
 
@@ -296,7 +296,7 @@ impl<K: Ord + Copy> Family<K> {
         let per_hour = self.billing.price_per_hour(&self.shared);
         let past_us = self.ticked_us.map_or(0, |before| u64::try_from(now.0 - before).unwrap_or(0));
         self.ticked_us = Some(now.0);
-        self.watched_us = self.watched_us.saturating_add(past_us);
+        self.looks = self.looks.saturating_add(1);
         for me in 0..self.members.len() {
             let member = &mut self.members[me];
             member.shadow.advance(now.0, me, &mut self.open, &self.shared);
@@ -350,9 +350,9 @@ impl<K: Ord + Copy> Family<K> {
         let from = &self.members[self.leader];
         let over = |to: &Member| to.spent.0 + changed(from, to);
         let Some((best, to)) = self.members.iter().enumerate().min_by_key(|(at, to)| (over(to), *at)) else { return };
-        let settled_us = i128::from(self.watched_us.clamp(1, self.settings.settle_us.max(1)));
+        let settled = self.settings.settle_looks.max(1);
         let share = i128::from(from.spent.0) * i128::from(self.settings.switch_ppm) / i128::from(PPM);
-        let share = share * i128::from(self.settings.settle_us.max(1)) / settled_us;
+        let share = share * i128::from(settled) / i128::from(self.looks.clamp(1, settled));
         if i128::from(from.spent.0) - i128::from(over(to)) > share {
             self.leader = best;
         }

@@ -109,12 +109,12 @@ fn machines_for_everything_are_had_whatever_windows_the_other_rules_look_at() {
 fn a_few_minutes_of_another_rule_being_cheaper_are_not_enough() {
     let crowds = (0..8).flat_map(|at| steady(8, 300).into_iter().map(move |(from, lasts)| (at * 1_800 + from, lasts)));
     let crowds: Vec<(i64, i64)> = crowds.collect();
-    let settings = Settings { settle_us: 3_600 * SECOND, ..Settings::default() };
+    let settings = Settings { settle_looks: 240, ..Settings::default() };
     let changes = |settings: Settings| {
         let said = play_with(settings, &crowds, 14_400);
         let first = said.iter().position(|capacity| capacity.chosen.rule != FIRST);
         first.map_or(14_400, |look| look * 15)
     };
-    let (hasty, patient) = (changes(Settings { settle_us: 0, ..settings.clone() }), changes(settings));
+    let (hasty, patient) = (changes(Settings { settle_looks: 0, ..settings.clone() }), changes(settings));
     assert!(hasty < patient && patient < 14_400, "{hasty} s, {patient} s");
 }
