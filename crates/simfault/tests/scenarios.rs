@@ -5,7 +5,7 @@
 use skein_domain::decide::Policy;
 use skein_domain::event::Event;
 use skein_domain::{AttemptState, InstanceId, InstanceState};
-use skein_engine::core::{CloudEvent, Input, Listed, Output, Settings};
+use skein_engine::core::{CloudEvent, Core, Input, Listed, Output, Settings};
 use skein_simfault::stage::{Stage, of, succeeded};
 use skein_simfault::{CLOUD, facts, solutions, spec_of};
 use skein_wire::FromAgent;
@@ -217,4 +217,38 @@ fn an_engine_whose_machines_were_taken_from_its_configuration_sleeps() {
         stage.core.next_wake(),
         stage.now
     );
+}
+
+/// Seed 718: an engine starts again, its first turn cannot be written, and nobody waits for the invocations that the
+/// engine before it had open.
+#[test]
+fn a_restart_whose_first_turn_cannot_be_written_takes_up_invocations_with_the_next() {
+    let mut stage = stage_with(Policy::default());
+    let task = serde_json::json!({"command": ["x"], "running_mode": "serverless", "longest_run_s": 60});
+    stage.submit(spec_of(serde_json::json!({"name": "one", "tasks": {"a": task}})));
+    let open = stage.open().unwrap().key;
+    let taken_up = |outputs: &[Output]| {
+        let of_it =
+            |output: &&Output| matches!(output, Output::StartInGateway { order, .. } if order.attempt.key == open);
+        let resumes = |output: &Output| matches!(output, Output::StartInGateway { resume: true, .. });
+        outputs.iter().filter(of_it).map(resumes).collect::<Vec<bool>>()
+    };
+    let (ledger, settings) =
+        (stage.core.snapshot().clone(), Settings { policy: Policy::default(), lease_ms: LEASE_MS });
+
+    stage.core = Core::new(ledger.clone(), settings.clone(), stage.now);
+    for time in 1..=2 {
+        // Its outputs are never let out: the turn is not in the ledger.
+        let failed = stage.core.turn(stage.now, Vec::new());
+        assert_eq!(taken_up(&failed.outputs), [true], "turn {time}");
+        stage.core = Core::reloaded(ledger.clone(), settings.clone(), stage.now, failed.resumes, failed.owed);
+    }
+    let written = stage.turn(Vec::new());
+    assert_eq!(taken_up(&written.outputs), [true]);
+
+    // Of a later turn that fails they are not taken up: somebody waits for them already.
+    let failed = stage.turn(Vec::new());
+    assert!(taken_up(&failed.outputs).is_empty(), "{:?}", failed.outputs);
+    stage.core = Core::reloaded(ledger, settings, stage.now, failed.resumes, failed.owed);
+    assert!(taken_up(&stage.pass_ms(60)).is_empty());
 }
