@@ -1,9 +1,11 @@
-//! CPU and memory in use, of the machine and of process groups, read from `/proc`.
+//! CPU and memory in use, of the machine and of process groups, and what went over its networks and disks, read from
+//! `/proc` and `/sys`.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-use skein_domain::AttemptKey;
+use skein_domain::{AttemptKey, Traffic};
 use skein_wire::ItemUse;
 
 /// What `/proc/PID/stat` says of a process.
@@ -45,6 +47,8 @@ pub struct Usage {
     pub memory_mb: u32,
     /// Each running attempt.
     pub items: Vec<ItemUse>,
+    /// What the machine has counted since it booted.
+    pub traffic: Traffic,
 }
 
 /// Remembers the last reading, since CPU use is a difference.
@@ -78,7 +82,7 @@ impl Meter {
             .collect();
         self.groups = groups.into_iter().map(|(group, (ticks, _))| (group, ticks)).collect();
         (self.busy, self.total) = (busy, total);
-        Usage { cpu_percent, memory_mb: memory_in_use_mb(), items }
+        Usage { cpu_percent, memory_mb: memory_in_use_mb(), items, traffic: traffic() }
     }
 }
 
@@ -95,6 +99,43 @@ fn machine_ticks() -> (u64, u64) {
     let total: u64 = ticks.iter().sum();
     let idle = ticks.get(3).unwrap_or(&0) + ticks.get(4).unwrap_or(&0);
     (total - idle, total)
+}
+
+/// What interfaces and disks have counted.
+fn traffic() -> Traffic {
+    let there = |folder: &str, name: &str| Path::new(folder).join(name).join("device").exists();
+    let network = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let disks = fs::read_to_string("/proc/diskstats").unwrap_or_default();
+    let (network_in, network_out) = network_bytes(&network, |name| there("/sys/class/net", name));
+    let (disk_read, disk_write) = disk_bytes(&disks, |name| there("/sys/block", name));
+    Traffic { network_in, network_out, disk_read, disk_write }
+}
+
+/// (received, sent) of `/proc/net/dev`. Where some interface is a real one, those alone: bridges and the ends of
+/// containers count the same bytes once more. Inside a container none is.
+fn network_bytes(text: &str, real: impl Fn(&str) -> bool) -> (u64, u64) {
+    let lines = text.lines().filter_map(|line| {
+        let (name, counts) = line.split_once(':')?;
+        let counts: Vec<u64> = counts.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
+        let name = name.trim();
+        (name != "lo").then_some((real(name), *counts.first()?, *counts.get(8)?))
+    });
+    let lines: Vec<(bool, u64, u64)> = lines.collect();
+    let any = lines.iter().any(|(real, ..)| *real);
+    let counted = lines.iter().filter(|(real, ..)| *real || !any);
+    counted.fold((0, 0), |(received, sent), (_, more, out)| (received + more, sent + out))
+}
+
+/// (read, written) of `/proc/diskstats`, in sectors of 512 bytes whatever the disk's own are: disks, and not their
+/// partitions or what is made of them.
+/// <https://docs.kernel.org/admin-guide/iostats.html>
+fn disk_bytes(text: &str, real: impl Fn(&str) -> bool) -> (u64, u64) {
+    let lines = text.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        real(fields.get(2)?).then_some((number(5)?, number(9)?))
+    });
+    lines.fold((0, 0), |(read, written), (more, out)| (read + 512 * more, written + 512 * out))
 }
 
 fn group_use(running: &[(AttemptKey, i32)]) -> BTreeMap<i32, (u64, u64)> {
@@ -138,6 +179,18 @@ mod tests {
         let text = "12 (a) b (c)) S 7 8 9 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 5 6 77 8";
         let stat = parse_stat(text).unwrap();
         assert_eq!((stat.parent, stat.group, stat.cpu_ticks, stat.resident_pages), (7, 8, 100, 77));
+    }
+
+    #[test]
+    fn what_a_machine_counts_is_counted_once() {
+        let network = "Inter-|   Receive                                                |  Transmit\n \
+            face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop\n    \
+            lo: 900 1 0 0 0 0 0 0 900 1 0 0 0 0 0 0\n  \
+            eth0:    1000 2 0 0 0 0 0 0 70 1 0 0 0 0 0 0\ndocker0: 400 2 0 0 0 0 0 0 50 1 0 0 0 0 0 0\n";
+        assert_eq!(network_bytes(network, |name| name == "eth0"), (1000, 70));
+        assert_eq!(network_bytes(network, |_| false), (1400, 120), "inside a container no interface is a real one");
+        let disks = "   8  0 sda 5 0 100 3 7 0 20 1 0 4 4 0 0 0 0 0 0\n   8  1 sda1 5 0 100 3 7 0 20 1 0 4 4\n";
+        assert_eq!(disk_bytes(disks, |name| name == "sda"), (51_200, 10_240));
     }
 
     #[test]

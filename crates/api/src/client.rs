@@ -12,9 +12,9 @@ use crate::images::{
 };
 use crate::types::{
     AnswerRequest, AnswersRequest, AttemptQuery, AttemptView, CancelRequest, DocumentView, ErrorBody, EventView,
-    Health, InputRequest, InstanceView, LogPiece, LogSearch, NewToken, PageQuery, PauseRequest, PlanView, ReplySecret,
-    RerunRequest, ResumeRequest, RetryNowRequest, SecretValue, SecretView, SessionDetail, SessionSummary,
-    SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
+    Health, InputRequest, InstanceView, LogPiece, LogSearch, MetricValue, MetricView, NewToken, PageQuery,
+    PauseRequest, PlanView, ReplySecret, RerunRequest, ResumeRequest, RetryNowRequest, SecretValue, SecretView,
+    SessionDetail, SessionSummary, SignalRequest, SolutionView, StartRequest, Started, TokenRequest, TokenView, Why,
 };
 
 /// A call that failed.
@@ -254,6 +254,14 @@ impl Client {
     /// Says that its cloud takes an instance away.
     pub async fn notice(&self, instance: &str) -> Result<(), ApiError> {
         self.done(self.request(Method::POST, &format!("/api/v1/instances/{instance}/notice"))).await
+    }
+    /// Metrics of scaling elements that the engine carries out.
+    pub async fn metrics(&self) -> Result<Vec<MetricView>, ApiError> {
+        self.get("/api/v1/metrics").await
+    }
+    /// Says a value of a custom metric.
+    pub async fn say_metric(&self, metric: &str, value: &MetricValue) -> Result<(), ApiError> {
+        self.done(self.request(Method::PUT, &format!("/api/v1/metrics/{metric}")).json(value)).await
     }
     /// Names of secrets.
     pub async fn secrets(&self) -> Result<Vec<SecretView>, ApiError> {

@@ -494,6 +494,42 @@ pub struct SecretView {
     pub at: i64,
 }
 
+/// A value of a custom metric, for scaling elements that name it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetricValue {
+    /// The value, in the metric's unit; kept to a thousandth.
+    pub value: f64,
+    /// Of this solution's machines only; of all whose element names the metric, where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solution: Option<String>,
+}
+
+/// A metric of a scaling element that the engine carries out, as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MetricView {
+    /// Whose machines.
+    pub solution: String,
+    /// The element's name.
+    pub element: String,
+    /// The metric's name.
+    pub metric: String,
+    /// Unit of its values.
+    pub unit: String,
+    /// How the values of a period become one.
+    pub statistic: String,
+    /// Length of a period, seconds.
+    pub period_s: u32,
+    /// People and programs say its values; others are measured.
+    pub custom: bool,
+    /// Of the newest whole period; none: nothing was measured or said in it.
+    pub value: Option<f64>,
+    /// Machines that the element wants now; none: it has not looked yet.
+    pub wants: Option<u32>,
+    /// Why.
+    pub why: Option<String>,
+}
+
 /// Sets a secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Configuration: show, schema, check
     Config(config::ConfigArgs),
-    /// Scaling elements: check, port to a cloud's own form, adopt from it
+    /// Scaling elements: check, port to a cloud's own form, adopt from it; metrics of those carried out here
     Scaling(scaling::ScalingArgs),
     /// Play traces under policies side by side: cost against the least possible, waits, machines
     Simulate(simulate::SimulateArgs),

@@ -11,7 +11,11 @@ const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/scali
 fn the_example_is_ported_to_every_cloud_and_adopted_again() {
     let home = Home::new();
     let checked = home.skein(&["scaling", "check", EXAMPLE]).ok();
-    assert_eq!(checked.out, "render: 2 to 20 machines; it holds together\n2 metrics, 2 alarms, 5 policies\n");
+    assert_eq!(
+        checked.out,
+        "render: 2 to 20 machines; it holds together\n2 metrics, 2 alarms, 5 policies\n\
+         the engine can carry it out on own servers\n"
+    );
     let clouds = home.json(&["scaling", "clouds"]);
     assert_eq!(clouds.as_array().unwrap().len(), 9);
     for cloud in clouds.as_array().unwrap() {
@@ -47,4 +51,33 @@ fn a_file_that_does_not_hold_together_and_a_cloud_that_nobody_knows_are_named() 
     assert!(bad.code == 2 && bad.err.contains("policies.down.alarm: there is no alarm 'lazy'"), "{}", bad.err);
     let moon = home.skein(&["scaling", "port", EXAMPLE, "--cloud", "moon"]);
     assert!(moon.code == 2 && moon.err.contains("'moon'") && moon.err.contains("openstack"), "{}", moon.err);
+}
+
+/// On own servers: what it measures and what is said, with a real engine.
+#[test]
+fn metrics_of_an_element_that_is_carried_out_are_shown_and_custom_ones_are_said() {
+    let home = Home::new();
+    let element = serde_json::json!({
+        "name": "orders",
+        "metrics": {"orders": {"unit": "count", "statistic": "maximum"}, "queue": {"unit": "count"}},
+        "launch": {"image": {"name": "any"}, "instance_type": "any"},
+        "group": {"min": 0, "max": 3},
+        "policies": {"each": {"kind": "target", "metric": "orders", "target": 10}},
+    });
+    home.write("orders.json", &element.to_string());
+    let command = serde_json::json!(["false"]);
+    let machines = serde_json::json!({"create": command, "end": command, "list": ["true"], "max": 3, "slots": 2,
+                                       "scaling_element": "orders.json"});
+    let config = serde_json::json!({"solutions": {"lab": {"kind": "dedicated", "machines": machines}}});
+    home.write("config.json", &config.to_string());
+    let home = Home::with_engine_in(home, &["--config", "config.json"]);
+    home.skein(&["scaling", "say", "orders", "12.5", "--solution", "lab"]).ok();
+    let wrong = home.skein(&["scaling", "say", "ordres", "12"]);
+    assert!(wrong.code != 0 && wrong.err.contains("there are: orders"), "{}", wrong.err);
+    let seen = home.json(&["scaling", "metrics"]);
+    let named: Vec<(&str, bool)> =
+        seen.as_array().unwrap().iter().map(|m| (m["metric"].as_str().unwrap(), m["custom"] == true)).collect();
+    assert_eq!(named, [("orders", true), ("queue", false)]);
+    assert_eq!(seen[1]["value"], 0.0, "the queue was looked at when the engine started: {seen}");
+    assert!(home.skein(&["scaling", "metrics"]).ok().out.contains("60 s, maximum"));
 }

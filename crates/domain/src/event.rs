@@ -103,6 +103,18 @@ pub enum Event {
         /// What is wanted.
         plan: Option<crate::decide::demand::CapacityPlan>,
     },
+    /// Somebody said a value of a custom metric, for scaling elements that name it.
+    MetricSaid {
+        /// Which metric.
+        metric: String,
+        /// Of this solution's machines; none: of all whose element names it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        solution: Option<SolutionId>,
+        /// The value, in the metric's unit.
+        value: crate::scaling::Milli,
+        /// Who.
+        by: UserName,
+    },
     /// What was seen of late of the demand for a solution's machines, and what is projected.
     DemandSeen {
         /// The solution.
@@ -410,6 +422,7 @@ impl Event {
             Self::Decided { .. } => "decided",
             Self::SolutionAvoided { .. } => "solution_avoided",
             Self::CapacitySet { .. } => "capacity_set",
+            Self::MetricSaid { .. } => "metric_said",
             Self::DemandSeen { .. } => "demand_seen",
             Self::ElementWants { .. } => "element_wants",
             Self::WarmSet { .. } => "warm_set",
@@ -481,6 +494,7 @@ impl Event {
             | Self::Decided { .. }
             | Self::SolutionAvoided { .. }
             | Self::CapacitySet { .. }
+            | Self::MetricSaid { .. }
             | Self::DemandSeen { .. }
             | Self::ElementWants { .. }
             | Self::WarmSet { .. }

@@ -119,6 +119,33 @@ impl Instance {
     }
 }
 
+/// What a machine has counted since it booted, bytes. Not part of [`Live`]: it never stands still, and placing does not
+/// look at it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Received by its network interfaces, the one to itself left out.
+    pub network_in: u64,
+    /// Sent by them.
+    pub network_out: u64,
+    /// Read from its disks.
+    pub disk_read: u64,
+    /// Written to them.
+    pub disk_write: u64,
+}
+
+impl Traffic {
+    /// What was added since, by the name of the metric. A machine that booted meanwhile counts from nothing.
+    pub fn since(&self, before: &Self) -> [(&'static str, u64); 4] {
+        let added = |now: u64, before: u64| if now < before { now } else { now - before };
+        [
+            ("network_in", added(self.network_in, before.network_in)),
+            ("network_out", added(self.network_out, before.network_out)),
+            ("disk_read", added(self.disk_read, before.disk_read)),
+            ("disk_write", added(self.disk_write, before.disk_write)),
+        ]
+    }
+}
+
 /// What is known of an instance only while its agent is connected: never in the ledger, unknown
 /// after a restart. Quantised to whole percents, so that noise does not change plans.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

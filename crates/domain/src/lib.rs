@@ -29,7 +29,7 @@ pub use attempt::{Attempt, AttemptEnd, AttemptState, EndCause, OutputFile, Place
 pub use event::Event;
 pub use id::{AttemptKey, EngineId, InstanceId, ItemKey, NodeKey, SessionId, SolutionId, TaskName, UserName};
 pub use image::Image;
-pub use instance::{Instance, InstanceFacts, InstanceState, Live, Machine};
+pub use instance::{Instance, InstanceFacts, InstanceState, Live, Machine, Traffic};
 pub use needs::{CpuSetting, Needs};
 pub use quantity::{Digest, NanoUsd, Timestamp};
 pub use session::{HoldPolicy, ItemEnd, ItemState, Node, Outcome, Session, SessionSpec, SessionState, Tries};

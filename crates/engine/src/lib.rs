@@ -35,6 +35,7 @@ mod submit;
 mod tls;
 mod tokens;
 pub mod writer;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ use crate::writer::Writer;
 
 pub use http::openapi;
 pub use images::fetch;
+pub use zone::is_zone;
 
 /// A join token is good for this long, ms: a day.
 const JOIN_TOKEN_MS: u64 = 86_400_000;

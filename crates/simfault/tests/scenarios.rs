@@ -4,7 +4,8 @@
 
 use skein_domain::decide::Policy;
 use skein_domain::event::Event;
-use skein_domain::{AttemptState, InstanceId, InstanceState};
+use skein_domain::scaling::{Element, Milli};
+use skein_domain::{AttemptState, InstanceId, InstanceState, SolutionKind};
 use skein_engine::core::{CloudEvent, Core, Input, Listed, Output, Settings};
 use skein_simfault::stage::{Stage, of, succeeded};
 use skein_simfault::{CLOUD, facts, solutions, spec_of};
@@ -108,7 +109,8 @@ fn scale_in_while_tasks_run() {
     }
     for _ in 0..20 {
         for (place, _) in &running {
-            let beat = FromAgent::Heartbeat { number: 1, cpu_percent: 0, memory_mb: 0, items: Vec::new() };
+            let beat =
+                FromAgent::Heartbeat { number: 1, cpu_percent: 0, memory_mb: 0, items: Vec::new(), traffic: None };
             stage.says(place, "1", vec![beat]);
         }
         stage.pass_ms(2_000);
@@ -251,4 +253,53 @@ fn a_restart_whose_first_turn_cannot_be_written_takes_up_invocations_with_the_ne
     assert!(taken_up(&failed.outputs).is_empty(), "{:?}", failed.outputs);
     stage.core = Core::reloaded(ledger, settings, stage.now, failed.resumes, failed.owed);
     assert!(taken_up(&stage.pass_ms(60)).is_empty());
+}
+
+/// What is said of a custom metric makes machines with the element's next look, and only what an element names is taken.
+#[test]
+fn a_value_that_is_said_makes_machines() {
+    let element: Element = serde_json::from_value(serde_json::json!({
+        "name": "orders",
+        "metrics": {"orders": {"unit": "count", "statistic": "maximum"}, "cpu": {"unit": "percent"}},
+        "launch": {"image": {"name": "any"}, "instance_type": "any"},
+        "group": {"min": 1, "max": 5, "cooldown_s": 0},
+        "policies": {"each": {"kind": "target", "metric": "orders", "target": 10}},
+    }))
+    .unwrap();
+    let mut solutions = solutions();
+    let cloud = solutions.iter_mut().find(|s| s.id.as_str() == CLOUD).unwrap();
+    let SolutionKind::Dedicated(dedicated) = &mut cloud.kind else { panic!() };
+    dedicated.machines.as_mut().unwrap().element = Some(std::sync::Arc::new(element));
+    let mut stage = Stage::new(Settings { policy: Policy::default(), lease_ms: LEASE_MS }, solutions);
+    let first = machine(&mut stage);
+    let say = |stage: &mut Stage, metric: &str, solution: Option<&str>| {
+        let solution = solution.map(|id| id.parse().unwrap());
+        let (metric, by) = (metric.to_owned(), "ana".parse().unwrap());
+        let said = stage.turn(vec![Input::SayMetric { reply: 7, metric, solution, value: Milli::units(40), by }]);
+        let answer = |output: &Output| match output {
+            Output::Reply { answer, .. } => Some(answer.as_ref().map(|_| ()).map_err(|refusal| refusal.why.clone())),
+            _ => None,
+        };
+        said.outputs.iter().find_map(answer).unwrap()
+    };
+    assert_eq!(say(&mut stage, "orders", Some(CLOUD)), Ok(()));
+    for (metric, solution, why) in [
+        ("ordres", None, "there are: orders"),
+        ("cpu", None, "measured on the machines themselves"),
+        ("orders", Some("moon"), "no solution 'moon'"),
+        ("orders", Some("own"), "no scaling element of 'own'"),
+    ] {
+        let refused = say(&mut stage, metric, solution).unwrap_err();
+        assert!(refused.contains(why), "{metric}: {refused}");
+    }
+    stage.says(
+        &first,
+        "1",
+        vec![FromAgent::Heartbeat { number: 1, cpu_percent: 0, memory_mb: 0, items: Vec::new(), traffic: None }],
+    );
+    let made = stage.pass_ms(60_000);
+    let made = made.iter().filter(|output| matches!(output, Output::MakeMachine { .. })).count();
+    let (wants, why) = stage.core.snapshot().element_wants(&CLOUD.parse().unwrap()).unwrap();
+    assert!((*wants, made >= 3) == (4, true), "{wants}, {made} made: {why}");
+    assert_eq!(stage.core.element_metrics()[1].value, Some(Milli::units(40)));
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skein_domain::task::RunSpec;
-use skein_domain::{AttemptEnd, AttemptKey, Digest, EngineId, InstanceFacts, InstanceId};
+use skein_domain::{AttemptEnd, AttemptKey, Digest, EngineId, InstanceFacts, InstanceId, Traffic};
 
 /// Engine to agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -241,6 +241,9 @@ pub enum FromAgent {
         /// Use of each running attempt.
         #[serde(default)]
         items: Vec<ItemUse>,
+        /// What the machine has counted since it booted; an agent of before does not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traffic: Option<Traffic>,
     },
     /// The order is here and will be carried out.
     Accepted(AttemptRef),

@@ -313,8 +313,8 @@ impl Core {
         }
         if self.connected && now >= self.lease.next_heartbeat {
             let number = self.lease.beat(now);
-            let Usage { cpu_percent, memory_mb, items } = self.usage.clone();
-            self.send(FromAgent::Heartbeat { number, cpu_percent, memory_mb, items });
+            let Usage { cpu_percent, memory_mb, items, traffic } = self.usage.clone();
+            self.send(FromAgent::Heartbeat { number, cpu_percent, memory_mb, items, traffic: Some(traffic) });
         }
         self.end_overdue(now);
         if now >= self.due_at {

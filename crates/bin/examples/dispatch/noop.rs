@@ -84,7 +84,7 @@ impl Agent {
     }
 
     fn heartbeat(number: u64) -> FromAgent {
-        FromAgent::Heartbeat { number, cpu_percent: 1, memory_mb: 100, items: Vec::new() }
+        FromAgent::Heartbeat { number, cpu_percent: 1, memory_mb: 100, items: Vec::new(), traffic: None }
     }
 
     /// Ends everything at once, until the connection ends.

@@ -49,7 +49,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Secret(args) => wait(secret::run(args)),
         Command::Token(args) => wait(token::run(args)),
         Command::Config(args) => wait(config::run(args)),
-        Command::Scaling(args) => scaling::run(args),
+        Command::Scaling(args) => wait(scaling::run(args)),
         Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(args),
         Command::Backup(args) => backup::backup(&args),

@@ -1,4 +1,5 @@
-//! `skein scaling`: scaling elements in the form of any cloud, and back. Needs no engine and asks nobody.
+//! `skein scaling`: scaling elements in the form of any cloud, and back, which needs no engine and asks nobody; and
+//! the metrics of those that the engine carries out itself.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,10 @@ use skein_api::document::{self, Format};
 use skein_cloud::scaling::{Difference, Document, ScalingError, Table as Words, adopt, port};
 use skein_domain::scaling::Element;
 
+use crate::connect::Connect;
 use crate::failure::{Ended, OK, usage};
 use crate::output::{self, Table, line, note};
+use crate::show;
 
 /// `skein scaling`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +29,10 @@ enum ScalingCommand {
     Port(ConvertArgs),
     /// Read a cloud's own documents as an element; say what it cannot hold
     Adopt(ConvertArgs),
+    /// Show the metrics of elements that the engine carries out, and what they want
+    Metrics(MetricsArgs),
+    /// Say a value of a custom metric
+    Say(SayArgs),
     /// List the clouds whose form is known
     Clouds(CloudsArgs),
 }
@@ -60,6 +67,29 @@ struct WordsArg {
 }
 
 #[derive(Debug, clap::Args)]
+struct MetricsArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, clap::Args)]
+struct SayArgs {
+    /// The metric, as the element's file names it
+    metric: String,
+    /// Its value now, in the metric's unit
+    #[arg(allow_negative_numbers = true)]
+    value: f64,
+    /// Of this solution's machines only
+    #[arg(long, value_name = "NAME")]
+    solution: Option<String>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, clap::Args)]
 struct CloudsArgs {
     /// As JSON
     #[arg(long)]
@@ -67,11 +97,13 @@ struct CloudsArgs {
 }
 
 /// Does it.
-pub(crate) fn run(args: ScalingArgs) -> Ended {
+pub(crate) async fn run(args: ScalingArgs) -> Ended {
     match args.command {
         ScalingCommand::Check(args) => check(&args),
         ScalingCommand::Port(args) => port_to(&args),
         ScalingCommand::Adopt(args) => adopt_from(&args),
+        ScalingCommand::Metrics(args) => metrics(&args).await,
+        ScalingCommand::Say(args) => say(args).await,
         ScalingCommand::Clouds(args) => clouds(&args),
     }
 }
@@ -115,6 +147,15 @@ fn check(args: &CheckArgs) -> Ended {
         element.alarms.len(),
         element.policies.len()
     ));
+    let custom: Vec<&str> = element.custom().map(String::as_str).collect();
+    match element.check_here(skein_engine::is_zone) {
+        Err(why) => line(&format!("clouds may carry it out; the engine cannot on own servers: {why}")),
+        Ok(()) if custom.is_empty() => line("the engine can carry it out on own servers"),
+        Ok(()) => {
+            let say = format!("'skein scaling say {} 1' says a value", custom[0]);
+            line(&format!("the engine can carry it out on own servers; nobody measures {}: {say}", custom.join(", ")));
+        }
+    }
     Ok(OK)
 }
 
@@ -157,6 +198,45 @@ fn tell(differences: &[Difference], none: &str) {
     for difference in differences {
         note(&format!("  {difference}"));
     }
+}
+
+async fn metrics(args: &MetricsArgs) -> Ended {
+    let metrics = args.connect.client().await?.metrics().await?;
+    if args.json {
+        output::json(&metrics)?;
+        return Ok(OK);
+    }
+    if metrics.is_empty() {
+        line("the engine carries out no scaling element; 'machines.scaling_element' of a solution names its file");
+        return Ok(OK);
+    }
+    let mut list = Table::new(&["solution", "metric", "value", "unit", "of each", "from"]).right(&[2]);
+    let mut wants: Vec<String> = Vec::new();
+    for metric in metrics {
+        let value = metric.value.map_or("-".to_owned(), |value| value.to_string());
+        let from = if metric.custom { "said" } else { "measured" };
+        let each = format!("{} s, {}", metric.period_s, metric.statistic);
+        if let (Some(machines), Some(why)) = (metric.wants, metric.why) {
+            let want = format!("{}: {}: {why}", metric.solution, show::count(machines as usize, "machine"));
+            if !wants.contains(&want) {
+                wants.push(want);
+            }
+        }
+        list.row([metric.solution, metric.metric, value, metric.unit, each, from.to_owned()]);
+    }
+    list.print();
+    for want in &wants {
+        line(want);
+    }
+    Ok(OK)
+}
+
+async fn say(args: SayArgs) -> Ended {
+    let SayArgs { metric, value, solution, connect } = args;
+    let said = skein_api::MetricValue { value, solution };
+    connect.client().await?.say_metric(&metric, &said).await?;
+    line(&format!("{metric} = {value}: looked at with the next full minute"));
+    Ok(OK)
 }
 
 fn clouds(args: &CloudsArgs) -> Ended {

@@ -27,16 +27,12 @@ impl Snapshot {
         self.turn = turn;
         match event {
             Event::SolutionSet { solution } => {
-                self.touched.solutions.insert(solution.id.clone());
-                self.capacity.clear();
-                self.elements.remove(&solution.id);
+                self.solution_changed(&solution.id);
                 self.solutions.insert(solution.id.clone(), solution.clone());
             }
             Event::SolutionRemoved { solution } => {
-                self.touched.solutions.insert(solution.clone());
+                self.solution_changed(solution);
                 self.warm.remove(solution);
-                self.capacity.clear();
-                self.elements.remove(solution);
                 self.solutions.remove(solution);
             }
             Event::InstanceWanted { .. }
@@ -49,6 +45,7 @@ impl Snapshot {
             | Event::InstanceGone { .. }
             | Event::InstanceForgotten { .. } => self.apply_to_instance(turn, at, event),
             Event::CapacitySet { .. }
+            | Event::MetricSaid { .. }
             | Event::DemandSeen { .. }
             | Event::ElementWants { .. }
             | Event::WarmSet { .. }
@@ -89,6 +86,13 @@ impl Snapshot {
             Event::Ended { attempt, end, then } => self.end_attempt(at, *attempt, end, *then),
             Event::Answered { item, then } => self.answer(at, *item, *then),
         }
+    }
+
+    /// What was made of its facts and prices holds no longer.
+    fn solution_changed(&mut self, solution: &SolutionId) {
+        self.touched.solutions.insert(solution.clone());
+        self.capacity.clear();
+        self.elements.remove(solution);
     }
 
     /// What is on record for `why` and for a replay, and that no row keeps.

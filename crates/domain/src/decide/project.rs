@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Budgets;
 use super::cost::expected_ms;
-use super::demand::Demands;
+use super::demand::{Demands, Zones};
 use super::plan::Plan;
 use super::policy::{Algorithm, Policy};
 use super::reason::{Choice, Reason};
@@ -97,7 +97,8 @@ pub fn project(snapshot: &Snapshot, policy: &Policy, session: SessionId, now: Ti
         now,
         ends: BTreeSet::new(),
         placed: 0,
-        demands: Demands::new(),
+        // What a scaling element is told meanwhile nobody knows, so its schedules by UTC are near enough.
+        demands: Demands::new(Zones::default()),
         coming: BTreeSet::new(),
         made: BTreeMap::new(),
         shares: NanoUsd::ZERO,

@@ -176,6 +176,11 @@ impl Snapshot {
         self.seen.get(solution)
     }
 
+    /// Machines that a solution's scaling element wants, and why.
+    pub fn element_wants(&self, solution: &SolutionId) -> Option<&(u32, String)> {
+        self.elements.get(solution)
+    }
+
     /// Machines of one size that classes of items are worth, all together; none when none asks for any there.
     pub(super) fn worth(&self, solution: &SolutionId, size: &InstanceFacts) -> Option<u32> {
         let wanted = self.capacity.values().flat_map(|plan| &plan.machines);

@@ -6,6 +6,11 @@ use super::{Alarm, By, Element, Policy, Unit};
 
 /// Most metrics, alarms or policies of one element.
 pub const ENTRIES_MAX: usize = 50;
+/// Minutes of a metric that are kept where the engine carries an element out: a week.
+pub const MINUTES_MAX: u32 = 7 * 1_440;
+/// Metrics that the engine measures itself where it carries an element out; every other is custom.
+pub const MEASURED: [&str; 8] =
+    ["cpu", "memory", "network_in", "network_out", "disk_read", "disk_write", "slots", "queue"];
 /// Most disks of a machine.
 const DISKS_MAX: usize = 12;
 /// Metrics that clouds measure themselves, and their units.
@@ -114,6 +119,67 @@ impl Element {
             self.check_policy(&at, policy)?;
         }
         Ok(())
+    }
+
+    /// Can the engine carry it out itself? Beyond [`Element::check`], which holds for every cloud. `is_zone` knows the
+    /// names of time zones.
+    pub fn check_here(&self, is_zone: impl Fn(&str) -> bool) -> Checked {
+        for (key, metric) in &self.metrics {
+            let minutes = self.looks_back_minutes(key);
+            if minutes > MINUTES_MAX {
+                let alarms = "its alarms look at, one after the other";
+                return bad(
+                    format!("metrics.{key}.period_s"),
+                    format!(
+                        "{} s and the periods that {alarms} are {minutes} minutes: more than {MINUTES_MAX} are not kept",
+                        metric.period_s
+                    ),
+                );
+            }
+        }
+        for (key, policy) in &self.policies {
+            if let Policy::Scheduled { zone, .. } = policy
+                && !is_zone(zone)
+            {
+                return bad(
+                    format!("policies.{key}.zone"),
+                    format!(
+                        "there is no time zone '{zone}': give a name of the tz database, such as Europe/Paris, or UTC"
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Minutes of a metric that its policies look at; 0 for a metric that it does not have.
+    pub fn looks_back_minutes(&self, metric: &str) -> u32 {
+        let Some(period) = self.metrics.get(metric).map(|metric| metric.period_s.div_ceil(60).max(1)) else { return 0 };
+        let alarms = self.alarms.values().filter(|alarm| alarm.metric == metric);
+        alarms.map(|alarm| alarm.periods).max().unwrap_or(1).max(1).saturating_mul(period)
+    }
+
+    /// A new machine's values do not count for so long, seconds: the longest that the group or a policy says.
+    pub fn warm_up_s(&self) -> u32 {
+        let of = |policy: &Policy| match policy {
+            Policy::Target { warm_up_s, .. } | Policy::Stepped { warm_up_s, .. } => *warm_up_s,
+            _ => None,
+        };
+        let own = self.policies.values().filter_map(of).max();
+        own.max(self.group.warm_up_s).unwrap_or(0)
+    }
+
+    /// Metrics that nobody measures: people and programs say their values.
+    pub fn custom(&self) -> impl Iterator<Item = &String> {
+        self.metrics.keys().filter(|name| !MEASURED.contains(&name.as_str()))
+    }
+
+    /// Time zones of its schedules.
+    pub fn zones(&self) -> impl Iterator<Item = &String> {
+        self.policies.values().filter_map(|policy| match policy {
+            Policy::Scheduled { zone, .. } => Some(zone),
+            _ => None,
+        })
     }
 
     fn check_launch(&self) -> Checked {

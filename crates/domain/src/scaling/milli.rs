@@ -22,6 +22,12 @@ impl Milli {
     pub fn from_number(number: f64) -> Option<Self> {
         (number.abs() <= UNITS_MAX as f64).then(|| Self((number * 1000.0).round() as i64))
     }
+
+    /// As a number of a file.
+    #[expect(clippy::cast_precision_loss, reason = "within the range that is read")]
+    pub fn to_number(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
 }
 
 impl fmt::Display for Milli {
@@ -34,12 +40,11 @@ impl fmt::Display for Milli {
 }
 
 impl Serialize for Milli {
-    #[expect(clippy::cast_precision_loss, reason = "within the range that is read")]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0 % 1000 == 0 {
             serializer.serialize_i64(self.0 / 1000)
         } else {
-            serializer.serialize_f64(self.0 as f64 / 1000.0)
+            serializer.serialize_f64(self.to_number())
         }
     }
 }

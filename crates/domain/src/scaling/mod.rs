@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{BadElement, ENTRIES_MAX, MACHINES_MAX, SECONDS_MAX, USER_DATA_BYTES_MAX};
+pub use check::{BadElement, ENTRIES_MAX, MACHINES_MAX, MEASURED, MINUTES_MAX, SECONDS_MAX, USER_DATA_BYTES_MAX};
 pub use evaluate::{Metrics, Wanted, evaluate, kept, load, thresholds, wanted};
 pub use milli::Milli;
 pub use policy::{Band, By, Day, Policy, Weekly};
@@ -30,7 +30,8 @@ pub struct Element {
     /// What it is called, here and in every cloud: 1 to 32 lower-case letters, digits and '-', a letter first.
     pub name: String,
     /// What is measured, by name. `cpu`, `memory`, `network_in`, `network_out`, `disk_read` and `disk_write` are
-    /// measured by clouds and agents themselves; every other name is a custom metric.
+    /// measured by clouds and agents themselves; every other name is a custom metric. On own machines `slots` (percent in
+    /// use) and `queue` (items that wait for one) are measured too.
     #[serde(default)]
     pub metrics: BTreeMap<String, Metric>,
     /// What machines of the group may do.

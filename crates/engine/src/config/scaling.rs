@@ -114,7 +114,7 @@ pub(super) fn element(key: &str, path: &Path) -> Result<Arc<Element>, BadConfig>
     let bytes = std::fs::read(path).map_err(|e| said(e.to_string()))?;
     let value = document::parse(&bytes, format).map_err(|e| said(e.to_string()))?;
     let element: Element = serde_json::from_value(value).map_err(|e| said(e.to_string()))?;
-    element.check().map_err(|e| said(e.to_string()))?;
+    element.check().and_then(|()| element.check_here(crate::is_zone)).map_err(|e| said(e.to_string()))?;
     Ok(Arc::new(element))
 }
 

@@ -102,7 +102,10 @@ impl Core {
         for message in messages {
             match message {
                 FromAgent::Hello(_) => {}
-                FromAgent::Heartbeat { number, cpu_percent, memory_mb, .. } => {
+                FromAgent::Heartbeat { number, cpu_percent, memory_mb, traffic, .. } => {
+                    if let Some(traffic) = traffic {
+                        self.demands.counted(id, traffic);
+                    }
                     self.leases.insert(id.clone(), self.now.after_ms(self.settings.lease_ms));
                     self.measured(id, Live { connected: true, cpu_percent: cpu_percent.min(100), memory_mb });
                     let boot = boot.to_owned();

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use skein_domain::event::{Event, Then};
+use skein_domain::scaling::{MEASURED, Milli};
 use skein_domain::{
     AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemState, NanoUsd, NodeKey, OnLost, Place,
-    SessionId, SessionState, UserName,
+    SessionId, SessionState, SolutionId, UserName,
 };
 
 use skein_domain::actions::{Action, of_attempt};
@@ -173,6 +174,48 @@ impl Core {
         }
         self.noticed(instance, why);
         self.answer(reply, Ok(Answer::Done));
+    }
+
+    pub(super) fn say_metric(
+        &mut self,
+        reply: ReplyId,
+        metric: String,
+        solution: Option<SolutionId>,
+        value: Milli,
+        by: UserName,
+    ) {
+        if let Err(refusal) = self.may_say(&metric, solution.as_ref()) {
+            return self.answer(reply, Err(refusal));
+        }
+        self.happen(vec![Event::MetricSaid { metric, solution, value, by }]);
+        self.answer(reply, Ok(Answer::Done));
+    }
+
+    fn may_say(&self, metric: &str, solution: Option<&SolutionId>) -> Result<(), Refusal> {
+        if let Some(id) = solution.filter(|id| !self.snapshot.solutions.contains_key(*id)) {
+            return Err(Refusal::not_found(format!("there is no solution '{id}'; 'skein solution list' has them all")));
+        }
+        let all = self.snapshot.solutions.values().filter(|s| solution.is_none_or(|id| *id == s.id));
+        let elements = all.filter_map(|s| s.machines()?.element.as_ref());
+        let custom: BTreeSet<&String> = elements.flat_map(|element| element.custom()).collect();
+        if custom.iter().any(|known| known.as_str() == metric) {
+            return Ok(());
+        }
+        if MEASURED.contains(&metric) {
+            let why =
+                format!("'{metric}' is measured on the machines themselves: give a custom metric a name of its own");
+            return Err(Refusal { kind: RefusalKind::Conflict, why });
+        }
+        let known: Vec<&str> = custom.iter().map(|name| name.as_str()).collect();
+        let known = if known.is_empty() {
+            "none has a custom metric".into()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        let of = solution.map_or(String::new(), |id| format!(" of '{id}'"));
+        Err(Refusal::not_found(format!(
+            "no scaling element{of} has a metric '{metric}' ({known}); write [metrics.{metric}] in the element's file"
+        )))
     }
 
     pub(super) fn drain(&mut self, reply: ReplyId, instance: &InstanceId, why: String) {

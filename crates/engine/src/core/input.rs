@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skein_domain::decide::{Answer, Fault, Policy};
+use skein_domain::scaling::Milli;
 use skein_domain::{AttemptEnd, Digest, InstanceId, SessionId, SessionSpec, Solution, SolutionId, UserName};
 use skein_store::Side;
 use skein_wire::{AttemptCommand, AttemptRef, FromAgent, Hello};
@@ -125,6 +126,19 @@ pub enum Input {
         instance: InstanceId,
         /// What was said.
         why: String,
+    },
+    /// A value of a custom metric, for scaling elements that name it.
+    SayMetric {
+        /// Whom to answer.
+        reply: ReplyId,
+        /// Which metric.
+        metric: String,
+        /// Of this solution's machines only.
+        solution: Option<SolutionId>,
+        /// The value, in the metric's unit.
+        value: Milli,
+        /// Who says it.
+        by: UserName,
     },
     /// Write rows that the planner does not look at.
     Write {

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skein_domain::decide::budget::{refused, standings};
-use skein_domain::decide::demand::Demands;
+use skein_domain::decide::demand::{Demands, ElementMetric, Zones};
 use skein_domain::decide::deployment::{Effort, REPLANNED_MAX, deploy, replan};
 use skein_domain::decide::replay::deconflict;
 use skein_domain::decide::{Policy, Snapshot, decide};
@@ -131,7 +131,7 @@ impl Core {
             tells,
             snapshot,
             settings,
-            demands: Demands::new(),
+            demands: Demands::new(Zones(crate::zone::ahead_s)),
             leases,
             recent_keys: BTreeMap::new(),
             repeated: BTreeMap::new(),
@@ -156,6 +156,11 @@ impl Core {
     pub fn reloaded(snapshot: Snapshot, settings: Settings, now: Timestamp, resumes: bool, owed: Vec<Input>) -> Self {
         let fresh = Self::new(snapshot, settings, now);
         Self { resume: resumes, owed, next_wake: Some(now.after_ms(OWED_MS)), ..fresh }
+    }
+
+    /// Metrics of scaling elements that the engine carries out, by solution and name.
+    pub fn element_metrics(&self) -> Vec<ElementMetric> {
+        self.demands.metrics(&self.snapshot)
     }
 
     /// What the planner sees.
@@ -215,6 +220,9 @@ impl Core {
             Input::RetryNow { reply, node, ranges, by } => self.retry_now(reply, node, &ranges, &by),
             Input::CancelItems { reply, node, ranges, by } => self.cancel_items(reply, node, &ranges, &by),
             Input::Command { reply, attempt, command } => self.command(reply, attempt, command),
+            Input::SayMetric { reply, metric, solution, value, by } => {
+                self.say_metric(reply, metric, solution, value, by);
+            }
             Input::Drain { reply, instance, why } => self.drain(reply, &instance, why),
             Input::Notice { reply, instance, why } => self.notice(reply, &instance, why),
             Input::Write { reply, side } => {

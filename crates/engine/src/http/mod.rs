@@ -10,6 +10,7 @@ mod goals;
 mod images;
 mod lanes;
 mod openapi;
+mod scaling;
 mod sessions;
 mod stream;
 mod views;
@@ -92,6 +93,8 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/instances", get(admin::instances))
         .route("/api/v1/instances/{instance}/drain", post(admin::drain))
         .route("/api/v1/instances/{instance}/notice", post(admin::notice))
+        .route("/api/v1/metrics", get(scaling::metrics))
+        .route("/api/v1/metrics/{metric}", put(scaling::say))
         .route("/api/v1/secrets", get(admin::secrets))
         .route("/api/v1/secrets/{name}", put(admin::set_secret).delete(admin::remove_secret))
         .route("/api/v1/tokens", get(admin::tokens).post(admin::new_token))

@@ -26,10 +26,12 @@ use super::snapshot::Snapshot;
 use crate::attempt::{Attempt, AttemptEnd, Place};
 use crate::event::{Event, Then};
 use crate::id::{InstanceId, ItemKey, NodeKey, SessionId, SolutionId};
+use crate::instance::Traffic;
 use crate::quantity::Timestamp;
 use crate::session::SessionState;
 use crate::task::Profile;
 use element::Measured;
+pub use element::{ElementMetric, Zones};
 pub(super) use facts::items_at_once;
 use followed::Followed;
 pub use seen::DemandSeen;
@@ -88,6 +90,9 @@ pub struct Demands {
     series_anew: bool,
     /// Metrics of solutions whose machines go by a scaling element.
     measured: BTreeMap<SolutionId, Measured>,
+    /// What machines have counted, as they said last.
+    traffic: BTreeMap<InstanceId, Traffic>,
+    zones: Zones,
     /// Everything that is ready is to be looked at, not only what was touched.
     anew: bool,
 }
@@ -101,8 +106,8 @@ struct Item {
 
 impl Demands {
     /// Nothing followed yet; what is open is taken up with the first look.
-    pub fn new() -> Self {
-        Self { anew: true, series_anew: true, ..Self::default() }
+    pub fn new(zones: Zones) -> Self {
+        Self { anew: true, series_anew: true, zones, ..Self::default() }
     }
 
     /// When [`Demands::look`] is due.
@@ -125,6 +130,13 @@ impl Demands {
             Event::InstanceReady { instance, .. } => self.booted(instance, now),
             Event::InstanceGone { instance, .. } => {
                 self.wanted.remove(instance);
+                self.traffic.remove(instance);
+            }
+            Event::MetricSaid { metric, solution, value, .. } => {
+                let of = |id: &SolutionId| solution.as_ref().is_none_or(|solution| solution == id);
+                for (_, measured) in self.measured.iter_mut().filter(|(id, _)| of(id)) {
+                    measured.said(metric, *value);
+                }
             }
             Event::Assigned { attempt } => self.assigned(attempt, now),
             Event::Ended { attempt, end, then } => self.ended(attempt.item, end, *then, now),
@@ -137,8 +149,21 @@ impl Demands {
     }
 
     fn forget_all(&mut self) {
-        let Self { wanted, boots, series, measured, settings, .. } = std::mem::take(self);
-        *self = Self { wanted, boots, series, measured, settings, anew: true, series_anew: true, ..Self::default() };
+        let Self { wanted, boots, series, measured, traffic, zones, settings, .. } = std::mem::take(self);
+        let kept = Self { wanted, boots, settings, series, measured, traffic, zones, ..Self::default() };
+        *self = Self { anew: true, series_anew: true, ..kept };
+    }
+
+    /// Metrics of scaling elements that are carried out here.
+    pub fn metrics(&self, snapshot: &Snapshot) -> Vec<ElementMetric> {
+        let none = Measured::default();
+        let elements = snapshot.solutions.values().filter_map(|s| Some((&s.id, s.machines()?.element.as_ref()?)));
+        elements.flat_map(|(id, element)| self.measured.get(id).unwrap_or(&none).seen(id, element)).collect()
+    }
+
+    /// What a machine has counted since it booted. Not an event: it never stands still, and what is made of it is one.
+    pub fn counted(&mut self, instance: &InstanceId, traffic: Traffic) {
+        self.traffic.insert(instance.clone(), traffic);
     }
 
     fn booted(&mut self, instance: &InstanceId, now: Timestamp) {
@@ -290,6 +315,7 @@ impl Demands {
         if std::mem::take(&mut self.series_anew) {
             let made = |id: &SolutionId| snapshot.solutions.get(id).is_some_and(|s| s.machines().is_some());
             self.series.retain(|id, _| made(id));
+            self.measured.retain(|id, _| made(id));
             for id in snapshot.solutions.keys().filter(|id| made(id)) {
                 self.series.entry(id.clone()).or_insert_with(|| Series::new(now));
             }
@@ -304,7 +330,7 @@ impl Demands {
                 continue;
             };
             let measured = self.measured.entry(id.clone()).or_default();
-            let (machines, why) = element::wanted(snapshot, id, &element, measured, now);
+            let (machines, why) = element::wanted(snapshot, id, &element, measured, (&self.traffic, self.zones), now);
             if snapshot.elements.get(id).is_none_or(|(before, _)| *before != machines) {
                 events.push(Event::ElementWants { solution: id.clone(), machines, why });
             }

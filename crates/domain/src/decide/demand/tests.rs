@@ -11,6 +11,7 @@ struct Followed {
     demands: Demands,
     said: Vec<Event>,
     runs: BTreeMap<crate::id::AttemptKey, Timestamp>,
+    traffic: BTreeMap<InstanceId, Traffic>,
 }
 
 fn cloud(price: i64, change: impl FnOnce(&mut Machines)) -> Solution {
@@ -37,7 +38,13 @@ impl Followed {
     fn new(solutions: impl IntoIterator<Item = Solution>) -> Self {
         let mut scene = Scene::default();
         solutions.into_iter().for_each(|solution| scene.solution(solution));
-        Self { scene, demands: Demands::new(), said: Vec::new(), runs: BTreeMap::new() }
+        Self {
+            scene,
+            demands: Demands::new(Zones(zones)),
+            said: Vec::new(),
+            runs: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+        }
     }
 
     fn happen(&mut self, events: Vec<Event>) {
@@ -295,6 +302,155 @@ fn a_scaling_element_is_carried_out_on_own_machines() {
     assert_eq!((seen[0], most, seen.last()), (1, 5, Some(&1)), "{seen:?}");
     let steps: Vec<i64> = seen.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step != 0).collect();
     assert!(steps.iter().all(|step| *step == 2 || *step == -1), "as its policies say: {steps:?}");
+}
+
+/// Summer.
+fn zones(name: &str, _: Timestamp) -> Option<i32> {
+    [("UTC", 0), ("Europe/Paris", 7_200)].into_iter().find(|(zone, _)| *zone == name).map(|(_, ahead_s)| ahead_s)
+}
+
+fn is_zone(name: &str) -> bool {
+    zones(name, Timestamp(0)).is_some()
+}
+
+fn element(rest: serde_json::Value) -> crate::scaling::Element {
+    let mut element = serde_json::json!({
+        "name": "render",
+        "launch": {"image": {"name": "render"}, "instance_type": "any"},
+        "group": {"min": 1, "max": 8, "cooldown_s": 0},
+    });
+    element.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    let element: crate::scaling::Element = serde_json::from_value(element).unwrap();
+    element.check().and_then(|()| element.check_here(is_zone)).unwrap();
+    element
+}
+
+/// Minutes of an element on own machines: `each` says something before every minute. Machines after each.
+fn minutes(element: crate::scaling::Element, count: u32, mut each: impl FnMut(u32, &mut Followed)) -> Vec<usize> {
+    let element = Arc::new(element);
+    let mut world = Followed::new([cloud(1, |m| m.element = Some(element.clone()))]);
+    let mut seen = Vec::new();
+    for minute in 0..count {
+        each(minute, &mut world);
+        for _ in 0..2 {
+            world.turn(30_000);
+            world.scene.after_ms(30_000);
+        }
+        seen.push(world.machines());
+    }
+    seen
+}
+
+fn says(world: &mut Followed, metric: &str, value: i64) {
+    let value = crate::scaling::Milli::units(value);
+    let (metric, by) = (metric.to_owned(), crate::testing::name("ana"));
+    world.happen(vec![Event::MetricSaid { metric, solution: None, value, by }]);
+}
+
+/// Values of a minute become one by the metric's statistic; a minute without any is no value: no alarm holds over it.
+#[test]
+fn a_custom_metric_scales_own_machines_by_what_is_said() {
+    let orders = element(serde_json::json!({
+        "metrics": {"orders": {"unit": "count", "statistic": "sum"}},
+        "alarms": {
+            "many": {"metric": "orders", "comparison": "above", "threshold": 100, "periods": 2},
+            "few": {"metric": "orders", "comparison": "below", "threshold": 10, "periods": 1},
+        },
+        "policies": {
+            "more": {"kind": "simple", "alarm": "many", "change": 2, "cooldown_s": 0},
+            "fewer": {"kind": "simple", "alarm": "few", "change": -2, "cooldown_s": 0},
+        },
+    }));
+    let seen = minutes(orders, 16, |minute, world| match minute {
+        // 60 and 60 are above 100, but only in every second minute.
+        2 | 4 => (0..2).for_each(|_| says(world, "orders", 60)),
+        6 | 7 => (0..2).for_each(|_| says(world, "orders", 60)),
+        12 => says(world, "orders", 3),
+        _ => {}
+    });
+    assert_eq!((seen[5], seen[8], seen[11], seen[15]), (1, 3, 3, 1), "{seen:?}");
+}
+
+/// What machines count since they boot becomes bytes a minute and machine.
+#[test]
+fn traffic_of_own_machines_is_a_metric() {
+    let busy = element(serde_json::json!({
+        "metrics": {"network_in": {"unit": "bytes"}},
+        "policies": {"each": {"kind": "target", "metric": "network_in", "target": 1_000_000, "scale_in": false}},
+    }));
+    let seen = minutes(busy, 8, |minute, world| {
+        let ready = world.scene.snapshot.instances.values().filter(|i| i.state == InstanceState::Ready);
+        let ids: Vec<InstanceId> = ready.map(|i| i.id.clone()).collect();
+        let each = if minute < 5 { 900_000 } else { 3_000_000 / ids.len().max(1) as u64 };
+        for id in ids {
+            // Since it booted: an hour's worth was there before anybody looked.
+            let counted =
+                world.traffic.entry(id.clone()).or_insert(Traffic { network_in: 1 << 40, ..Traffic::default() });
+            counted.network_in += each;
+            world.demands.counted(&id, *counted);
+        }
+    });
+    assert_eq!((seen[4], seen.last()), (1, Some(&3)), "{seen:?}");
+}
+
+/// Nine in Paris is seven in UTC in summer.
+#[test]
+fn a_schedule_goes_by_its_own_time_zone() {
+    let nine = element(serde_json::json!({
+        "policies": {"day": {"kind": "scheduled", "at": {"days": ["wednesday"], "hour": 9, "minute": 0},
+                              "zone": "Europe/Paris", "for_s": 3_600, "min": 4}},
+    }));
+    // Wednesday, 2026-07-15, 06:00 UTC.
+    let seen = minutes(nine, 180, |minute, world| {
+        if minute == 0 {
+            world.scene.now = Timestamp(1_784_095_200_000_000);
+        }
+    });
+    assert_eq!((seen[58], seen[62], seen[118]), (1, 4, 4), "{seen:?}");
+}
+
+/// A load that grows by as much every minute: the machines for what comes are there before it does.
+#[test]
+fn a_predictive_policy_has_machines_ahead() {
+    let grows = |policy: serde_json::Value| {
+        let element = element(serde_json::json!({
+            "metrics": {"load": {"unit": "count"}},
+            "policies": {"ahead": policy},
+        }));
+        // The load of all is 2 more each minute, and each machine is to have 10.
+        minutes(element, 25, |minute, world| {
+            let there = i64::try_from(world.machines().max(1)).unwrap();
+            says(world, "load", i64::from(minute) * 2 / there);
+        })
+    };
+    let follows = grows(serde_json::json!({"kind": "target", "metric": "load", "target": 10, "scale_in": false}));
+    let ahead = grows(serde_json::json!({"kind": "predictive", "metric": "load", "target": 10, "ahead_s": 600}));
+    let first = |seen: &[usize], machines| seen.iter().position(|there| *there >= machines).unwrap();
+    assert!(first(&ahead, 4) + 3 <= first(&follows, 4), "{ahead:?} {follows:?}");
+}
+
+#[test]
+fn what_the_engine_cannot_carry_out_is_refused_by_name() {
+    let bad = |change: fn(&mut crate::scaling::Element)| {
+        let mut element = element(serde_json::json!({
+            "metrics": {"orders": {"unit": "count"}},
+            "alarms": {"many": {"metric": "orders", "comparison": "above", "threshold": 1}},
+            "policies": {"day": {"kind": "scheduled", "at": {"days": ["monday"], "hour": 9, "minute": 0}, "min": 2}},
+        }));
+        change(&mut element);
+        element.check().unwrap();
+        element.check_here(is_zone).unwrap_err().field
+    };
+    let zone = |element: &mut crate::scaling::Element| {
+        let Some(crate::scaling::Policy::Scheduled { zone, .. }) = element.policies.get_mut("day") else { panic!() };
+        "Europe/Parris".clone_into(zone);
+    };
+    assert_eq!(bad(zone), "policies.day.zone");
+    let long = |element: &mut crate::scaling::Element| {
+        element.metrics.get_mut("orders").unwrap().period_s = 3_600;
+        element.alarms.get_mut("many").unwrap().periods = 200;
+    };
+    assert_eq!(bad(long), "metrics.orders.period_s");
 }
 
 /// The configuration is re-read live: a family made with other settings is not followed any longer.
