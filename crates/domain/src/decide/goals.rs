@@ -45,7 +45,7 @@ pub struct Goals {
     /// Most machines that may be made for it.
     pub machines_max: Option<u32>,
     /// Among shared solutions that cost at most this much more than the cheapest, the one with least open takes an
-    /// item, ppm: work is spread between vendors.
+    /// item, and among clouds the one with fewest machines makes the next, ppm: work is spread between vendors.
     pub spread_ppm: u32,
 }
 

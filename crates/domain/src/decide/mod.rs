@@ -10,6 +10,7 @@
 //! the same plan bytes.
 
 pub mod apply;
+mod asked;
 mod backfill;
 pub mod balance;
 pub mod budget;

@@ -4,8 +4,8 @@
 //! later pass that finds nothing on it. How many are wanted is what classes of items are worth that shared
 //! solutions could take too ([`super::demand`]), and for the others what waits for nothing but room.
 
-use super::demand::{CapacityPlan, items_at_once};
-use super::index::Class;
+use super::asked::{Asked, WANTED_PER_PASS_MAX, is_for_room};
+use super::demand::CapacityPlan;
 use super::place::{slots, suits_within};
 use super::plan::{NewMachine, Pass, Plan};
 use super::reason::{MachinesAre, Reason};
@@ -16,20 +16,18 @@ use crate::instance::{Instance, InstanceFacts, InstanceState};
 use crate::quantity::{NanoUsd, Timestamp};
 use crate::solution::{Dedicated, Machines};
 
-/// Machines wanted by one pass.
-const WANTED_PER_PASS_MAX: u32 = 64;
-
 /// What goes and what is wanted, into the plan.
 pub(super) fn scale(pass: &mut Pass<'_>) {
     let snapshot = pass.overlay.snapshot;
     end(pass);
+    let asked = Asked::of(pass);
     for (id, solution) in &snapshot.solutions {
         if let Some((dedicated, machines)) = solution.dedicated().and_then(|d| Some((d, d.machines.as_ref()?))) {
             end_what_never_came(pass, id, machines);
-            want(pass, id, dedicated);
+            want(pass, id, dedicated, &asked);
         }
     }
-    drain_free(pass);
+    drain_free(pass, &asked);
     forget(pass);
     tell(pass);
 }
@@ -75,7 +73,7 @@ fn end_what_never_came(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Ma
     }
 }
 
-fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
@@ -90,12 +88,18 @@ struct Standing<'a> {
     coming: u32,
     /// Taking work and held by no session, after this pass.
     free: u32,
-    /// Machines that would hold what waits for nothing but room, and for which no other size is cheaper.
+    /// Machines that would hold what waits for nothing but room and asks for these.
     asked_for: u32,
 }
 
 impl<'a> Standing<'a> {
-    fn of(pass: &Pass<'a>, id: &'a SolutionId, dedicated: &'a Dedicated, facts: &'a InstanceFacts) -> Option<Self> {
+    fn of(
+        pass: &Pass<'a>,
+        id: &'a SolutionId,
+        dedicated: &'a Dedicated,
+        facts: &'a InstanceFacts,
+        asked: &Asked<'_>,
+    ) -> Option<Self> {
         let (snapshot, machines) = (pass.overlay.snapshot, dedicated.machines.as_ref()?);
         let alike = |instance: &InstanceId| {
             let of_it = snapshot.instances.get(instance).filter(|i| i.solution == *id);
@@ -115,7 +119,7 @@ impl<'a> Standing<'a> {
             serving: within(InstanceState::Wanted..=InstanceState::Ready),
             coming: within(InstanceState::Wanted..=InstanceState::Booting),
             free: count(free),
-            asked_for: asked_for(pass, id, dedicated, facts, slots),
+            asked_for: asked.machines(id, facts, slots),
         })
     }
 
@@ -194,7 +198,7 @@ impl<'a> Standing<'a> {
     }
 }
 
-fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated) {
+fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated, asked: &Asked<'_>) {
     let snapshot = pass.overlay.snapshot;
     let Some(machines) = dedicated.machines.as_ref() else { return };
     let Some((id, _)) = snapshot.solutions.get_key_value(solution) else { return };
@@ -202,15 +206,17 @@ fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated) {
         return pass.plan.wake_at(until.0);
     }
     let mut room = Room::of(snapshot, solution, machines);
+    let mut more = 0;
     let sizes: Vec<&InstanceFacts> = dedicated.sizes().map(|(_, facts)| facts).collect();
     for facts in sizes {
-        let Some(standing) = Standing::of(pass, id, dedicated, facts) else { continue };
+        let Some(standing) = Standing::of(pass, id, dedicated, facts, asked) else { continue };
         let wishes = standing.wishes(pass);
         let all = wishes.iter().map(|(machines, _)| *machines).max().unwrap_or(0);
         for ordinal in 0..all {
-            if !room.take(facts) {
+            if more == WANTED_PER_PASS_MAX || !room.take(facts) {
                 break;
             }
+            more += 1;
             let wish = wishes.iter().find(|(machines, _)| ordinal < *machines);
             let why = wish.map(|(_, why)| why.clone()).unwrap_or_default();
             pass.plan.wanted.push(NewMachine { solution: solution.clone(), facts: facts.clone(), why });
@@ -218,24 +224,28 @@ fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated) {
     }
 }
 
-/// What may still be asked for in one pass: the solution's limits, and what its cloud lets us have.
-struct Room {
+/// What may still be asked for: the solution's limits, and what its cloud lets us have.
+pub(super) struct Room {
     machines: u32,
     cpus: Option<u32>,
 }
 
 impl Room {
-    fn of(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> Self {
         let alive = || snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ending);
         let cpus = |id| snapshot.instances.get(id).map_or(0, |i| i.facts.cpus);
         Self {
-            machines: machines.max.saturating_sub(count(alive())).min(WANTED_PER_PASS_MAX),
+            machines: machines.max.saturating_sub(count(alive())),
             cpus: machines.cpus_max.map(|most| most.saturating_sub(alive().map(cpus).sum())),
         }
     }
 
-    fn take(&mut self, facts: &InstanceFacts) -> bool {
-        if self.machines == 0 || self.cpus.is_some_and(|cpus| cpus < facts.cpus) {
+    pub(super) fn holds(&self, facts: &InstanceFacts) -> bool {
+        self.machines > 0 && self.cpus.is_none_or(|cpus| cpus >= facts.cpus)
+    }
+
+    pub(super) fn take(&mut self, facts: &InstanceFacts) -> bool {
+        if !self.holds(facts) {
             return false;
         }
         self.machines -= 1;
@@ -254,59 +264,9 @@ fn worth_why(snapshot: &Snapshot, solution: &SolutionId) -> String {
     most.map(|(_, why)| why).unwrap_or_default()
 }
 
-/// Machines of a size that would hold what waits for nothing but room, and that nothing but machines could take: what
-/// shared solutions could take too is followed by its worth.
-fn asked_for(
-    pass: &Pass<'_>,
-    solution: &SolutionId,
-    dedicated: &Dedicated,
-    facts: &InstanceFacts,
-    slots_of_one: u32,
-) -> u32 {
-    let overlay = &pass.overlay;
-    // In thousandths of a slot, so that items of several classes share machines.
-    let mut asked = 0_u64;
-    for waiting in pass.plan.waiting.iter().filter(|w| is_for_room(&w.reason)) {
-        let Some(node) = overlay.snapshot.node(waiting.node) else { continue };
-        let followed = overlay.snapshot.capacity_of(&node.profile.demand()).is_some_and(|p| !p.machines.is_empty());
-        // What an item costs on a machine of a size that it fills.
-        let price = |(price, facts): (NanoUsd, &InstanceFacts)| {
-            let slots = slots(overlay.snapshot, solution, facts, overlay.policy);
-            NanoUsd::charge(price, 1, items_at_once(&node.profile, facts, slots).into())
-        };
-        let suits = dedicated
-            .sizes()
-            .filter(|(_, facts)| suits_within(overlay.snapshot, solution, facts, &node.profile).is_ok());
-        let cheapest = suits.min_by_key(|size| price(*size));
-        if followed || !cheapest.is_some_and(|(_, size)| std::ptr::eq(size, facts)) {
-            continue;
-        }
-        let Some(session) = overlay.snapshot.sessions.get(&waiting.node.session) else { continue };
-        let items = if waiting.of_class {
-            pass.left_of(&Class { user: session.spec.user.clone(), profile: node.profile.clone() })
-        } else {
-            pass.left(waiting.node)
-        };
-        let at_once = u64::from(items_at_once(&node.profile, facts, slots_of_one));
-        asked = asked.saturating_add(u64::from(items) * (u64::from(slots_of_one) * 1_000 / at_once));
-    }
-    u32::try_from(asked.div_ceil(u64::from(slots_of_one) * 1_000)).unwrap_or(u32::MAX)
-}
-
-fn is_for_room(reason: &Reason) -> bool {
-    match reason {
-        Reason::NoInstance { because, .. } => !matches!(**because, Reason::Reserved { .. }),
-        Reason::NoneConfigured { what } => &**what == "instance",
-        Reason::WaitsForCheaper { because, .. }
-        | Reason::TogetherLacks { because, .. }
-        | Reason::Instead { because, .. } => is_for_room(because),
-        _ => false,
-    }
-}
-
 /// Free machines beyond what is to be kept, that no session has held for long, are marked as going, unless
 /// something waits for room in their solution.
-fn drain_free(pass: &mut Pass<'_>) {
+fn drain_free(pass: &mut Pass<'_>, asked: &Asked<'_>) {
     let snapshot = pass.overlay.snapshot;
     let mut kept = std::collections::BTreeMap::<(&SolutionId, &Option<std::sync::Arc<str>>), Kept>::new();
     for (since, id) in &snapshot.index.free_machines {
@@ -318,7 +278,7 @@ fn drain_free(pass: &mut Pass<'_>) {
             continue;
         }
         let size = (&instance.solution, &instance.facts.instance_type);
-        let kept = kept.entry(size).or_insert_with(|| Kept::of(pass, &instance.solution, &instance.facts));
+        let kept = kept.entry(size).or_insert_with(|| Kept::of(pass, &instance.solution, &instance.facts, asked));
         if kept.may_go == 0 {
             continue;
         }
@@ -345,13 +305,13 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(pass: &Pass<'_>, solution: &SolutionId, facts: &InstanceFacts) -> Self {
+    fn of(pass: &Pass<'_>, solution: &SolutionId, facts: &InstanceFacts, asked: &Asked<'_>) -> Self {
         let snapshot = pass.overlay.snapshot;
         let configured = snapshot.solutions.get_key_value(solution).and_then(|(id, s)| {
             let dedicated = s.dedicated()?;
             let alike = |(_, size): &(NanoUsd, &InstanceFacts)| size.instance_type == facts.instance_type;
             let size = dedicated.sizes().find(alike).or_else(|| dedicated.sizes().next())?.1;
-            Some((dedicated.machines.as_ref()?, Standing::of(pass, id, dedicated, size)?))
+            Some((dedicated.machines.as_ref()?, Standing::of(pass, id, dedicated, size, asked)?))
         });
         // One whose solution is configured no more has no minimum either.
         let Some((machines, standing)) = configured else {
@@ -410,10 +370,16 @@ fn tell(pass: &mut Pass<'_>) {
             let mut sizes = dedicated.sizes();
             sizes.any(|(_, facts)| suits_within(snapshot, id, facts, &node.profile).is_ok()).then(|| (id.clone(), most))
         };
-        let Some((solution, max)) = snapshot.solutions.iter().find_map(suits) else { continue };
-        let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))
-            + count(pass.plan.wanted.iter().filter(|w| w.solution == solution));
-        let avoided = snapshot.avoided.get(&solution).filter(|(until, _)| *until > pass.now);
+        let stands = |(solution, max): (SolutionId, u32)| {
+            let coming = count(snapshot.machines_in(&solution, InstanceState::Wanted..=InstanceState::Booting))
+                + count(pass.plan.wanted.iter().filter(|w| w.solution == solution));
+            let avoided = snapshot.avoided.get(&solution).filter(|(until, _)| *until > pass.now);
+            (solution, max, coming, avoided)
+        };
+        let suited = snapshot.solutions.iter().filter_map(suits).map(stands);
+        // Of several clouds, the one that does something about it.
+        let best = suited.min_by_key(|(.., coming, avoided)| (*coming == 0, avoided.is_some()));
+        let Some((solution, max, coming, avoided)) = best else { continue };
         let machines = match avoided {
             _ if coming > 0 => MachinesAre::Coming(coming),
             Some((_, why)) => MachinesAre::NotMade(why.clone()),

@@ -413,8 +413,8 @@ pub struct GoalsConfig {
     pub within_s: Option<f64>,
     /// Most machines that may be made for one.
     pub machines_max: Option<u32>,
-    /// Work is spread between shared solutions that cost at most this much more than the cheapest, percent (default
-    /// 0: the cheapest takes what it has room for).
+    /// Work is spread between shared solutions, and between clouds that make machines, that cost at most this much more
+    /// than the cheapest, percent (default 0: the cheapest takes what it has room for).
     pub spread_percent: Option<f64>,
 }
 

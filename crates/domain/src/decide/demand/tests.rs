@@ -472,3 +472,35 @@ fn another_rule_holds_from_the_moment_it_is_set() {
     world.turn(0);
     assert!(world.machines() > 0, "a slot costs less than an invocation");
 }
+
+/// Two clouds that could both take an item would both be paid if both made a machine for it.
+#[test]
+fn what_waits_asks_one_cloud_for_machines_the_cheapest_that_may_have_more() {
+    let two = |spread_ppm, avoided: bool| {
+        let mut dear = cloud(220_000_000, |m| m.max = 9);
+        dear.id = crate::testing::name("dear");
+        let mut world = Followed::new([dear, cloud(200_000_000, |m| m.max = 2)]);
+        world.scene.policy.goals.spread_ppm = spread_ppm;
+        if avoided {
+            let until = world.scene.now.after_ms(3_600_000);
+            let solution = crate::testing::name("cloud");
+            world.happen(vec![Event::SolutionAvoided { solution, until, why: "no capacity".into() }]);
+        }
+        move |items| {
+            world.start(TaskSpec { running_mode: RunningMode::Dedicated, array: items, ..both() });
+            (0..4).for_each(|_| drop(world.turn(30_000)));
+            let all = world.scene.snapshot.instances.values().map(|i| i.solution.to_string());
+            let all: Vec<String> = all.collect();
+            let of = |id: &str| all.iter().filter(|solution| *solution == id).count();
+            (of("cloud"), of("dear"))
+        }
+    };
+    let mut world = two(0, false);
+    assert_eq!(world(4), (1, 0), "the cheapest");
+    assert_eq!(world(3), (2, 0), "what is coming is full");
+    assert_eq!(world(1), (2, 0), "what is coming has room");
+    assert_eq!(world(9), (2, 3), "it has all that it may have");
+    assert_eq!(two(0, true)(8), (0, 2), "it is left in peace");
+    assert_eq!(two(200_000, false)(8), (1, 1), "vendors that cost about the same take turns");
+    assert_eq!(two(50_000, false)(8), (2, 0), "this one costs a tenth more");
+}
