@@ -9,9 +9,9 @@ use super::super::place::{slots, suits_gateway, suits_within};
 use super::super::policy::Policy;
 use super::super::snapshot::Snapshot;
 use crate::id::SolutionId;
-use crate::instance::InstanceFacts;
+use crate::instance::{InstanceFacts, InstanceState};
 use crate::needs::CpuSetting;
-use crate::quantity::NanoUsd;
+use crate::quantity::{NanoUsd, Timestamp};
 use crate::solution::Shared;
 use crate::task::Profile;
 
@@ -36,6 +36,21 @@ pub(super) struct Offer {
     pub(super) solution: SolutionId,
     pub(super) instance_type: Option<Arc<str>>,
     pub(super) facts: MachineFacts,
+}
+
+impl Offer {
+    /// Most machines of it that may be had now: what the solution's limit allows; of a cloud that is left in peace,
+    /// those that are there.
+    pub(super) fn most(&self, snapshot: &Snapshot, now: Timestamp) -> u32 {
+        let avoided = snapshot.avoided.get(&self.solution).is_some_and(|(until, _)| *until > now);
+        if !avoided {
+            return snapshot.solutions.get(&self.solution).and_then(|s| s.machines()).map_or(0, |m| m.max);
+        }
+        let there = snapshot.machines_in(&self.solution, InstanceState::Wanted..=InstanceState::Ready);
+        let alike =
+            there.filter(|id| snapshot.instances.get(id).is_some_and(|i| i.facts.instance_type == self.instance_type));
+        u32::try_from(alike.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// The sizes of machines that could take the profile.

@@ -163,7 +163,7 @@ impl Followed {
     }
 
     /// What is wanted now.
-    pub(super) fn look(&mut self, class: &Profile, now: Timestamp) -> Option<CapacityPlan> {
+    pub(super) fn look(&mut self, snapshot: &Snapshot, class: &Profile, now: Timestamp) -> Option<CapacityPlan> {
         self.looked = true;
         self.choose_shared(class);
         let (shared, facts) = self.shared.get(self.called)?;
@@ -174,7 +174,8 @@ impl Followed {
             Some(family) => {
                 let capacity = family.tick(now);
                 let beyond = family.running().saturating_sub(facts.concurrency);
-                (targets(&self.machines, &capacity, beyond), format!("{capacity}; {waits}"))
+                let most: Vec<u32> = self.machines.iter().map(|offer| offer.most(snapshot, now)).collect();
+                (targets(&self.machines, &capacity, beyond, &most), format!("{capacity}; {waits}"))
             }
         };
         self.wants = machines.iter().any(|wanted| wanted.machines > 0);
@@ -186,14 +187,28 @@ impl Followed {
 
 /// Machines by solution; `beyond` items find no room in the shared solution, whatever it costs. What is not wanted
 /// is named too, so that what was wanted before is given up.
-fn targets(machines: &[Offer], capacity: &Capacity, beyond: u32) -> Vec<WantedMachines> {
+///
+/// What the chosen size may not have (`most`: its limit, or its cloud is left in peace) is asked of the others, the
+/// cheapest on paper first, and of none more than the same rule would have there.
+fn targets(machines: &[Offer], capacity: &Capacity, beyond: u32, most: &[u32]) -> Vec<WantedMachines> {
     let chosen = &capacity.chosen;
-    let target = |(at, offer): (usize, &Offer)| {
-        let least = beyond.div_ceil(offer.facts.slots.max(1));
-        let machines = if at == chosen.machine { chosen.target.max(least) } else { 0 };
-        WantedMachines { solution: offer.solution.clone(), instance_type: offer.instance_type.clone(), machines }
+    let slots = |at: usize| machines.get(at).map_or(1, |offer| offer.facts.slots.max(1));
+    let least = |at: usize| beyond.div_ceil(slots(at));
+    let alike = capacity.alternatives.iter().filter(|a| a.rule == chosen.rule && a.machine != chosen.machine);
+    let mut wanted = vec![0; machines.len()];
+    let mut left = u64::from(chosen.target.max(least(chosen.machine))) * u64::from(slots(chosen.machine));
+    for one in std::iter::once(chosen).chain(alike) {
+        let (Some(wanted), Some(most)) = (wanted.get_mut(one.machine), most.get(one.machine)) else { continue };
+        let for_left = u32::try_from(left.div_ceil(slots(one.machine).into())).unwrap_or(u32::MAX);
+        *wanted = for_left.min(*most).min(one.target.max(least(one.machine)));
+        left = left.saturating_sub(u64::from(*wanted) * u64::from(slots(one.machine)));
+    }
+    let target = |(offer, machines): (&Offer, u32)| WantedMachines {
+        solution: offer.solution.clone(),
+        instance_type: offer.instance_type.clone(),
+        machines,
     };
-    machines.iter().enumerate().map(target).collect()
+    machines.iter().zip(wanted).map(target).collect()
 }
 
 /// How long an item lasts before any was seen, us.

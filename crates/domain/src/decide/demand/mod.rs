@@ -288,7 +288,7 @@ impl Demands {
     fn look_at_classes(&mut self, snapshot: &Snapshot, policy: &Policy, now: Timestamp, events: &mut Vec<Event>) {
         let mut over = Vec::new();
         for (class, followed) in &mut self.classes {
-            let plan = followed.look(class, now);
+            let plan = followed.look(snapshot, class, now);
             if followed.is_over(now, FORGET_US) {
                 over.push(class.clone());
                 continue;

@@ -504,3 +504,31 @@ fn what_waits_asks_one_cloud_for_machines_the_cheapest_that_may_have_more() {
     assert_eq!(two(200_000, false)(8), (1, 1), "vendors that cost about the same take turns");
     assert_eq!(two(50_000, false)(8), (2, 0), "this one costs a tenth more");
 }
+
+/// What a class is worth machines for is not lost with one cloud: what it may not have, the next cheapest makes.
+#[test]
+fn what_the_best_cloud_may_not_have_another_makes() {
+    let made = |max, avoided: bool| {
+        let mut dear = cloud(80_000_000, |m| m.max = 9);
+        dear.id = crate::testing::name("dear");
+        let mut world = Followed::new([dear, cloud(72_000_000, |m| m.max = max), shared("fn", 10_000, 900_000, 1_000)]);
+        for second in 0..900_u64 {
+            if avoided && second % 60 == 0 {
+                let (solution, until) = (crate::testing::name("cloud"), world.scene.now.after_ms(90_000));
+                world.happen(vec![Event::SolutionAvoided { solution, until, why: "no capacity".into() }]);
+            }
+            if second % 2 == 0 {
+                world.start(TaskSpec { needs: crate::needs::Needs { memory_mb: 1_024, ..both().needs }, ..both() });
+            }
+            world.turn(40_000);
+            world.scene.after_ms(1_000);
+        }
+        let all = world.scene.snapshot.instances.values().filter(|i| i.state < InstanceState::Draining);
+        let (cheap, dear): (Vec<_>, Vec<_>) = all.partition(|i| i.solution.as_str() == "cloud");
+        (cheap.len(), dear.len())
+    };
+    // Ten items at a time: three machines of four hold them.
+    assert_eq!(made(40, false).1, 0, "the cheapest has room");
+    assert!(matches!(made(1, false), (1, 1..=2)), "{:?}", made(1, false));
+    assert!(matches!(made(40, true), (0, 2..=3)), "{:?}", made(40, true));
+}
