@@ -90,7 +90,8 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// What waits in this plan asks for.
     pub(super) fn of(pass: &Pass<'a>) -> Self {
-        if !pass.plan.waiting.iter().any(|waiting| is_for_room(&waiting.reason)) {
+        let makes = |solution: &crate::solution::Solution| solution.machines().is_some();
+        if pass.plan.waiting.is_empty() || !pass.overlay.snapshot.solutions.values().any(makes) {
             return Self::default();
         }
         let mut market = Market::of(pass);
