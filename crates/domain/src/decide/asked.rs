@@ -17,18 +17,21 @@ use super::index::Class;
 use super::place::{slots, suits_within};
 use super::plan::Pass;
 use super::reason::Reason;
-use super::scale::{Room, count};
 use super::snapshot::Snapshot;
 use crate::id::SolutionId;
 use crate::instance::{InstanceFacts, InstanceState};
 use crate::quantity::NanoUsd;
-use crate::solution::Machines;
+use crate::solution::{Machines, Solution};
 use crate::task::Profile;
 
 /// Machines wanted of one solution by one pass.
 pub(super) const WANTED_PER_PASS_MAX: u32 = 64;
 /// Parts of a slot that are counted, so that items of several classes share machines.
 const PARTS: u64 = 1_000;
+
+pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
 
 /// Machines of one size that a solution makes.
 struct Size<'a> {
@@ -71,6 +74,36 @@ impl Size<'_> {
     }
 }
 
+/// What may still be asked for: the solution's limits, and what its cloud lets us have.
+pub(super) struct Room {
+    machines: u32,
+    cpus: Option<u32>,
+}
+
+impl Room {
+    pub(super) fn of(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> Self {
+        let alive = || snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ending);
+        let cpus = |id| snapshot.instances.get(id).map_or(0, |i| i.facts.cpus);
+        Self {
+            machines: machines.max.saturating_sub(count(alive())),
+            cpus: machines.cpus_max.map(|most| most.saturating_sub(alive().map(cpus).sum())),
+        }
+    }
+
+    pub(super) fn holds(&self, facts: &InstanceFacts) -> bool {
+        self.machines > 0 && self.cpus.is_none_or(|cpus| cpus >= facts.cpus)
+    }
+
+    pub(super) fn take(&mut self, facts: &InstanceFacts) -> bool {
+        if !self.holds(facts) {
+            return false;
+        }
+        self.machines -= 1;
+        self.cpus = self.cpus.map(|cpus| cpus - facts.cpus);
+        true
+    }
+}
+
 /// How much is asked of each solution.
 struct Vendor {
     room: Room,
@@ -90,12 +123,13 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// What waits in this plan asks for.
     pub(super) fn of(pass: &Pass<'a>) -> Self {
-        let makes = |solution: &crate::solution::Solution| solution.machines().is_some();
-        if pass.plan.waiting.is_empty() || !pass.overlay.snapshot.solutions.values().any(makes) {
+        let mut waiting = pass.plan.waiting.iter().filter(|waiting| is_for_room(&waiting.reason)).peekable();
+        let makes = |solution: &Solution| solution.machines().is_some();
+        if waiting.peek().is_none() || !pass.overlay.snapshot.solutions.values().any(makes) {
             return Self::default();
         }
         let mut market = Market::of(pass);
-        for waiting in pass.plan.waiting.iter().filter(|waiting| is_for_room(&waiting.reason)) {
+        for waiting in waiting {
             let snapshot = pass.overlay.snapshot;
             let Some(node) = snapshot.node(waiting.node) else { continue };
             // What shared solutions could take too is followed by its worth.

@@ -4,7 +4,7 @@
 //! later pass that finds nothing on it. How many are wanted is what classes of items are worth that shared
 //! solutions could take too ([`super::demand`]), and for the others what waits for nothing but room.
 
-use super::asked::{Asked, WANTED_PER_PASS_MAX, is_for_room};
+use super::asked::{Asked, Room, WANTED_PER_PASS_MAX, count, is_for_room};
 use super::demand::CapacityPlan;
 use super::place::{slots, suits_within};
 use super::plan::{NewMachine, Pass, Plan};
@@ -71,10 +71,6 @@ fn end_what_never_came(pass: &mut Pass<'_>, solution: &SolutionId, machines: &Ma
             pass.plan.ended.push((id.clone(), why));
         }
     }
-}
-
-pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
 /// How it stands with the machines of one size in one solution.
@@ -221,36 +217,6 @@ fn want(pass: &mut Pass<'_>, solution: &SolutionId, dedicated: &Dedicated, asked
             let why = wish.map(|(_, why)| why.clone()).unwrap_or_default();
             pass.plan.wanted.push(NewMachine { solution: solution.clone(), facts: facts.clone(), why });
         }
-    }
-}
-
-/// What may still be asked for: the solution's limits, and what its cloud lets us have.
-pub(super) struct Room {
-    machines: u32,
-    cpus: Option<u32>,
-}
-
-impl Room {
-    pub(super) fn of(snapshot: &Snapshot, solution: &SolutionId, machines: &Machines) -> Self {
-        let alive = || snapshot.machines_in(solution, InstanceState::Wanted..=InstanceState::Ending);
-        let cpus = |id| snapshot.instances.get(id).map_or(0, |i| i.facts.cpus);
-        Self {
-            machines: machines.max.saturating_sub(count(alive())),
-            cpus: machines.cpus_max.map(|most| most.saturating_sub(alive().map(cpus).sum())),
-        }
-    }
-
-    pub(super) fn holds(&self, facts: &InstanceFacts) -> bool {
-        self.machines > 0 && self.cpus.is_none_or(|cpus| cpus >= facts.cpus)
-    }
-
-    pub(super) fn take(&mut self, facts: &InstanceFacts) -> bool {
-        if !self.holds(facts) {
-            return false;
-        }
-        self.machines -= 1;
-        self.cpus = self.cpus.map(|cpus| cpus - facts.cpus);
-        true
     }
 }
 

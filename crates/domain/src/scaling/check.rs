@@ -8,9 +8,8 @@ use super::{Alarm, By, Element, Policy, Unit};
 pub const ENTRIES_MAX: usize = 50;
 /// Minutes of a metric that are kept where the engine carries an element out: a week.
 pub const MINUTES_MAX: u32 = 7 * 1_440;
-/// Metrics that the engine measures itself where it carries an element out; every other is custom.
-pub const MEASURED: [&str; 8] =
-    ["cpu", "memory", "network_in", "network_out", "disk_read", "disk_write", "slots", "queue"];
+/// Metrics that the engine measures too where it carries an element out.
+const HERE: [&str; 2] = ["slots", "queue"];
 /// Most disks of a machine.
 const DISKS_MAX: usize = 12;
 /// Metrics that clouds measure themselves, and their units.
@@ -32,6 +31,11 @@ const PERIODS_MAX: u32 = 1440;
 pub const USER_DATA_BYTES_MAX: usize = 16_384;
 /// Longest name, bytes.
 const NAME_BYTES_MAX: usize = 32;
+
+/// Does the engine measure it itself, where it carries an element out? Every other metric is custom.
+pub fn is_measured(metric: &str) -> bool {
+    STANDARD.iter().any(|(name, _)| *name == metric) || HERE.contains(&metric)
+}
 
 /// An element that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -171,7 +175,7 @@ impl Element {
 
     /// Metrics that nobody measures: people and programs say their values.
     pub fn custom(&self) -> impl Iterator<Item = &String> {
-        self.metrics.keys().filter(|name| !MEASURED.contains(&name.as_str()))
+        self.metrics.keys().filter(|name| !is_measured(name))
     }
 
     /// Time zones of its schedules.

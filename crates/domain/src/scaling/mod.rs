@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{BadElement, ENTRIES_MAX, MACHINES_MAX, MEASURED, MINUTES_MAX, SECONDS_MAX, USER_DATA_BYTES_MAX};
+pub use check::{BadElement, ENTRIES_MAX, MACHINES_MAX, MINUTES_MAX, SECONDS_MAX, USER_DATA_BYTES_MAX, is_measured};
 pub use evaluate::{Metrics, Wanted, evaluate, kept, load, thresholds, wanted};
 pub use milli::Milli;
 pub use policy::{Band, By, Day, Policy, Weekly};

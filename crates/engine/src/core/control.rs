@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skein_domain::event::{Event, Then};
-use skein_domain::scaling::{MEASURED, Milli};
+use skein_domain::scaling::{Milli, is_measured};
 use skein_domain::{
     AttemptKey, AttemptState, InstanceId, InstanceState, ItemEnd, ItemState, NanoUsd, NodeKey, OnLost, Place,
     SessionId, SessionState, SolutionId, UserName,
@@ -201,7 +201,7 @@ impl Core {
         if custom.iter().any(|known| known.as_str() == metric) {
             return Ok(());
         }
-        if MEASURED.contains(&metric) {
+        if is_measured(metric) {
             let why =
                 format!("'{metric}' is measured on the machines themselves: give a custom metric a name of its own");
             return Err(Refusal { kind: RefusalKind::Conflict, why });

@@ -50,7 +50,8 @@ pub(super) async fn say(
 ) -> Result<StatusCode, Fail> {
     let MetricValue { value, solution } = typed_body(request).await?;
     let solution = solution.map(|id| SolutionId::new(&id)).transpose()?;
-    let value = Milli::from_number(value).ok_or_else(|| Fail::bad(format!("{value} is no value: give a number")))?;
+    let value = Milli::from_number(value)
+        .ok_or_else(|| Fail::bad(format!("{value} is too large to be kept to a thousandth: give at most 1e12")))?;
     app.writer.ask(|reply| Input::SayMetric { reply, metric, solution, value, by }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

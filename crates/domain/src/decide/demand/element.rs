@@ -115,7 +115,7 @@ impl Measured {
         self.said.entry(metric.to_owned()).and_modify(|all| *all = all.and(value)).or_insert(value);
     }
 
-    /// Measures now what the element names: `crate::scaling::MEASURED`, and what was said since the last time. A machine that is not
+    /// Measures now what the element names, and takes what was said since the last time. A machine that is not
     /// connected, or not warm yet, says nothing.
     fn measure(
         &mut self,

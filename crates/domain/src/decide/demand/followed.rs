@@ -194,14 +194,25 @@ fn targets(machines: &[Offer], capacity: &Capacity, beyond: u32, most: &[u32]) -
     let chosen = &capacity.chosen;
     let slots = |at: usize| machines.get(at).map_or(1, |offer| offer.facts.slots.max(1));
     let least = |at: usize| beyond.div_ceil(slots(at));
-    let alike = capacity.alternatives.iter().filter(|a| a.rule == chosen.rule && a.machine != chosen.machine);
     let mut wanted = vec![0; machines.len()];
     let mut left = u64::from(chosen.target.max(least(chosen.machine))) * u64::from(slots(chosen.machine));
-    for one in std::iter::once(chosen).chain(alike) {
-        let (Some(wanted), Some(most)) = (wanted.get_mut(one.machine), most.get(one.machine)) else { continue };
-        let for_left = u32::try_from(left.div_ceil(slots(one.machine).into())).unwrap_or(u32::MAX);
-        *wanted = for_left.min(*most).min(one.target.max(least(one.machine)));
-        left = left.saturating_sub(u64::from(*wanted) * u64::from(slots(one.machine)));
+    let mut ask = |at: usize, target: u32| {
+        let (Some(wanted), Some(most)) = (wanted.get_mut(at), most.get(at)) else { return };
+        let for_left = u32::try_from(left.div_ceil(slots(at).into())).unwrap_or(u32::MAX);
+        let more = for_left.min(target.min(*most).saturating_sub(*wanted));
+        *wanted += more;
+        left = left.saturating_sub(u64::from(more) * u64::from(slots(at)));
+    };
+    ask(chosen.machine, chosen.target.max(least(chosen.machine)));
+    let alike = capacity.alternatives.iter().filter(|a| a.rule == chosen.rule && a.machine != chosen.machine);
+    for other in alike {
+        ask(other.machine, other.target);
+    }
+    // What finds no room elsewhere, where a slot costs least: a rule that wants no machines names none.
+    let mut by_price: Vec<usize> = (0..machines.len()).collect();
+    by_price.sort_by_key(|at| machines[*at].facts.price_per_hour.0 / i64::from(slots(*at)));
+    for at in by_price {
+        ask(at, least(at));
     }
     let target = |(offer, machines): (&Offer, u32)| WantedMachines {
         solution: offer.solution.clone(),

@@ -118,7 +118,14 @@ impl Demands {
     /// Takes in what happened.
     pub fn observe(&mut self, event: &Event, now: Timestamp) {
         match event {
-            Event::SolutionSet { .. } | Event::SolutionRemoved { .. } => self.forget_all(),
+            Event::SolutionSet { solution } => {
+                self.forget_all();
+                // From now on what is said of its metrics is kept for its next look.
+                if solution.machines().is_some_and(|machines| machines.element.is_some()) {
+                    self.measured.entry(solution.id.clone()).or_default();
+                }
+            }
+            Event::SolutionRemoved { .. } => self.forget_all(),
             // A family follows the settings that it was made with.
             Event::PolicySet { policy } if self.settings.as_ref() != Some(&policy.capacity) => {
                 self.settings = Some(policy.capacity.clone());

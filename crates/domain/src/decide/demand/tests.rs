@@ -148,6 +148,20 @@ fn what_finds_no_room_in_a_full_shared_solution_gets_machines_whatever_they_cost
     world.start(TaskSpec { array: 12, ..both() });
     world.turn(0);
     assert_eq!(world.machines(), 2, "eight items beyond the four of the function");
+
+    let mut dear = cloud(11_000_000_000, |_| ());
+    dear.id = crate::testing::name("dear");
+    let mut world = Followed::new([cloud(10_000_000_000, |_| ()), dear, shared("fn", 10, 900_000, 4)]);
+    world.scene.policy.capacity.family.fixed = Some(super::super::capacity::Rule::None);
+    let until = world.scene.now.after_ms(60_000);
+    world.happen(vec![Event::SolutionAvoided {
+        solution: crate::testing::name("cloud"),
+        until,
+        why: "no capacity".into(),
+    }]);
+    world.start(TaskSpec { array: 12, ..both() });
+    world.turn(0);
+    assert_eq!(world.machines(), 2, "of the other cloud, while the first has none");
 }
 
 #[test]
@@ -269,10 +283,8 @@ fn a_shared_solution_is_told_what_comes_and_never_to_keep_less_than_works_there(
 /// The element's own words: more when items wait, fewer when slots are idle, within its limits and after its cooldowns.
 #[test]
 fn a_scaling_element_is_carried_out_on_own_machines() {
-    let element: crate::scaling::Element = serde_json::from_value(serde_json::json!({
-        "name": "render",
+    let element = Arc::new(element(serde_json::json!({
         "metrics": {"queue": {"unit": "count", "statistic": "maximum"}, "slots": {"unit": "percent"}},
-        "launch": {"image": {"name": "render"}, "instance_type": "any"},
         "group": {"min": 1, "max": 5, "cooldown_s": 60},
         "alarms": {
             "behind": {"metric": "queue", "comparison": "above", "threshold": 2, "periods": 1},
@@ -282,10 +294,7 @@ fn a_scaling_element_is_carried_out_on_own_machines() {
             "more": {"kind": "simple", "alarm": "behind", "change": 2, "cooldown_s": 60},
             "fewer": {"kind": "simple", "alarm": "idle", "change": -1, "cooldown_s": 60},
         },
-    }))
-    .unwrap();
-    element.check().unwrap();
-    let element = Arc::new(element);
+    })));
     let mut world = Followed::new([cloud(1, |m| m.element = Some(element.clone()))]);
     let (mut most, mut seen) = (0, Vec::new());
     for second in 0..3_000_u64 {
@@ -369,6 +378,22 @@ fn a_custom_metric_scales_own_machines_by_what_is_said() {
         _ => {}
     });
     assert_eq!((seen[5], seen[8], seen[11], seen[15]), (1, 3, 3, 1), "{seen:?}");
+}
+
+/// Who was told that it is taken is not forgotten because nobody had looked yet.
+#[test]
+fn a_value_said_as_soon_as_there_is_an_element_counts() {
+    let each = element(serde_json::json!({
+        "metrics": {"orders": {"unit": "count"}},
+        "policies": {"each": {"kind": "target", "metric": "orders", "target": 10}},
+    }));
+    let mut world = Followed::new([cloud(1, |_| ())]);
+    world.turn(0);
+    world.happen(vec![Event::SolutionSet { solution: cloud(1, |m| m.element = Some(Arc::new(each))) }]);
+    says(&mut world, "orders", 40);
+    world.scene.after_ms(61_000);
+    world.turn(0);
+    assert_eq!(world.machines(), 4);
 }
 
 /// What machines count since they boot becomes bytes a minute and machine.
